@@ -1,0 +1,184 @@
+"""The command line: one verb per job. Nothing heavy is imported before a verb needs it."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from moe_jax import __version__
+from moe_jax.errors import UserError, nearest
+
+_GIN_PREFIX = "--gin."
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="moe-jax", description="Pre-train mixture-of-experts language models with JAX."
+    )
+    parser.add_argument("--version", action="version", version=f"moe-jax {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="last line: the result as JSON")
+    common.add_argument("--debug", action="store_true", help="show tracebacks and library logs")
+    gin = argparse.ArgumentParser(add_help=False)
+    gin.add_argument(
+        "--gin_file", action="append", default=[], metavar="FILE", help="repeatable, later wins"
+    )
+    gin.add_argument("--gin_search_paths", default="", help="directories, separated by commas")
+    gin.add_argument(
+        "--gin.NAME",
+        dest="_gin_help",
+        metavar="VALUE",
+        help="sets one value, such as --gin.Train.steps=100",
+    )
+    checkpoint = argparse.ArgumentParser(add_help=False)
+    checkpoint.add_argument("--checkpoint", required=True, metavar="DIR", help="a run directory")
+    checkpoint.add_argument("--step", type=int, help="the checkpoint's step (default: the latest)")
+
+    verb = verbs.add_parser("train", parents=[common, gin], help="train, or go on training")
+    verb.add_argument("--output_dir", required=True, metavar="DIR", help="the run directory")
+    verbs.add_parser("eval", parents=[common, gin, checkpoint], help="perplexity of a checkpoint")
+    verb = verbs.add_parser("generate", parents=[common, gin, checkpoint], help="write text")
+    verb.add_argument("--prompt", default="", metavar="TEXT")
+    verb.add_argument("--samples", type=int, default=1, metavar="N")
+    verb = verbs.add_parser("config", parents=[common, gin], help="check, show or list gin files")
+    verb.add_argument("action", choices=("check", "show", "list"))
+    verb = verbs.add_parser("bench", parents=[common, gin], help="measure on this machine")
+    verb.add_argument("what", choices=("step",), help="step: where a training step's time goes")
+    verb.add_argument("--steps", type=int, default=5, help="steps to measure")
+    return parser
+
+
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parses the command line; returns the flags and the --gin. bindings."""
+    bindings = [a.removeprefix(_GIN_PREFIX) for a in argv if a.startswith(_GIN_PREFIX)]
+    rest = [a for a in argv if not a.startswith(_GIN_PREFIX)]
+    parser = _parser()
+    args, unknown = parser.parse_known_args(rest)
+    if unknown:
+        raise UserError(f"unknown argument {unknown[0]!r}." + nearest(unknown[0], _flags(parser)))
+    return args, bindings
+
+
+def _flags(parser: argparse.ArgumentParser) -> list[str]:
+    flags = list(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for verb in action.choices.values():
+                flags += verb._option_string_actions
+    return flags
+
+
+def _train(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
+    from moe_jax.commands.train import train
+
+    command = ["moe-jax", *sys.argv[1:]]
+    return train(
+        _files(args), bindings, _paths(args), args.output_dir, command, debug=args.debug
+    )
+
+
+def _eval(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
+    from moe_jax.commands.evaluate import evaluate
+
+    return evaluate(
+        args.checkpoint, args.step, args.gin_file, bindings, _paths(args), debug=args.debug
+    )
+
+
+def _generate(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
+    from moe_jax.commands.generate import generate
+
+    if args.samples < 1:
+        raise UserError(f"--samples must be above 0, not {args.samples}")
+    return generate(
+        args.checkpoint, args.step, args.prompt, args.samples, bindings, debug=args.debug
+    )
+
+
+def _config(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
+    from moe_jax.commands import configure
+
+    if args.action == "list":
+        return configure.list_files()
+    if args.action == "check":
+        return configure.check(args.gin_file, bindings, _paths(args))
+    return configure.show(_files(args), bindings, _paths(args))
+
+
+def _bench(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
+    from moe_jax.commands.bench import bench_step
+
+    files = args.gin_file or ["runs/quickstart.gin"]
+    return bench_step(files, bindings, _paths(args), args.steps, debug=args.debug)
+
+
+_VERBS: dict[str, Callable[[argparse.Namespace, list[str]], dict[str, Any]]] = {
+    "train": _train,
+    "eval": _eval,
+    "generate": _generate,
+    "config": _config,
+    "bench": _bench,
+}
+
+
+def _files(args: argparse.Namespace) -> list[str]:
+    if not args.gin_file:
+        raise UserError(
+            "which configuration? Give --gin_file, for example --gin_file=runs/quickstart.gin "
+            "(`moe-jax config list` shows them)"
+        )
+    return list(args.gin_file)
+
+
+def _paths(args: argparse.Namespace) -> list[str]:
+    return [path for path in args.gin_search_paths.split(",") if path]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code: 0, 1 for an error, 128 + signal."""
+    argv = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in argv
+    # Warnings of libraries (Orbax, JAX, seqio) are for developers.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        args, bindings = _parse(argv)
+        result = _VERBS[args.verb](args, bindings)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"moe-jax: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("moe-jax: stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        return _stopped(error)
+    if args.json:
+        print(json.dumps(result))
+    return 0
+
+
+def _stopped(error: Exception) -> int:
+    """Reports an exception that is not the user's mistake, or an interrupt of training."""
+    from moe_jax.commands.train import Interrupted
+
+    if isinstance(error, Interrupted):
+        number, message = error.args
+        print(message)
+        return 128 + int(number)
+    text = " ".join(str(error).split())[:500]
+    print(
+        f"moe-jax: {type(error).__name__}: {text} (this may be a bug; --debug shows where)",
+        file=sys.stderr,
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""`moe-jax config check | show | list`."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from moe_jax import config, experiment
+from moe_jax.errors import UserError
+
+
+def list_files() -> dict[str, Any]:
+    """Prints the gin files in the package and the first comment line of each."""
+    console = Console()
+    table = Table("gin file", "what it is")
+    for name in config.shipped():
+        first = (config.config_root() / name).read_text().splitlines()[0]
+        table.add_row(name, first.removeprefix("#").strip())
+    console.print(table)
+    console.print(f"They are in {config.config_root()}", highlight=False, soft_wrap=True)
+    return {"files": config.shipped()}
+
+
+def check(files: list[str], bindings: list[str], search_paths: list[str]) -> dict[str, Any]:
+    """Checks a configuration, or each of the package's runs if none is named.
+
+    Raises:
+        UserError: for the first mistake.
+    """
+    console = Console()
+    groups = [files] if files else [[f] for f in config.shipped() if f.startswith("runs/")]
+    for group in groups:
+        try:
+            experiment.load(group, bindings, search_paths)
+        except UserError as error:
+            raise UserError(f"{', '.join(group)}: {error}") from error
+        console.print(f"ok  {', '.join(group)}", highlight=False)
+        for name in config.unused():
+            console.print(f"    not used in this configuration: {name}", highlight=False)
+    return {"checked": groups}
+
+
+def show(files: list[str], bindings: list[str], search_paths: list[str]) -> dict[str, Any]:
+    """Prints the configuration with everything resolved, and what it counts up to."""
+    described = experiment.load(files, bindings, search_paths)
+    console = Console()
+    console.print(config.operative(), markup=False, highlight=False, soft_wrap=True)
+    counts = described.parameters()
+    tokens = described.data.batch_size * described.data.sequence_length
+    flops = described.train_flops_per_token()
+    console.print(
+        f"# {counts.total:,} parameters, {counts.active:,} active a token\n"
+        f"# {tokens:,} tokens and {flops * tokens:.3g} FLOPs a step "
+        f"({flops:.3g} a token; counting rule: moe_jax/flops.py)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return {
+        "config": config.operative(),
+        "parameters": counts.total,
+        "active_parameters": counts.active,
+        "tokens_per_step": tokens,
+        "train_flops_per_token": flops,
+    }

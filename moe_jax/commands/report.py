@@ -1,0 +1,56 @@
+"""Tables and headers that people read."""
+
+from collections.abc import Mapping
+
+from etils import epath
+from rich.console import Console
+from rich.table import Table
+
+from moe_jax.experiment import Experiment
+from moe_jax.routing.router import Router
+
+
+def print_header(console: Console, described: Experiment, directory: epath.Path) -> None:
+    """Prints what is about to be trained, in three lines."""
+    model, data = described.model, described.data
+    counts = described.parameters()
+    tokens = data.batch_size * data.sequence_length
+    shape = f"{model.num_layers} layers, width {model.d_model}"
+    if described.router is not None and model.num_experts:
+        shape += (
+            f", {model.num_experts} experts in {model.num_moe_layers} of them, "
+            f"{described.router.name} ({described.router.pool.kind} pool)"
+        )
+    lines = [
+        f"Model: {counts.total / 1e6:,.1f}M parameters, {counts.active / 1e6:,.1f}M active a "
+        f"token: {shape}",
+        f"Data:  {data.task}, {data.batch_size} x {data.sequence_length} = {tokens:,} tokens a "
+        f"step, {described.train.steps:,} steps = {tokens * described.train.steps / 1e6:,.1f}M",
+        f"Run:   {directory}",
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_results(
+    console: Console, figures: Mapping[str, float], router: Router | None
+) -> None:
+    """Prints held-out figures, routed as trained and causally, as a table."""
+    table = Table(title=f"Held-out text ({figures['bytes']:,.0f} bytes)", title_justify="left")
+    for column in ("routing", "loss (nats/token)", "perplexity", "bits per byte", "experts/token"):
+        table.add_column(column, justify="left" if column == "routing" else "right")
+    for name, prefix in (("as trained", ""), ("causal", "causal_")):
+        table.add_row(
+            name,
+            f"{figures[prefix + 'loss']:.3f}",
+            f"{figures[prefix + 'perplexity']:.1f}",
+            f"{figures[prefix + 'bits_per_byte']:.3f}",
+            f"{figures[prefix + 'mean_experts']:.2f}",
+        )
+    console.print(table)
+    if router is not None and not router.is_causal:
+        console.print(
+            "Routed as trained, the choice of experts sees later tokens; compare models, and "
+            "expect of generated text, the causal figures.",
+            style="dim",
+        )

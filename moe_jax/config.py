@@ -1,0 +1,197 @@
+"""Gin: finding, reading, checking and printing configurations, with errors people can act on.
+
+Gin accepts some mistakes silently (a macro that nothing uses) and explains others badly; here
+each is one line that names the nearest right name.
+"""
+
+import ast
+import importlib.resources
+import inspect
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gin
+
+from moe_jax.errors import UserError, nearest
+
+_MODULE = "moe_jax"
+_LITERAL_START = re.compile(r"^[@%\"'\[({]")
+# A value that spells a number, a boolean or nothing is what it spells, anything else is a text.
+_CONSTANTS = ("True", "False", "None")
+
+
+def register(name: str, target: Callable[..., Any]) -> None:
+    """Makes a class or function configurable as `name` in gin files, and leaves it as it is."""
+    gin.register(name, module=_MODULE)(target)
+
+
+def config_root() -> Path:
+    """Returns the directory of the configurations in the package."""
+    return Path(str(importlib.resources.files(_MODULE) / "configs"))
+
+
+def shipped() -> list[str]:
+    """Returns the configurations in the package, as `--gin_file` takes them."""
+    root = config_root()
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.gin"))
+
+
+def binding(argument: str) -> str:
+    """Turns the NAME=VALUE of `--gin.NAME=VALUE` into a line of gin.
+
+    A value that is neither a Python literal nor a gin reference is taken as a text, so that the
+    shell's quotes need no second pair inside.
+
+    Raises:
+        UserError: without a `=`.
+    """
+    name, equals, value = argument.partition("=")
+    if not equals or not name:
+        raise UserError(f"--gin.{argument} has no value; expected --gin.NAME=VALUE")
+    value = value.strip()
+    if not _LITERAL_START.match(value) and value not in _CONSTANTS:
+        try:
+            ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            value = repr(value)
+    return f"{name.strip()} = {value}"
+
+
+def parse(
+    files: Sequence[str], bindings: Sequence[str] = (), search_paths: Sequence[str] = ()
+) -> None:
+    """Reads gin files, later ones over earlier ones, then single bindings over them.
+
+    Files are looked for as given, in `search_paths`, and in the package's configurations.
+
+    Raises:
+        UserError: for a file, a name or a value that cannot be.
+    """
+    gin.clear_config()
+    for directory in (*search_paths, str(config_root())):
+        gin.add_config_file_search_path(directory)
+    for file in files:
+        _check_exists(file, search_paths)
+    logger = logging.getLogger()
+    level = logger.level
+    try:
+        # Gin logs an error for every place in which a file is not.
+        logger.setLevel(logging.CRITICAL)
+        gin.parse_config_files_and_bindings(
+            list(files), [binding(b) for b in bindings], print_includes_and_imports=False
+        )
+    except Exception as error:
+        raise _explained(error) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _check_exists(file: str, search_paths: Sequence[str]) -> None:
+    places = [Path("."), *map(Path, search_paths), config_root()]
+    if "://" in file or any((place / file).is_file() for place in places):
+        return
+    raise UserError(
+        f"there is no gin file {file!r}, neither here ({os.getcwd()}) nor in the package's "
+        f"configurations.{nearest(file, shipped())} `moe-jax config list` shows them."
+    )
+
+
+def build(name: str) -> Any:
+    """Builds the configured object `name`.
+
+    Raises:
+        UserError: for a required value that is missing, or one that the object refuses.
+    """
+    try:
+        return gin.get_configurable(name)()
+    except UserError as error:
+        # Gin appends where it was called from.
+        raise UserError(str(error).split("\n  In call to configurable")[0]) from None
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _explained(error) from error
+
+
+def check_macros() -> None:
+    """Refuses macros that nothing uses: most likely misspelt.
+
+    Call it after everything has been built.
+
+    Raises:
+        UserError: with the nearest macro that is used.
+    """
+    used = {scope for scope, selector in gin.config._OPERATIVE_CONFIG if _is_macro(selector)}
+    for scope, selector in gin.config._CONFIG:
+        if _is_macro(selector) and scope not in used:
+            raise UserError(
+                f"nothing uses {scope!r}."
+                + nearest(scope, sorted(used) + configurables())
+                + (f" Macros in use: {', '.join(sorted(used))}." if used else "")
+            )
+
+
+def unused() -> list[str]:
+    """Returns the bindings of things that were not built: allowed, but worth a look."""
+    known = gin.config._OPERATIVE_CONFIG
+    return sorted(
+        f"{selector.removeprefix(_MODULE + '.')}.{name}"
+        for (scope, selector), values in gin.config._CONFIG.items()
+        if (scope, selector) not in known and not _is_macro(selector)
+        for name in values
+    )
+
+
+def operative() -> str:
+    """Returns everything that had a say in what was built, as a gin file."""
+    return str(gin.operative_config_str())
+
+
+def configurables() -> list[str]:
+    """Returns the names that gin files can configure."""
+    names = [str(s) for s in gin.config._REGISTRY]
+    return sorted(n.removeprefix(_MODULE + ".") for n in names if n.startswith(_MODULE + "."))
+
+
+def _is_macro(selector: str) -> bool:
+    return selector == "gin.macro"
+
+
+def _explained(error: Exception) -> UserError:
+    """Returns a one-line account of one of gin's errors."""
+    text = str(error)
+    where = _where(text)
+    if match := re.search(r"No configurable matching '([^']+)'", text):
+        name = match[1].split("/")[-1].removeprefix(_MODULE + ".")
+        return UserError(f"nothing called {name!r} can be configured{where}." + _near_name(name))
+    if match := re.search(r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'", text):
+        owner = match[1].removeprefix(_MODULE + ".")
+        hint = nearest(match[2], _parameters(match[1]))
+        return UserError(f"{owner} has no parameter {match[2]!r}{where}.{hint}")
+    if match := re.search(r"Required bindings for `([^`]+)` not provided in config: (\[.*?\])", text):
+        return UserError(f"{match[1]} needs a value for {', '.join(ast.literal_eval(match[2]))}")
+    if match := re.search(r"missing \d+ required (?:positional|keyword-only) arguments?: (.+)", text):
+        owner = re.search(r"In call to configurable '([^']+)'", text)
+        return UserError(f"{owner[1] if owner else 'a value'} needs a value for {match[1]}{where}")
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    return UserError(f"{first}{where}")
+
+
+def _where(text: str) -> str:
+    match = re.search(r'In (?:file|bindings string) "?([^",\n]*)"?, line (\d+)', text)
+    if not match:
+        return ""
+    return f" ({match[1]}, line {match[2]})" if match[1] else " (in a --gin.NAME=VALUE)"
+
+
+def _near_name(name: str) -> str:
+    return nearest(name.split(".")[0], configurables()) or (
+        f" Known: {', '.join(configurables())}."
+    )
+
+
+def _parameters(selector: str) -> Iterable[str]:
+    target = gin.config._REGISTRY.get_match(selector).wrapped
+    return list(inspect.signature(target).parameters)

@@ -1,0 +1,4 @@
+"""Text to batches: seqio tasks, vocabularies, packing, iterators that resume.
+
+Importing this package imports neither seqio nor TensorFlow; `moe_jax.data.pipeline` does.
+"""

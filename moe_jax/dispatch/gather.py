@@ -1,0 +1,84 @@
+"""Gather dispatch: tokens are carried by index, with static shapes and no one-hot array.
+
+`Slots` are gathered, worked on and scattered back in one go. `Pairs` have no capacity: experts
+work in rounds of a fixed number of rows until every chosen pair is done, so that the result is
+exact whatever the load, shapes stay static, and time follows the busiest expert.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from moe_jax.routing.assignment import Assignment, Pairs, Slots
+from moe_jax.types import ActivationsPND, RowsERD
+
+
+def gather(
+    assignment: Assignment, x_PND: ActivationsPND, expert_fn: Callable[[RowsERD], RowsERD]
+) -> ActivationsPND:
+    """Dispatches by gather and combines by scatter-add (see `moe_jax.dispatch`)."""
+    pools, tokens, width = x_PND.shape
+    x_TD = x_PND.reshape(pools * tokens, width)
+    if isinstance(assignment, Slots):
+        first_P11 = (jnp.arange(pools, dtype=jnp.int32) * tokens)[:, None, None]
+        y_TD = _rows(
+            _by_expert(assignment.token_index_PEC + first_P11),
+            _by_expert(assignment.weight_PEC),
+            x_TD,
+            expert_fn,
+        )
+    else:
+        y_TD = _rounds(assignment, x_TD, expert_fn)
+    return y_TD.reshape(x_PND.shape)
+
+
+def _by_expert(value_PEC: jax.Array) -> jax.Array:
+    """Turns [P, E, C] into [E, P * C]."""
+    return value_PEC.swapaxes(0, 1).reshape(value_PEC.shape[1], -1)
+
+
+def _rows(
+    token_ER: jax.Array,
+    weight_ER: jax.Array,
+    x_TD: jax.Array,
+    expert_fn: Callable[[RowsERD], RowsERD],
+) -> jax.Array:
+    """Runs each expert on its rows of `x_TD`; an empty row has weight 0 and adds nothing."""
+    in_ERD = x_TD.at[token_ER].get(mode="promise_in_bounds")
+    out_ERD = expert_fn(in_ERD) * weight_ER[..., None].astype(x_TD.dtype)
+    return jnp.zeros_like(x_TD).at[token_ER].add(out_ERD, mode="promise_in_bounds")
+
+
+def _rounds(
+    pairs: Pairs, x_TD: jax.Array, expert_fn: Callable[[RowsERD], RowsERD]
+) -> jax.Array:
+    """Works off each expert's chosen tokens, T / E rows of every expert a round."""
+    total, experts = x_TD.shape[0], pairs.experts
+    rows = -(-total // experts)
+    weight_ET = pairs.dense_weight_PNE().reshape(total, experts).T
+    chosen_ET = _chosen(pairs, total)
+    # Each expert's chosen tokens first, in order.
+    order_ET = jnp.argsort(~chosen_ET, axis=-1, stable=True).astype(jnp.int32)
+    busiest = chosen_ET.sum(-1).max()
+    padding = ((0, 0), (0, experts * rows - total))
+    order_ET = jnp.pad(order_ET, padding)
+    weight_ET = jnp.pad(jnp.take_along_axis(weight_ET, order_ET[:, :total], -1), padding)
+
+    def work(y_TD: jax.Array, start: jax.Array) -> jax.Array:
+        token_ER = jax.lax.dynamic_slice_in_dim(order_ET, start, rows, axis=1)
+        weight_ER = jax.lax.dynamic_slice_in_dim(weight_ET, start, rows, axis=1)
+        return y_TD + _rows(token_ER, weight_ER, x_TD, expert_fn)
+
+    def one_round(y_TD: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
+        return jax.lax.cond(start < busiest, work, lambda y, _: y, y_TD, start), None
+
+    starts = jnp.arange(-(-total // rows), dtype=jnp.int32) * rows
+    return jax.lax.scan(one_round, jnp.zeros_like(x_TD), starts)[0]
+
+
+def _chosen(pairs: Pairs, total: int) -> jax.Array:
+    """Returns which expert takes which token, [E, T]."""
+    one_hot_PNKE = jax.nn.one_hot(pairs.expert_index_PNK, pairs.experts, dtype=jnp.bool_)
+    chosen_PNE = jnp.any(one_hot_PNKE & pairs.chosen_PNK[..., None], axis=2)
+    return chosen_PNE.reshape(total, pairs.experts).T

@@ -1,0 +1,80 @@
+"""Write text with a model, token by token, with a key-value cache and causal routing.
+
+Every token is routed by `Router.causal`, from itself alone, so that a token generated one at a
+time meets the same experts as in a forward pass over the whole text.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moe_jax.data.batch import PAD
+from moe_jax.evaluation.sampling import SamplingConfig, draw
+from moe_jax.models.attention import Rows
+from moe_jax.models.decoder import Caches
+from moe_jax.models.functional import LanguageModel, Variables
+
+# Prompts are padded to a multiple of this, so that few lengths are compiled.
+_PROMPT_MULTIPLE = 32
+
+
+class Generator:
+    """Generates from one model; compiles once for each padded prompt length."""
+
+    def __init__(self, model: LanguageModel, config: SamplingConfig, end: int):
+        """Makes a generator.
+
+        Args:
+            model: the model.
+            config: how tokens are drawn and how many.
+            end: the token that ends a document.
+        """
+        self._model, self._config, self._end = model, config, end
+        self._router = model.router.causal() if model.router is not None else None
+        self._run = jax.jit(self._generate)
+
+    def __call__(self, variables: Variables, prompt: list[int], seed: int | None = None) -> list[int]:
+        """Returns the tokens that follow the prompt, up to the end of the document."""
+        padded = -(-(len(prompt) + 1) // _PROMPT_MULTIPLE) * _PROMPT_MULTIPLE
+        tokens = np.full((1, padded), PAD, np.int32)
+        tokens[0, 1 : len(prompt) + 1] = prompt
+        key = jax.random.key(self._config.seed if seed is None else seed)
+        new = self._run(variables, tokens, jnp.int32(len(prompt) + 1), key)
+        written = np.asarray(new)[0].tolist()
+        return written[: written.index(self._end)] if self._end in written else written
+
+    def step(
+        self, variables: Variables, caches: Caches, tokens_BS: jax.Array, start_B: jax.Array
+    ) -> tuple[jax.Array, Caches]:
+        """Runs tokens at positions start, start + 1, ... and returns hidden states and caches."""
+        positions_BS = start_B[:, None] + jnp.arange(tokens_BS.shape[1])
+        decoder = self._model.bind(variables)
+        output = decoder(tokens_BS, rows=Rows(positions_BS), router=self._router, caches=caches)
+        assert output.caches is not None
+        return output.hidden_BSD, output.caches
+
+    def _generate(
+        self, variables: Variables, tokens_BS: jax.Array, length: jax.Array, key: jax.Array
+    ) -> jax.Array:
+        """Reads the prompt at once, then writes token by token, [B, max_new_tokens]."""
+        batch, padded = tokens_BS.shape
+        decoder = self._model.bind(variables)
+        caches = decoder.make_caches(batch, padded + self._config.max_new_tokens)
+        zeros_B = jnp.zeros((batch,), jnp.int32)
+        hidden_BSD, caches = self.step(variables, caches, tokens_BS, zeros_B)
+        # What the padding wrote to the caches is written over before it is looked at.
+        last_B1D = jax.lax.dynamic_slice_in_dim(hidden_BSD, length - 1, 1, axis=1)
+        sample = functools.partial(draw, config=self._config)
+
+        def one(carry: tuple, key: jax.Array) -> tuple:
+            hidden_B1D, caches, position = carry
+            token_B = sample(decoder.logits(hidden_B1D)[:, 0], key)
+            at_B = jnp.full((batch,), position, jnp.int32)
+            hidden_B1D, caches = self.step(variables, caches, token_B[:, None], at_B)
+            return (hidden_B1D, caches, position + 1), token_B
+
+        keys = jax.random.split(key, self._config.max_new_tokens)
+        _, tokens_NB = jax.lax.scan(one, (last_B1D, caches, length), keys)
+        return tokens_NB.T

@@ -1,0 +1,101 @@
+"""Held-out loss, perplexity and bits per byte: routed as trained, and causally.
+
+The first is what training minimises. For a router that is not causal it is flattered: the choice
+of experts tells about tokens to come. The second uses `Router.causal`, the router that text can
+be generated with, and is the number to compare models by.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moe_jax.data.batch import Batch
+from moe_jax.models.functional import LanguageModel, Variables
+from moe_jax.routing.router import Router
+from moe_jax.training.step import LossConfig, forward, token_loss
+
+# From (variables, batch) to (summed negative log-likelihood, targets, mean experts per token).
+Evaluate = Callable[[Variables, Batch], tuple[jax.Array, jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Perplexity:
+    """The result of one evaluation.
+
+    Attributes:
+        loss: mean negative log-likelihood of a target, nats, routed as in training.
+        causal_loss: the same, routed causally.
+        tokens: targets counted.
+        bytes: UTF-8 bytes of text that the targets stand for.
+        mean_experts: experts per token, routed as in training; 0 for a dense model.
+        causal_mean_experts: experts per token, routed causally.
+    """
+
+    loss: float
+    causal_loss: float
+    tokens: int
+    bytes: int
+    mean_experts: float = 0.0
+    causal_mean_experts: float = 0.0
+
+    def _bits_per_byte(self, loss: float) -> float:
+        return loss * self.tokens / math.log(2) / max(self.bytes, 1)
+
+    def as_dict(self) -> dict[str, float]:
+        """Returns all figures by name, as written to metrics and to `--json`."""
+        return {
+            "loss": self.loss,
+            "perplexity": math.exp(min(self.loss, 700.0)),
+            "bits_per_byte": self._bits_per_byte(self.loss),
+            "causal_loss": self.causal_loss,
+            "causal_perplexity": math.exp(min(self.causal_loss, 700.0)),
+            "causal_bits_per_byte": self._bits_per_byte(self.causal_loss),
+            "mean_experts": self.mean_experts,
+            "causal_mean_experts": self.causal_mean_experts,
+            "tokens": self.tokens,
+            "bytes": self.bytes,
+        }
+
+
+class Evaluator:
+    """Evaluates a model on a fixed list of batches; compiles once per router."""
+
+    def __init__(self, model: LanguageModel, batches: Iterable[Batch], bytes_of_token: np.ndarray):
+        self._batches = list(batches)
+        self._bytes = sum(int(bytes_of_token[b.targets_BS][b.weights_BS > 0].sum()) for b in self._batches)
+        self._trained = _make_evaluate(model, model.router)
+        causal = model.router.causal() if model.router is not None else None
+        same = causal is model.router
+        self._causal = self._trained if same else _make_evaluate(model, causal)
+
+    def __call__(self, variables: Variables) -> Perplexity:
+        """Evaluates the model with these arrays."""
+        loss, experts, tokens = self._run(self._trained, variables)
+        if self._causal is self._trained:
+            return Perplexity(loss, loss, tokens, self._bytes, experts, experts)
+        causal_loss, causal_experts, _ = self._run(self._causal, variables)
+        return Perplexity(loss, causal_loss, tokens, self._bytes, experts, causal_experts)
+
+    def _run(self, evaluate: Evaluate, variables: Variables) -> tuple[float, float, int]:
+        sums = np.zeros(3)
+        for batch in self._batches:
+            sums += np.asarray(jax.device_get(evaluate(variables, batch)), np.float64)
+        nll, tokens, experts = sums
+        return nll / max(tokens, 1), experts / max(tokens, 1), int(tokens)
+
+
+def _make_evaluate(model: LanguageModel, router: Router | None) -> Evaluate:
+    """Returns the compiled sums over one batch."""
+
+    def evaluate(variables: Variables, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        output = forward(model, variables, batch, router)
+        _, nll = token_loss(variables, output, batch, LossConfig())
+        tokens = jnp.sum(batch.weights_BS)
+        experts_L = output.routing.metrics.get("mean_experts", jnp.zeros(1))
+        return nll, tokens, jnp.mean(experts_L) * tokens
+
+    return jax.jit(evaluate)

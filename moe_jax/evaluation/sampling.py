@@ -1,0 +1,58 @@
+"""How the next token is drawn."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from moe_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """Settings of text generation.
+
+    Attributes:
+        max_new_tokens: tokens to write at most; writing stops at the end of a document.
+        temperature: divides the logits; 0 always takes the most likely token.
+        top_k: draw from the k most likely tokens only; 0 from all.
+        top_p: draw from the fewest tokens that together have this probability; 1 from all.
+        seed: of the draw.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens must be above 0, not {self.max_new_tokens}")
+        if self.temperature < 0:
+            raise UserError(f"temperature must be 0 or more, not {self.temperature}")
+        if self.top_k < 0:
+            raise UserError(f"top_k must be 0 (all) or more, not {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+
+
+def draw(logits_BV: jax.Array, key: jax.Array, config: SamplingConfig) -> jax.Array:
+    """Draws a token for each row, [B] int32."""
+    if config.temperature == 0:
+        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+    logits_BV = logits_BV.astype(jnp.float32) / config.temperature
+    if config.top_k:
+        kth_B1 = jax.lax.top_k(logits_BV, min(config.top_k, logits_BV.shape[-1]))[0][:, -1:]
+        logits_BV = jnp.where(logits_BV < kth_B1, -jnp.inf, logits_BV)
+    if config.top_p < 1:
+        logits_BV = jnp.where(logits_BV < _nucleus(logits_BV, config.top_p), -jnp.inf, logits_BV)
+    return jax.random.categorical(key, logits_BV, axis=-1).astype(jnp.int32)
+
+
+def _nucleus(logits_BV: jax.Array, p: float) -> jax.Array:
+    """Returns the smallest logit kept by nucleus sampling, [B, 1] (Holtzman et al. 2020)."""
+    sorted_BV = jnp.flip(jnp.sort(logits_BV, axis=-1), axis=-1)
+    before_BV = jnp.cumsum(jax.nn.softmax(sorted_BV, axis=-1), axis=-1)
+    before_BV = jnp.pad(before_BV[:, :-1], ((0, 0), (1, 0)))
+    return jnp.min(jnp.where(before_BV < p, sorted_BV, jnp.inf), axis=-1, keepdims=True)

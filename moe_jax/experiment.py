@@ -1,0 +1,140 @@
+"""What a gin configuration describes, as one checked object.
+
+Every name that gin files can configure is registered here and nowhere else:
+
+| name                                | what it is                                          |
+|-------------------------------------|-----------------------------------------------------|
+| `Experiment`                        | all of it                                           |
+| `Model`                             | `moe_jax.models.config.ModelConfig`                 |
+| `ExpertChoice`, `ExpertThreshold`   | routers                                             |
+| `Pool`                              | which tokens compete for an expert                  |
+| `Data`                              | task, vocabulary, batch                             |
+| `Adafactor`, `AdamW`                | optimisers                                          |
+| `InverseSquareRoot`, `WarmupCosine` | learning-rate schedules                             |
+| `Loss`                              | weights of the loss terms                           |
+| `Train`, `Checkpoints`              | the loop                                            |
+| `Sampling`                          | how text is generated                               |
+"""
+
+import dataclasses
+
+from moe_jax import config
+from moe_jax.data.config import DataConfig
+from moe_jax.errors import UserError
+from moe_jax.evaluation.sampling import SamplingConfig
+from moe_jax.flops import Parameters, count_parameters, train_flops_per_token
+from moe_jax.models.config import ModelConfig
+from moe_jax.models.functional import LanguageModel
+from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routing.pools import Pool
+from moe_jax.routing.router import Router
+from moe_jax.routing.threshold import ExpertThreshold
+from moe_jax.training.checkpoints import CheckpointConfig
+from moe_jax.training.loop import TrainConfig
+from moe_jax.training.optimizers import Optimizer, adafactor, adamw
+from moe_jax.training.schedules import inverse_square_root, warmup_cosine
+from moe_jax.training.step import LossConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A model, its data, and how it is trained.
+
+    Attributes:
+        model: the shape.
+        optimizer: the optimiser with its schedule.
+        train: steps, logging, evaluation.
+        router: None for a dense model.
+        data: task and batch.
+        loss: weights of the loss terms.
+        checkpoints: when to save.
+        sampling: how samples are drawn.
+    """
+
+    model: ModelConfig
+    optimizer: Optimizer
+    train: TrainConfig
+    router: Router | None = None
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        rows, parts = self.data.batch_size, self.train.accumulation
+        if rows % parts:
+            raise UserError(
+                f"Train.accumulation = {parts} does not divide Data.batch_size = {rows}"
+            )
+        if not self.model.num_experts:
+            return
+        if self.router is None:
+            raise UserError(
+                f"Model.num_experts = {self.model.num_experts} needs a router: include a file of "
+                "routers/, or set Experiment.router"
+            )
+        self.router.check(rows // parts, self.data.sequence_length, self.model.num_experts)
+
+    def language_model(self) -> LanguageModel:
+        """Returns the model without arrays."""
+        return LanguageModel(self.model, self.router)
+
+    @property
+    def experts_per_token(self) -> float:
+        """Expert slots per token: c of expert choice; 0 for a dense model."""
+        if self.router is None or not self.model.num_experts:
+            return 0.0
+        return self.router.experts_per_token
+
+    def parameters(self) -> Parameters:
+        """Counts parameters."""
+        return count_parameters(self.model, self.experts_per_token)
+
+    def train_flops_per_token(self) -> float:
+        """Counts the FLOPs of a training step per token."""
+        return train_flops_per_token(
+            self.model, self.experts_per_token, self.data.sequence_length
+        )
+
+    def check_vocabulary(self, size: int) -> None:
+        """Refuses a model that is too small for its vocabulary."""
+        if self.model.vocab_size < size:
+            raise UserError(
+                f"Model.vocab_size = {self.model.vocab_size} is smaller than the vocabulary of "
+                f"{size} tokens; use at least {-(-size // 128) * 128} (a multiple of 128)"
+            )
+
+
+_REGISTERED = {
+    "Experiment": Experiment,
+    "Model": ModelConfig,
+    "ExpertChoice": ExpertChoice,
+    "ExpertThreshold": ExpertThreshold,
+    "Pool": Pool,
+    "Data": DataConfig,
+    "Adafactor": adafactor,
+    "AdamW": adamw,
+    "InverseSquareRoot": inverse_square_root,
+    "WarmupCosine": warmup_cosine,
+    "Loss": LossConfig,
+    "Train": TrainConfig,
+    "Checkpoints": CheckpointConfig,
+    "Sampling": SamplingConfig,
+}
+for _name, _target in _REGISTERED.items():
+    config.register(_name, _target)
+
+
+def load(
+    files: list[str], bindings: list[str], search_paths: list[str] | None = None
+) -> Experiment:
+    """Reads gin files and bindings and builds the experiment they describe.
+
+    Raises:
+        UserError: for any mistake in them.
+    """
+    config.parse(files, bindings, search_paths or [])
+    experiment = config.build("Experiment")
+    assert isinstance(experiment, Experiment)
+    config.check_macros()
+    return experiment

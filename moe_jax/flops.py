@@ -1,0 +1,79 @@
+"""Counts parameters, FLOPs and bytes: the one place for it.
+
+A matrix product of [m, k] and [k, n] counts 2 m k n FLOPs. Only matrix products count, as is
+usual; norms, softmax, gathers and the optimiser do not. A training step counts three forward
+passes (one forward, two backward). Attention is counted over the whole square of positions, not
+halved for causality. Every utilisation printed by this project follows these rules.
+"""
+
+import dataclasses
+
+from moe_jax.models.config import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """Number of parameters.
+
+    Attributes:
+        total: all of them.
+        active: those that a token meets on average: c of the E experts of each layer.
+    """
+
+    total: int
+    active: int
+
+
+def _layer_parameters(config: ModelConfig) -> tuple[int, int, int]:
+    """Returns parameters of a layer without its feed-forward, of a dense one, of one expert."""
+    inner = config.num_heads * config.head_dim
+    attention = 4 * config.d_model * inner + 2 * config.d_model
+    if config.position == "relative":
+        attention += config.relative_buckets * config.num_heads
+    matrices = 3 if config.feed_forward == "gated_gelu" else 2
+    return attention, matrices * config.d_model * config.d_ff, 2 * config.d_model * config.d_ff
+
+
+def count_parameters(config: ModelConfig, experts_per_token: float) -> Parameters:
+    """Counts parameters.
+
+    Args:
+        config: the shape.
+        experts_per_token: c of expert choice, k of token choice.
+    """
+    attention, dense, expert = _layer_parameters(config)
+    common = config.num_layers * attention + config.vocab_size * config.d_model + config.d_model
+    common += (config.num_layers - config.num_moe_layers) * dense
+    common += config.num_moe_layers * config.d_model * config.num_experts
+    per_expert = config.num_moe_layers * expert
+    return Parameters(
+        total=common + per_expert * config.num_experts,
+        active=common + round(per_expert * experts_per_token),
+    )
+
+
+def forward_flops_per_token(
+    config: ModelConfig, experts_per_token: float, length: int
+) -> dict[str, float]:
+    """Counts the FLOPs of a forward pass per token, by part.
+
+    Args:
+        config: the shape.
+        experts_per_token: expert slots computed per token.
+        length: S, positions that attention looks at.
+    """
+    inner = config.num_heads * config.head_dim
+    _, dense, expert = _layer_parameters(config)
+    layers, moe_layers = config.num_layers, config.num_moe_layers
+    return {
+        "attention": layers * (2.0 * 4 * config.d_model * inner + 2.0 * 2 * length * inner),
+        "feed_forward": (layers - moe_layers) * 2.0 * dense,
+        "experts": moe_layers * 2.0 * expert * experts_per_token,
+        "router": moe_layers * 2.0 * config.d_model * config.num_experts,
+        "vocabulary": 2.0 * config.vocab_size * config.d_model,
+    }
+
+
+def train_flops_per_token(config: ModelConfig, experts_per_token: float, length: int) -> float:
+    """Counts the FLOPs of a training step per token: three forward passes."""
+    return 3.0 * sum(forward_flops_per_token(config, experts_per_token, length).values())

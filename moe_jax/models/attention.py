@@ -1,0 +1,104 @@
+"""Causal self-attention, over whole rows or with a key-value cache."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from moe_jax.models.config import ModelConfig
+from moe_jax.models.parameters import kernel
+from moe_jax.models.position import MASKED, RelativeBias, causal_mask, rotate
+from moe_jax.types import ActivationsBSD, TokensBS
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KeyValueCache:
+    """Keys and values of the positions seen so far, [B, T, heads, head_dim]."""
+
+    key: jax.Array
+    value: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """What attention knows of the rows beside the activations.
+
+    Attributes:
+        positions_BS: position of each token in its document; with a cache, in the row.
+        segments_BS: document of each token, 0 for padding; None if a row is one document.
+    """
+
+    positions_BS: TokensBS
+    segments_BS: TokensBS | None = None
+
+
+class Attention(nnx.Module):
+    """Multi-head attention without biases; logits and softmax in float32."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        width, inner = config.d_model, config.num_heads * config.head_dim
+        self.query = kernel(rngs, (width, inner), ("embed", "heads"), width)
+        self.key = kernel(rngs, (width, inner), ("embed", "heads"), width)
+        self.value = kernel(rngs, (width, inner), ("embed", "heads"), width)
+        self.output = kernel(rngs, (inner, width), ("heads", "embed"), inner)
+        self.bias = RelativeBias(config, rngs) if config.position == "relative" else None
+        self.config = config
+
+    def __call__(
+        self, x_BSD: ActivationsBSD, rows: Rows, cache: KeyValueCache | None = None
+    ) -> tuple[ActivationsBSD, KeyValueCache | None]:
+        """Returns the output and, if there was a cache, the cache with these positions in it."""
+        q, k, v = (self._project(x_BSD, w) for w in (self.query, self.key, self.value))
+        if self.bias is None:
+            q, k = rotate(q, rows.positions_BS), rotate(k, rows.positions_BS)
+        q, k, v = (checkpoint_name(a, "qkv") for a in (q, k, v))
+        if cache is None:
+            mask = self._row_mask(rows, x_BSD.shape[1])
+        else:
+            k = _write(cache.key, k, rows.positions_BS[:, 0])
+            v = _write(cache.value, v, rows.positions_BS[:, 0])
+            cache = KeyValueCache(k, v)
+            mask = self._cache_mask(rows.positions_BS, k.shape[1])
+        context = checkpoint_name(_attend(q, k, v, mask), "attention_context")
+        context = context.reshape(*x_BSD.shape[:2], -1)
+        return context @ self.output[...].astype(x_BSD.dtype), cache
+
+    def _project(self, x_BSD: ActivationsBSD, weight: nnx.Param[jax.Array]) -> jax.Array:
+        projected = x_BSD @ weight[...].astype(x_BSD.dtype)
+        return projected.reshape(*x_BSD.shape[:2], self.config.num_heads, self.config.head_dim)
+
+    def _row_mask(self, rows: Rows, length: int) -> jax.Array:
+        """Returns what is added to the logits of whole rows: [heads or B, ..., query, key]."""
+        mask = self.bias.causal(length) if self.bias is not None else causal_mask(length)
+        if rows.segments_BS is None:
+            return mask
+        same = rows.segments_BS[:, :, None] == rows.segments_BS[:, None, :]
+        return jnp.where(same[:, None], mask, MASKED)
+
+    def _cache_mask(self, positions_BS: jax.Array, length: int) -> jax.Array:
+        """Returns what is added to the logits over a cache, [B, heads or 1, query, key]."""
+        distance_BST = positions_BS[:, :, None] - jnp.arange(length)
+        mask = jnp.where(distance_BST >= 0, 0.0, MASKED)[:, None]
+        if self.bias is None:
+            return mask
+        return mask + jnp.moveaxis(self.bias.at(distance_BST), -1, 1)
+
+
+def _attend(q_BSHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, mask: jax.Array) -> jax.Array:
+    """softmax(q k / sqrt(K) + mask) v."""
+    scale = q_BSHK.shape[-1] ** -0.5
+    logits_BHST = jnp.einsum(
+        "bshk,bthk->bhst", q_BSHK * scale, k_BTHK, preferred_element_type=jnp.float32
+    )
+    weights_BHST = jax.nn.softmax(logits_BHST + mask, axis=-1).astype(v_BTHK.dtype)
+    return jnp.einsum("bhst,bthk->bshk", weights_BHST, v_BTHK)
+
+
+def _write(cache_BTHK: jax.Array, new_BSHK: jax.Array, start_B: jax.Array) -> jax.Array:
+    """Writes `new` into each row of the cache from that row's start position on."""
+    write = jax.vmap(lambda row, new, at: jax.lax.dynamic_update_slice_in_dim(row, new, at, 0))
+    return write(cache_BTHK, new_BSHK.astype(cache_BTHK.dtype), start_B)

@@ -1,0 +1,71 @@
+"""A group of layers: one mixture-of-experts layer and the dense ones up to the next."""
+
+import jax
+from flax import nnx
+
+from moe_jax.models.attention import Attention, KeyValueCache, Rows
+from moe_jax.models.config import ModelConfig
+from moe_jax.models.feed_forward import FeedForward
+from moe_jax.models.moe import MixtureOfExperts, Routing
+from moe_jax.models.normalization import RMSNorm
+from moe_jax.routing.router import Router
+from moe_jax.types import ActivationsBSD, MaskBS
+
+
+class Layer(nnx.Module):
+    """Attention and feed-forward, each normalised before and added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, router: Router | None, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(config.d_model)
+        self.attention = Attention(config, rngs)
+        self.ffn_norm = RMSNorm(config.d_model)
+        self.ffn: FeedForward | MixtureOfExperts = (
+            FeedForward(config, rngs) if router is None else MixtureOfExperts(config, router, rngs)
+        )
+
+    def __call__(
+        self,
+        x_BSD: ActivationsBSD,
+        rows: Rows,
+        mask_BS: MaskBS,
+        router: Router | None,
+        cache: KeyValueCache | None,
+    ) -> tuple[ActivationsBSD, Routing | None, KeyValueCache | None]:
+        """Returns the new residual stream, the routing of an MoE layer, and the cache."""
+        with jax.named_scope("attention"):
+            update, cache = self.attention(self.attention_norm(x_BSD), rows, cache)
+            x_BSD = x_BSD + update
+        if isinstance(self.ffn, FeedForward):
+            with jax.named_scope("feed_forward"):
+                return x_BSD + self.ffn(self.ffn_norm(x_BSD)), None, cache
+        assert router is not None
+        with jax.named_scope("moe"):
+            update, routing = self.ffn(self.ffn_norm(x_BSD), mask_BS, router)
+            return x_BSD + update, routing, cache
+
+
+class LayerGroup(nnx.Module):
+    """The unit that repeats: the first layer is the mixture of experts, if there is one."""
+
+    def __init__(self, config: ModelConfig, router: Router | None, rngs: nnx.Rngs):
+        dense = config.period - (1 if config.num_experts else 0)
+        layers = [Layer(config, router, rngs)] if config.num_experts else []
+        self.layers = nnx.List(layers + [Layer(config, None, rngs) for _ in range(dense)])
+
+    def __call__(
+        self,
+        x_BSD: ActivationsBSD,
+        rows: Rows,
+        mask_BS: MaskBS,
+        router: Router | None,
+        caches: list[KeyValueCache] | None,
+    ) -> tuple[ActivationsBSD, Routing, list[KeyValueCache] | None]:
+        """Runs the layers in order; `caches` has one cache a layer, or is None."""
+        routing, new_caches = Routing(), []
+        for index, layer in enumerate(self.layers):
+            cache = caches[index] if caches is not None else None
+            x_BSD, of_layer, cache = layer(x_BSD, rows, mask_BS, router, cache)
+            routing = of_layer or routing
+            if cache is not None:
+                new_caches.append(cache)
+        return x_BSD, routing, new_caches or None

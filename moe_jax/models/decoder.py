@@ -1,0 +1,148 @@
+"""The decoder-only language model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from moe_jax.errors import UserError
+from moe_jax.models.attention import KeyValueCache, Rows
+from moe_jax.models.block import LayerGroup
+from moe_jax.models.config import ModelConfig
+from moe_jax.models.moe import Routing
+from moe_jax.models.normalization import RMSNorm
+from moe_jax.models.parameters import RouterStateVariable, kernel
+from moe_jax.models.remat import rematerialise
+from moe_jax.routing.router import Router
+from moe_jax.types import ActivationsBSD, LogitsBSV, MaskBS, TokensBS
+
+# Per layer of a group, stacked over the groups.
+Caches = list[KeyValueCache]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DecoderOutput:
+    """What a forward pass gives.
+
+    Attributes:
+        hidden_BSD: final, normalised activations; `Decoder.logits` turns them into logits.
+        routing: losses, metrics and statistics, the mixture-of-experts layers in front.
+        caches: the updated caches, if there were any.
+    """
+
+    hidden_BSD: ActivationsBSD
+    routing: Routing
+    caches: Caches | None = None
+
+
+class Decoder(nnx.Module):
+    """Embedding, L pre-normalised layers, final norm, logits through the embedding.
+
+    The embedding has variance 1 / D; its rows are scaled by sqrt(D) on the way in and used as
+    they are on the way out (Praxis' shared embedding, as in GLaM).
+    """
+
+    def __init__(self, config: ModelConfig, router: Router | None, rngs: nnx.Rngs):
+        if config.num_experts and router is None:
+            raise UserError(f"a model with {config.num_experts} experts needs a router")
+        self.embedding = kernel(
+            rngs, (config.vocab_size, config.d_model), ("vocab", "embed"), config.d_model
+        )
+        self.groups = _stacked(config, router, rngs)
+        self.final_norm = RMSNorm(config.d_model)
+        self.config = config
+        self.router = router
+
+    def __call__(
+        self,
+        tokens_BS: TokensBS,
+        *,
+        rows: Rows | None = None,
+        mask_BS: MaskBS | None = None,
+        router: Router | None = None,
+        caches: Caches | None = None,
+    ) -> DecoderOutput:
+        """Runs the model on input tokens.
+
+        Args:
+            tokens_BS: input tokens: the targets shifted right, 0 first.
+            rows: positions and segments; by default each row is one document from position 0.
+            mask_BS: false for padding, which is never routed; all true by default.
+            router: routes instead of the router the model was made with (`Router.causal`).
+            caches: key-value caches to read and extend, from `make_caches`.
+        """
+        config = self.config
+        if rows is None:
+            rows = Rows(jnp.broadcast_to(jnp.arange(tokens_BS.shape[1]), tokens_BS.shape))
+        if mask_BS is None:
+            mask_BS = jnp.ones(tokens_BS.shape, jnp.bool_)
+        with jax.named_scope("embed"):
+            x_BSD = self.embedding[...].at[tokens_BS].get(mode="promise_in_bounds")
+            x_BSD = (x_BSD * config.d_model**0.5).astype(config.compute_dtype)
+        x_BSD, routing, caches = self._layers(x_BSD, rows, mask_BS, router or self.router, caches)
+        with jax.named_scope("final_norm"):
+            return DecoderOutput(self.final_norm(x_BSD), routing, caches)
+
+    def logits(self, hidden_BSD: ActivationsBSD) -> LogitsBSV:
+        """Returns float32 logits."""
+        embedding = self.embedding[...].astype(hidden_BSD.dtype)
+        return jnp.einsum(
+            "bsd,vd->bsv", hidden_BSD, embedding, preferred_element_type=jnp.float32
+        )
+
+    def make_caches(self, batch: int, length: int) -> Caches:
+        """Returns empty caches for `batch` rows of up to `length` positions."""
+        config = self.config
+        shape = (config.num_periods, batch, length, config.num_heads, config.head_dim)
+        zeros = jnp.zeros(shape, config.compute_dtype)
+        return [KeyValueCache(zeros, zeros) for _ in range(config.period)]
+
+    def _layers(
+        self,
+        x_BSD: ActivationsBSD,
+        rows: Rows,
+        mask_BS: MaskBS,
+        router: Router | None,
+        caches: Caches | None,
+    ) -> tuple[ActivationsBSD, Routing, Caches | None]:
+        """Runs the groups of layers, scanned or unrolled: the same numbers either way."""
+        graph, params, state = nnx.split(self.groups, nnx.Param, RouterStateVariable)
+
+        def body(x: jax.Array, group: tuple) -> tuple:
+            params, state, caches = group
+            layers = nnx.merge(graph, params, state)
+            x, routing, caches = layers(x, rows, mask_BS, router, caches)
+            return x, (routing, caches)
+
+        body = rematerialise(body, self.config)
+        stacked = (params, state, caches)
+        if self.config.scan_layers:
+            x_BSD, (routing, caches) = jax.lax.scan(body, x_BSD, stacked)
+            return x_BSD, routing, caches
+        outputs = []
+        for group in _unstack(stacked, self.config.num_periods):
+            x_BSD, output = body(x_BSD, group)
+            outputs.append(output)
+        routing, caches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+        return x_BSD, routing, caches
+
+
+def _stacked(config: ModelConfig, router: Router | None, rngs: nnx.Rngs) -> LayerGroup:
+    """Makes all groups at once: one module whose parameters have the groups as first axis."""
+    keys = jax.random.split(rngs.params(), config.num_periods)
+
+    def create(key: jax.Array) -> LayerGroup:
+        return LayerGroup(config, router, nnx.Rngs(params=key))
+
+    graph = nnx.graphdef(nnx.eval_shape(lambda: create(keys[0])))
+    return nnx.merge(graph, jax.vmap(lambda key: nnx.state(create(key)))(keys))
+
+
+def _unstack(tree: tuple, count: int) -> list[tuple]:
+    """Splits the first axis of every leaf; the gradient is one concatenation."""
+    leaves, structure = jax.tree.flatten(tree)
+    split = [jax.lax.split(leaf, [1] * count) for leaf in leaves]
+    split = [[part.squeeze(0) for part in parts] for parts in split]
+    return [jax.tree.unflatten(structure, parts) for parts in zip(*split, strict=True)]

@@ -1,0 +1,110 @@
+"""The model as pure functions of plain dictionaries, which is what training carries.
+
+A parameter's name is its path in the module tree, such as `groups/layers/0/attention/query`.
+Everything under `groups/` is stacked: its first axis counts the groups of layers.
+"""
+
+import dataclasses
+
+import jax
+from flax import nnx
+
+from moe_jax.models.config import ModelConfig
+from moe_jax.models.decoder import Decoder
+from moe_jax.models.parameters import RouterStateVariable
+from moe_jax.routing.router import Router
+
+# Arrays by path.
+Arrays = dict[str, jax.Array]
+
+STACKED_PREFIX = "groups/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Variables:
+    """Everything a forward pass needs beside the tokens.
+
+    Attributes:
+        params: trained parameters, float32.
+        router_state: state of the routers that is not trained by gradients, float32.
+    """
+
+    params: Arrays
+    router_state: Arrays
+
+
+jax.tree_util.register_dataclass(Variables)
+
+
+class LanguageModel:
+    """A decoder of a given shape and router, without its arrays.
+
+    Attributes:
+        config: the shape.
+        router: the router it is trained with, None for a dense model.
+    """
+
+    def __init__(self, config: ModelConfig, router: Router | None):
+        self.config = config
+        self.router = router if config.num_experts else None
+        abstract = nnx.eval_shape(lambda: self._create(jax.random.key(0)))
+        self._graph, self._params, self._state = nnx.split(
+            abstract, nnx.Param, RouterStateVariable
+        )
+
+    def _create(self, key: jax.Array) -> Decoder:
+        return Decoder(self.config, self.router, nnx.Rngs(params=key))
+
+    def init(self, key: jax.Array) -> Variables:
+        """Makes the initial arrays on the device, in one compiled function, never twice."""
+
+        def create(key: jax.Array) -> Variables:
+            _, params, state = nnx.split(self._create(key), nnx.Param, RouterStateVariable)
+            return Variables(_flatten(params), _flatten(state))
+
+        return jax.jit(create)(key)
+
+    def abstract(self) -> Variables:
+        """Returns shapes and types only."""
+        return Variables(_flatten(self._params), _flatten(self._state))
+
+    def logical_axes(self) -> dict[str, tuple[str, ...]]:
+        """Returns the logical names of every parameter's axes, `layers` first where stacked."""
+        axes = {}
+        for path, variable in self._params.flat_state():
+            name = _name(path)
+            stacked = ("layers",) if name.startswith(STACKED_PREFIX) else ()
+            axes[name] = (*stacked, *variable.get_metadata("logical_axes"))
+        return axes
+
+    def bind(self, variables: Variables) -> Decoder:
+        """Returns the module with these arrays in it; meant to be called inside `jax.jit`."""
+        return nnx.merge(
+            self._graph,
+            _unflatten(self._params, variables.params),
+            _unflatten(self._state, variables.router_state),
+        )
+
+    def update_router_state(
+        self, router_state: Arrays, statistics: dict[str, jax.Array], step: jax.Array
+    ) -> Arrays:
+        """Returns the routers' state after a step, from its statistics (all layers at once)."""
+        if self.router is None or not router_state:
+            return router_state
+        paths = {path.rsplit("/", 1)[1]: path for path in router_state}
+        state = {name: router_state[path] for name, path in paths.items()}
+        state = self.router.update_state(state, statistics, step)
+        return {paths[name]: value for name, value in state.items()}
+
+
+def _name(path: tuple) -> str:
+    return "/".join(str(part) for part in path)
+
+
+def _flatten(state: nnx.State) -> Arrays:
+    return {_name(path): variable.get_value() for path, variable in state.flat_state()}
+
+
+def _unflatten(abstract: nnx.State, arrays: Arrays) -> nnx.State:
+    flat = [(path, var.replace(arrays[_name(path)])) for path, var in abstract.flat_state()]
+    return nnx.State.from_flat_path(flat)

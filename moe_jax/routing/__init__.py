@@ -1,0 +1,1 @@
+"""Decide which token goes to which expert: pure functions from scores to assignments."""

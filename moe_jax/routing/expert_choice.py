@@ -1,0 +1,131 @@
+"""Expert choice routing: experts pick tokens (Zhou et al., NeurIPS 2022).
+
+In a pool of N tokens each of E experts takes its k = N * c / E highest-scoring tokens:
+
+    S = softmax(X W_g) over experts,   G, I = TopK(S^T, k),   weight = G (raw probabilities)
+
+(section 3.2, eq. 1 and 2). Every expert works on exactly k tokens; a token gets c experts on
+average, none to E of them. No auxiliary loss. The choice depends on the whole pool: with pools
+that hold later positions of a row (`sequence`, `batch`) the model reads the future, and learns
+to (the paper says so in section 6). A `position` pool holds one position of many rows and does
+not. The k-th scores are returned as statistics from the first step on, and their moving average
+is the state that `ExpertThreshold` evaluates and decodes with.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from moe_jax.errors import UserError
+from moe_jax.routing.assignment import RouterOutput, RouterScores, Slots
+from moe_jax.routing.capacity import expert_choice_capacity, filled_capacity
+from moe_jax.routing.losses import router_z_loss
+from moe_jax.routing.metrics import health
+from moe_jax.routing.pools import Pool
+from moe_jax.routing.router import RouterState
+from moe_jax.routing.threshold import ExpertThreshold, moving_average
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpertChoice:
+    """Expert choice with capacity factor c.
+
+    Attributes:
+        capacity_factor: c, the mean number of experts per token (the paper's default is 2).
+        pool: the tokens that compete.
+        threshold_decay: decay of the moving average of the k-th scores.
+    """
+
+    capacity_factor: float = 2.0
+    pool: Pool = dataclasses.field(default_factory=Pool)
+    threshold_decay: float = 0.999
+
+    name = "expert_choice"
+
+    def __post_init__(self) -> None:
+        if not self.capacity_factor > 0:
+            raise UserError(f"capacity factor must be above 0, not {self.capacity_factor}")
+        if not 0 <= self.threshold_decay < 1:
+            raise UserError(f"threshold decay must be in [0, 1), not {self.threshold_decay}")
+
+    @property
+    def is_causal(self) -> bool:
+        """Only position pools never hold a later position of the same row."""
+        return self.pool.kind == "position"
+
+    @property
+    def experts_per_token(self) -> float:
+        """The capacity factor."""
+        return self.capacity_factor
+
+    def check(self, batch: int, length: int, experts: int) -> None:
+        """Refuses a capacity of zero slots, or of more slots than tokens."""
+        _, tokens = self.pool.shape(batch, length)
+        try:
+            expert_choice_capacity(tokens, self.capacity_factor, experts)
+        except UserError as error:
+            hint = ""
+            if self.pool.kind == "position":
+                hint = " (a position pool has one token of each row: the batch decides)"
+            raise UserError(f"expert choice, {self.pool.kind} pool: {error}{hint}") from None
+
+    def init_state(self, experts: int) -> RouterState:
+        """Returns the thresholds of `ExpertThreshold`."""
+        return ExpertThreshold(self.pool).init_state(experts)
+
+    def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
+        """Lets each expert take its k highest-scoring real tokens of each pool."""
+        del state
+        slots, kth_score_E = self._choose(scores)
+        return RouterOutput(
+            assignment=slots,
+            losses={"router_z": router_z_loss(scores)},
+            metrics=health(slots, scores),
+            statistics={"kth_score": jax.lax.stop_gradient(kth_score_E)},
+        )
+
+    def _choose(self, scores: RouterScores) -> tuple[Slots, jax.Array]:
+        _, tokens, experts = scores.probabilities_PNE.shape
+        capacity = expert_choice_capacity(tokens, self.capacity_factor, experts)
+        score_PEN = scores.probabilities_PNE.swapaxes(1, 2)
+        # Padding sorts last and, the capacity being counted in real tokens, is never taken.
+        score_PEN = jnp.where(scores.mask_PN[:, None, :], score_PEN, -1.0)
+        weight_PEC, index_PEC = _top_k(score_PEN, capacity)
+        real_P = scores.mask_PN.sum(-1, dtype=jnp.int32)
+        fill_P = filled_capacity(real_P, self.capacity_factor, experts, capacity)
+        filled_PEC = jnp.arange(capacity) < fill_P[:, None, None]
+        filled_PEC = jnp.broadcast_to(filled_PEC, index_PEC.shape)
+        slots = Slots(
+            token_index_PEC=jnp.where(filled_PEC, index_PEC, 0),
+            weight_PEC=jnp.where(filled_PEC, weight_PEC, 0.0),
+            filled_PEC=filled_PEC,
+        )
+        return slots, _mean_kth_score(weight_PEC, fill_P)
+
+    def update_state(
+        self, state: RouterState, statistics: dict[str, jax.Array], step: jax.Array
+    ) -> RouterState:
+        """Moves the thresholds towards the step's k-th scores."""
+        threshold = moving_average(
+            state["threshold"], statistics["kth_score"], self.threshold_decay, step
+        )
+        return {"threshold": threshold}
+
+    def causal(self) -> ExpertThreshold:
+        """Returns the threshold router: position pools too depend on the rest of the batch."""
+        return ExpertThreshold(self.pool, self.capacity_factor)
+
+
+def _top_k(score_PEN: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the k largest scores and their token indices, differentiable in the scores."""
+    _, index_PEC = jax.lax.top_k(jax.lax.stop_gradient(score_PEN), k)
+    return jnp.take_along_axis(score_PEN, index_PEC, axis=-1), index_PEC
+
+
+def _mean_kth_score(weight_PEC: jax.Array, fill_P: jax.Array) -> jax.Array:
+    """Returns each expert's score of the last filled slot [E], averaged over non-empty pools."""
+    last_P11 = jnp.maximum(fill_P - 1, 0)[:, None, None]
+    kth_PE = jnp.take_along_axis(weight_PEC, jnp.broadcast_to(last_P11, (*weight_PEC.shape[:2], 1)), -1)[..., 0]
+    real_P1 = (fill_P > 0).astype(jnp.float32)[:, None]
+    return (kth_PE * real_P1).sum(0) / jnp.maximum(real_P1.sum(), 1.0)

@@ -1,0 +1,78 @@
+"""Pools: which tokens compete for an expert.
+
+A pool decides causality, capacity and communication all at once:
+
+| kind       | a pool is                                  | P                 | N                 |
+|------------|--------------------------------------------|-------------------|-------------------|
+| `sequence` | one row                                    | B                 | S                 |
+| `position` | the same position of `rows` rows           | (B / rows) * S    | rows              |
+| `batch`    | `rows` whole rows (GShard's "group")       | B / rows          | rows * S          |
+
+`rows = 0` means all rows of the batch that the step sees.
+"""
+
+import dataclasses
+
+import jax
+
+from moe_jax.errors import UserError, nearest
+
+KINDS = ("sequence", "position", "batch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """How a batch is cut into pools.
+
+    Attributes:
+        kind: one of `KINDS`.
+        rows: rows in a pool for the kinds `position` and `batch`; 0 for all.
+
+    Raises:
+        UserError: for an unknown kind or a negative number of rows.
+    """
+
+    kind: str = "batch"
+    rows: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(
+                f"unknown pool {self.kind!r}; known: {', '.join(KINDS)}."
+                + nearest(self.kind, KINDS)
+            )
+        if self.rows < 0:
+            raise UserError(f"pool rows must be 0 (all) or more, not {self.rows}")
+
+    def shape(self, batch: int, length: int) -> tuple[int, int]:
+        """Returns (P, N) for a batch of `batch` rows of `length` positions.
+
+        Raises:
+            UserError: if `rows` does not divide the batch.
+        """
+        if self.kind == "sequence":
+            return batch, length
+        rows = self.rows or batch
+        if batch % rows:
+            raise UserError(
+                f"a {self.kind} pool of {rows} rows does not divide a batch of {batch} rows; "
+                f"set its rows to a divisor of {batch}, or to 0 for all"
+            )
+        if self.kind == "position":
+            return batch // rows * length, rows
+        return batch // rows, rows * length
+
+    def split(self, x: jax.Array) -> jax.Array:
+        """Cuts `x` of shape [B, S, ...] into pools: [P, N, ...]."""
+        batch, length, *rest = x.shape
+        pools, tokens = self.shape(batch, length)
+        if self.kind == "position":
+            x = x.reshape(batch // tokens, tokens, length, *rest).swapaxes(1, 2)
+        return x.reshape(pools, tokens, *rest)
+
+    def join(self, x: jax.Array, batch: int, length: int) -> jax.Array:
+        """Puts pools [P, N, ...] back into a batch [B, S, ...]: the inverse of `split`."""
+        _, tokens, *rest = x.shape
+        if self.kind == "position":
+            x = x.reshape(batch // tokens, length, tokens, *rest).swapaxes(1, 2)
+        return x.reshape(batch, length, *rest)

@@ -1,0 +1,1 @@
+"""Turn a model and a stream of batches into a trained checkpoint."""

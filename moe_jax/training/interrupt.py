@@ -1,0 +1,34 @@
+"""Ctrl-C and SIGTERM: finish the step, save, say how to go on."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+
+class Interrupt:
+    """Notes the first SIGINT or SIGTERM; the second SIGINT stops at once.
+
+    Use as a context manager around training.
+
+    Attributes:
+        signal: the number of the signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupt":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number

@@ -1,0 +1,138 @@
+"""The training loop: batches in, steps done, metrics, evaluations and checkpoints out."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+
+from moe_jax.data.batch import Batch
+from moe_jax.errors import UserError
+from moe_jax.models.functional import Variables
+from moe_jax.training.checkpoints import Checkpoints, Position
+from moe_jax.training.interrupt import Interrupt
+from moe_jax.training.pace import Pace
+from moe_jax.training.progress import Reporter
+from moe_jax.training.state import TrainState
+from moe_jax.training.step import Metrics
+from moe_jax.training.writers import MetricWriter
+
+# From the variables to the figures of an evaluation, by name.
+EvaluateFn = Callable[[Variables], Mapping[str, float]]
+
+
+class Stream(Iterator[Batch], Position, Protocol):
+    """Batches that can be saved and restored where they are."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long to train and how often to look.
+
+    Attributes:
+        steps: steps in all.
+        seed: of the initial parameters.
+        accumulation: micro-batches that a batch is worked on in.
+        log_every: steps between records in `metrics.jsonl` and TensorBoard.
+        eval_every: steps between evaluations; 0 for only at the end.
+    """
+
+    steps: int
+    seed: int = 0
+    accumulation: int = 1
+    log_every: int = 10
+    eval_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "accumulation", "log_every"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"Train.{name} must be a whole number above 0, not {value!r}")
+        if self.eval_every < 0:
+            raise UserError("Train.eval_every must be 0 (only at the end) or more")
+
+
+@dataclasses.dataclass
+class Loop:
+    """Everything the loop works with.
+
+    Attributes:
+        config: how long and how often.
+        step: the compiled training step.
+        batches: the training data.
+        evaluate: held-out figures; always includes `loss` and `causal_loss`.
+        checkpoints: where the state is saved.
+        writer: where metrics go.
+        reporter: what a person sees.
+        flops_per_token: of a training step, for the utilisation in the log.
+    """
+
+    config: TrainConfig
+    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+    batches: Stream
+    evaluate: EvaluateFn
+    checkpoints: Checkpoints
+    writer: MetricWriter
+    reporter: Reporter
+    flops_per_token: float
+
+    def run(self, state: TrainState) -> tuple[TrainState, int | None]:
+        """Trains from the state's step to the last, or to an interrupt.
+
+        Returns:
+            the final state and the signal that interrupted, or None.
+        """
+        first, steps = int(state.step), self.config.steps
+        self._pace = Pace()
+        self.reporter.start(first, steps)
+        pending: tuple[int, Metrics] | None = None
+        with Interrupt() as interrupt:
+            try:
+                for done in range(first + 1, steps + 1):
+                    state, metrics = self.step(state, next(self.batches))
+                    # The record of the step before: fetching this one's would wait for it.
+                    self._log(pending)
+                    pending = (done, metrics)
+                    stopping = interrupt.signal is not None
+                    if self._evaluates(done, stopping) or stopping or done == steps:
+                        self._log(pending)
+                        pending = None
+                    if self._evaluates(done, stopping):
+                        self._evaluate(done, state.variables)
+                    self.checkpoints.save(
+                        done, state, self.batches, last=stopping or done == steps
+                    )
+                    if stopping:
+                        break
+            finally:
+                self.reporter.stop()
+            self.checkpoints.wait()
+        return state, interrupt.signal if int(state.step) < steps else None
+
+    def _evaluates(self, done: int, stopping: bool) -> bool:
+        every = self.config.eval_every
+        return not stopping and (done == self.config.steps or bool(every) and done % every == 0)
+
+    def _log(self, pending: tuple[int, Metrics] | None) -> None:
+        """Waits for a step and shows it; writes it if it is its turn."""
+        if pending is None:
+            return
+        done, on_device = pending
+        loss, tokens = float(on_device["loss"]), float(on_device["tokens"])
+        rate = self._pace.add(tokens)
+        self.reporter.update(done, loss, rate)
+        if done % self.config.log_every == 0 or done == self.config.steps:
+            metrics: dict[str, Any] = jax.device_get(on_device)
+            metrics["tokens_per_second"] = rate
+            metrics["flops_per_second"] = rate * self.flops_per_token
+            self.writer.write(done, "train", metrics)
+
+    def _evaluate(self, done: int, variables: Variables) -> None:
+        with self._pace.paused():
+            figures = self.evaluate(variables)
+        self.writer.write(done, "eval", figures)
+        self.reporter.message(
+            f"step {done}: held-out bits per byte {figures['bits_per_byte']:.3f} routed as "
+            f"trained, {figures['causal_bits_per_byte']:.3f} causal "
+            f"(loss {figures['loss']:.3f}, {figures['causal_loss']:.3f})"
+        )

@@ -1,0 +1,119 @@
+"""The language-model loss over a large vocabulary, without ever holding all logits.
+
+Tokens are worked on in chunks. When a gradient is wanted, each chunk's logits, loss and gradient
+are computed together and only the gradients with respect to activations and embedding are kept:
+three matrix products in all, where storing or recomputing logits takes a fourth or [T, V] memory.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+# Logits in memory at a time, chosen by measurement on CPU (docs/results/speed.md).
+DEFAULT_CHUNK = 2048
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def vocabulary_loss(
+    hidden_TD: jax.Array,
+    embedding_VD: jax.Array,
+    targets_T: jax.Array,
+    weights_T: jax.Array,
+    z_loss: float = 0.0,
+    chunk: int = DEFAULT_CHUNK,
+) -> tuple[jax.Array, jax.Array]:
+    """Sums the cross-entropy of tied-embedding logits over tokens.
+
+    With logits = hidden embedding^T in float32 and log Z their logsumexp:
+
+        nll = sum_t weight_t (log Z_t - logit_t[target_t])
+        objective = nll + z_loss * sum_t weight_t (log Z_t)^2
+
+    Args:
+        hidden_TD: final activations in the compute precision.
+        embedding_VD: float32; cast to the activations' precision for the matrix products.
+        targets_T: target tokens.
+        weights_T: float32, 0 for tokens that do not count.
+        z_loss: coefficient of the squared log partition (GLaM and T5X: 1e-4).
+        chunk: tokens whose logits are in memory at a time.
+
+    Returns:
+        (objective, nll), both float32 scalars in nats; only the objective has a gradient, with
+        respect to the activations and the embedding.
+    """
+    return _forward(hidden_TD, embedding_VD, targets_T, weights_T, z_loss, chunk, False)[:2]
+
+
+def _forward(
+    hidden_TD: jax.Array,
+    embedding_VD: jax.Array,
+    targets_T: jax.Array,
+    weights_T: jax.Array,
+    z_loss: float,
+    chunk: int,
+    with_gradient: bool,
+) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
+    tokens, width = hidden_TD.shape
+    chunk = min(chunk, tokens)
+    padding = -tokens % chunk
+    chunks = (
+        jnp.pad(hidden_TD, ((0, padding), (0, 0))).reshape(-1, chunk, width),
+        jnp.pad(targets_T, (0, padding)).reshape(-1, chunk),
+        jnp.pad(weights_T, (0, padding)).reshape(-1, chunk),
+    )
+    embedding = embedding_VD.astype(hidden_TD.dtype)
+
+    def one_chunk(carry: tuple, xs: tuple) -> tuple:
+        objective, nll, d_embedding = carry
+        hidden_CD, targets_C, weights_C = xs
+        logits_CV = _matmul("cd,vd->cv", hidden_CD, embedding)
+        log_z_C = jax.nn.logsumexp(logits_CV, axis=-1)
+        target_C = jnp.take_along_axis(logits_CV, targets_C[:, None], axis=-1)[:, 0]
+        nll += jnp.sum(weights_C * (log_z_C - target_C))
+        objective += jnp.sum(weights_C * (log_z_C - target_C + z_loss * jnp.square(log_z_C)))
+        if not with_gradient:
+            return (objective, nll, d_embedding), None
+        p_CV = jnp.exp(logits_CV - log_z_C[:, None]) * (1 + 2 * z_loss * log_z_C)[:, None]
+        hit_CV = jnp.arange(embedding.shape[0], dtype=targets_C.dtype) == targets_C[:, None]
+        d_logits_CV = ((p_CV - hit_CV) * weights_C[:, None]).astype(hidden_CD.dtype)
+        d_embedding += _matmul("cv,cd->vd", d_logits_CV, hidden_CD)
+        d_hidden_CD = _matmul("cv,vd->cd", d_logits_CV, embedding).astype(hidden_CD.dtype)
+        return (objective, nll, d_embedding), d_hidden_CD
+
+    zero = jnp.zeros((), jnp.float32)
+    d_embedding = jnp.zeros(embedding_VD.shape, jnp.float32) if with_gradient else None
+    (objective, nll, d_embedding), d_hidden = jax.lax.scan(
+        one_chunk, (zero, zero, d_embedding), chunks
+    )
+    if d_hidden is not None:
+        d_hidden = d_hidden.reshape(-1, width)[:tokens]
+    return objective, nll, d_hidden, d_embedding
+
+
+def _matmul(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
+
+
+def _vjp_forward(
+    hidden_TD: jax.Array,
+    embedding_VD: jax.Array,
+    targets_T: jax.Array,
+    weights_T: jax.Array,
+    z_loss: float,
+    chunk: int,
+) -> tuple:
+    objective, nll, d_hidden, d_embedding = _forward(
+        hidden_TD, embedding_VD, targets_T, weights_T, z_loss, chunk, True
+    )
+    return (objective, nll), (d_hidden, d_embedding)
+
+
+def _vjp_backward(z_loss: float, chunk: int, residuals: tuple, cotangents: tuple) -> tuple:
+    del z_loss, chunk
+    d_hidden, d_embedding = residuals
+    scale, _ = cotangents
+    return scale.astype(d_hidden.dtype) * d_hidden, scale * d_embedding, None, None
+
+
+vocabulary_loss.defvjp(_vjp_forward, _vjp_backward)

@@ -1,0 +1,101 @@
+"""Optimisers, all from optax, over parameters by name."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from moe_jax.models.functional import STACKED_PREFIX, Arrays
+from moe_jax.training.schedules import inverse_square_root
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """A gradient transformation and the learning rate that is inside it, for the log.
+
+    Attributes:
+        transform: from gradients to updates.
+        learning_rate: the schedule.
+    """
+
+    transform: optax.GradientTransformation
+    learning_rate: optax.Schedule
+
+
+def adafactor(
+    learning_rate: optax.Schedule | None = None,
+    decay_exponent: float = 0.8,
+    update_clipping: float = 1.0,
+    multiply_by_parameter_scale: bool = True,
+    max_gradient_norm: float = 0.0,
+) -> Optimizer:
+    """Adafactor as the paper's models were trained: factored, without momentum (beta1 = 0).
+
+    The decay of the second moment is 1 - (t + 1)^-0.8; the paper's "beta2 = 0.99" is ignored by
+    the code it was trained with when this decay is set. Updates are clipped to a root mean square
+    of 1 and scaled by the parameter's own. Each layer of a stack has its own statistics, as if
+    it were not stacked.
+    Source: Shazeer and Stern 2018; Zhou et al. 2022, section 4.1; GLaM's settings in Lingvo.
+
+    Args:
+        learning_rate: by default `inverse_square_root()`.
+        decay_exponent: of the second moment's decay.
+        update_clipping: largest root mean square of an update before scaling.
+        multiply_by_parameter_scale: make the learning rate relative.
+        max_gradient_norm: clips gradients by their global norm first; 0 does not.
+    """
+    schedule = learning_rate or inverse_square_root()
+    rule = optax.adafactor(
+        learning_rate=None,
+        decay_rate=decay_exponent,
+        clipping_threshold=update_clipping,
+        multiply_by_parameter_scale=multiply_by_parameter_scale,
+    )
+    return Optimizer(
+        optax.chain(
+            _clip(max_gradient_norm), _per_layer(rule), optax.scale_by_schedule(schedule)
+        ),
+        schedule,
+    )
+
+
+def adamw(
+    learning_rate: optax.Schedule,
+    b1: float = 0.9,
+    b2: float = 0.95,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.1,
+    max_gradient_norm: float = 1.0,
+) -> Optimizer:
+    """AdamW with decoupled weight decay on matrices only (Loshchilov and Hutter 2019).
+
+    Norm scales and position-bias tables are not decayed.
+    """
+    rule = optax.adamw(
+        learning_rate, b1=b1, b2=b2, eps=epsilon, weight_decay=weight_decay, mask=_decayed
+    )
+    return Optimizer(optax.chain(_clip(max_gradient_norm), rule), learning_rate)
+
+
+def _clip(max_norm: float) -> optax.GradientTransformation:
+    return optax.clip_by_global_norm(max_norm) if max_norm else optax.identity()
+
+
+def _decayed(params: Arrays) -> dict[str, bool]:
+    return {name: name.rsplit("/", 1)[-1] not in ("scale", "table") for name in params}
+
+
+def _per_layer(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Applies a rule to each layer of the stacked parameters on its own, and to the others."""
+
+    def over_layers(function: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.vmap(function)
+
+    stacked = optax.GradientTransformation(over_layers(rule.init), over_layers(rule.update))
+
+    def labels(params: Arrays) -> dict[str, str]:
+        return {n: "stacked" if n.startswith(STACKED_PREFIX) else "single" for n in params}
+
+    return optax.partition({"stacked": stacked, "single": rule}, labels)

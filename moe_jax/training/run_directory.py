@@ -1,0 +1,106 @@
+"""A run's directory: `config.gin`, `run.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`."""
+
+import datetime
+import difflib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import uuid
+from typing import Any
+
+import jax
+from etils import epath
+
+from moe_jax import __version__
+from moe_jax.errors import UserError
+
+CONFIG_FILE = "config.gin"
+RUN_FILE = "run.json"
+CHECKPOINTS = "checkpoints"
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "seqio", "tensorflow", "numpy")
+
+
+def prepare(output_dir: str) -> epath.Path:
+    """Makes the directory if need be and makes sure that it can be written to.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    directory = epath.Path(output_dir).expanduser()
+    if "://" not in output_dir:
+        directory = directory.absolute()
+    probe = directory / f".probe-{uuid.uuid4().hex}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the output directory {directory}: {error.strerror or error}"
+        ) from None
+    return directory
+
+
+def find_run(checkpoint: str) -> epath.Path:
+    """Returns the run directory that a `--checkpoint` means: itself or its `checkpoints/`.
+
+    Raises:
+        UserError: if it is not a run, or has no checkpoint yet.
+    """
+    directory = epath.Path(checkpoint).expanduser()
+    if "://" not in checkpoint:
+        directory = directory.absolute()
+    if directory.name == CHECKPOINTS:
+        directory = directory.parent
+    if not directory.exists():
+        raise UserError(f"there is no run directory {directory}")
+    if not (directory / CONFIG_FILE).exists() or not (directory / CHECKPOINTS).exists():
+        raise UserError(
+            f"{directory} is not a run directory: it has no {CONFIG_FILE} and {CHECKPOINTS}/; "
+            "give the --output_dir of `moe-jax train`"
+        )
+    return directory
+
+
+def write_config(directory: epath.Path, config: str) -> list[str]:
+    """Writes the operative configuration; returns the lines that changed since the last time."""
+    path = directory / CONFIG_FILE
+    before = path.read_text().splitlines() if path.exists() else None
+    path.write_text(config)
+    if before is None:
+        return []
+    changes = difflib.unified_diff(before, config.splitlines(), n=0, lineterm="")
+    return [line for line in changes if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+
+
+def write_record(directory: epath.Path, **facts: Any) -> None:
+    """Writes `run.json`: versions, commit, devices, and the facts given."""
+    path = directory / RUN_FILE
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    record = json.loads(path.read_text()) if path.exists() else {"started": []}
+    record |= {
+        "started": [*record["started"], started],
+        "moe_jax": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "devices": {
+            "kind": jax.devices()[0].device_kind,
+            "count": jax.device_count(),
+            "processes": jax.process_count(),
+        },
+        "mesh": {"data": 1},
+        **facts,
+    }
+    path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _commit() -> str | None:
+    """Returns the commit of the source that runs, None for an installed package."""
+    source = epath.resource_path("moe_jax").parent
+    if not (source / ".git").exists():
+        return None
+    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or None

@@ -1,0 +1,46 @@
+"""The dimension legend of the whole project, and array aliases for public signatures.
+
+Hot code carries the letters as suffixes of names (`x_PND`, `weight_PEC`):
+
+| letter | meaning                                     |
+|--------|---------------------------------------------|
+| B      | batch: rows of a batch                      |
+| S      | sequence: positions in a row                |
+| P      | pools: groups of tokens routed on their own |
+| N      | tokens in a pool                            |
+| D      | model width                                 |
+| F      | hidden width of a feed-forward network      |
+| H, K   | attention heads, width of a head            |
+| E      | experts                                     |
+| C      | capacity: slots per expert per pool         |
+| K      | (routing) choices per token                 |
+| L      | layers                                      |
+| V      | vocabulary                                  |
+"""
+
+from jaxtyping import Array, Bool, Float, Int
+
+# A batch of rows.
+TokensBS = Int[Array, "B S"]
+MaskBS = Bool[Array, "B S"]
+ActivationsBSD = Float[Array, "B S D"]
+LogitsBSV = Float[Array, "B S V"]
+
+# The same tokens, cut into pools.
+ActivationsPND = Float[Array, "P N D"]
+ScoresPNE = Float[Array, "P N E"]
+MaskPN = Bool[Array, "P N"]
+
+# Assignments.
+IndexPEC = Int[Array, "P E C"]
+WeightPEC = Float[Array, "P E C"]
+MaskPEC = Bool[Array, "P E C"]
+IndexPNK = Int[Array, "P N K"]
+WeightPNK = Float[Array, "P N K"]
+MaskPNK = Bool[Array, "P N K"]
+
+# What an expert function takes and gives: every expert's rows.
+RowsERD = Float[Array, "E R D"]
+
+Scalar = Float[Array, ""]
+VectorE = Float[Array, "E"]

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Runs the tests against the installed package: scripts/test.sh [pytest arguments]
+#
+#   scripts/test.sh -m "not slow"            without the long ones
+#   scripts/test.sh tests/routing -n 0 -x    one directory, one process, stop at the first failure
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+venv="${MOE_JAX_VENV:-$root/.venv}"
+[[ "$venv" == /* ]] || venv="$PWD/$venv"
+export MOE_JAX_VENV="$venv"
+bash "$root/scripts/setup.sh" dev
+
+export JAX_PLATFORMS=cpu
+# The size of XLA's thread pool. With eight virtual devices on few cores it would have eight threads,
+# and jax 0.10.2 then hangs in collectives when more than 32 steps are in flight; 16 are enough.
+export NPROC="${NPROC:-16}"
+# Silence the start-up messages of TensorFlow and its libraries.
+export TF_CPP_MIN_LOG_LEVEL=3 TF_ENABLE_ONEDNN_OPTS=0 GRPC_VERBOSITY=ERROR ABSL_MIN_LOG_LEVEL=3
+# Two workers: keep each from starting a thread per core in the numeric libraries.
+export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+cd "$root"
+# loadfile: the tests of one file share its compiled functions and fixtures.
+exec "$venv/bin/pytest" -n 2 --dist loadfile "$@"
