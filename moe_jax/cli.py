@@ -76,9 +76,7 @@ def _train(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     from moe_jax.commands.train import train
 
     command = ["moe-jax", *sys.argv[1:]]
-    return train(
-        _files(args), bindings, _paths(args), args.output_dir, command, debug=args.debug
-    )
+    return train(_files(args), bindings, _paths(args), args.output_dir, command, debug=args.debug)
 
 
 def _eval(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:

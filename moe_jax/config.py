@@ -19,9 +19,8 @@ import gin
 from moe_jax.errors import UserError, nearest
 
 _MODULE = "moe_jax"
-_LITERAL_START = re.compile(r"^[@%\"'\[({]")
-# A value that spells a number, a boolean or nothing is what it spells, anything else is a text.
-_CONSTANTS = ("True", "False", "None")
+# A gin reference (@Name, @Name(), %MACRO), alone or inside a list.
+_REFERENCE = re.compile(r"(^|[\[({, ])[@%][A-Za-z]")
 
 
 def register(name: str, target: Callable[..., Any]) -> None:
@@ -53,10 +52,12 @@ def binding(argument: str) -> str:
     if not equals or not name:
         raise UserError(f"--gin.{argument} has no value; expected --gin.NAME=VALUE")
     value = value.strip()
-    if not _LITERAL_START.match(value) and value not in _CONSTANTS:
+    if not _REFERENCE.search(value):
         try:
             ast.literal_eval(value)
         except (ValueError, SyntaxError):
+            if value[:1] in tuple("[({'\""):
+                raise UserError(f"--gin.{argument}: the value is not valid Python") from None
             value = repr(value)
     return f"{name.strip()} = {value}"
 
@@ -115,22 +116,32 @@ def build(name: str) -> Any:
         raise _explained(error) from error
 
 
-def check_macros() -> None:
+def check_macros(bindings: Sequence[str] = ()) -> None:
     """Refuses macros that nothing uses: most likely misspelt.
 
+    Macros of the package's own files may go unused: something set over them takes their place.
     Call it after everything has been built.
+
+    Args:
+        bindings: the NAME=VALUE that were parsed over the files; a macro among them must be used.
 
     Raises:
         UserError: with the nearest macro that is used.
     """
     used = {scope for scope, selector in gin.config._OPERATIVE_CONFIG if _is_macro(selector)}
-    for scope, selector in gin.config._CONFIG:
-        if _is_macro(selector) and scope not in used:
+    replaceable = _shipped_macros() - {b.partition("=")[0].strip() for b in bindings}
+    for name in _macros():
+        if name not in used | replaceable:
             raise UserError(
-                f"nothing uses {scope!r}."
-                + nearest(scope, sorted(used) + configurables())
+                f"nothing uses {name!r}."
+                + nearest(name, sorted(used) + configurables())
                 + (f" Macros in use: {', '.join(sorted(used))}." if used else "")
             )
+
+
+def _shipped_macros() -> set[str]:
+    texts = [(config_root() / name).read_text() for name in shipped()]
+    return {name for text in texts for name in re.findall(r"^([A-Z_]+) =", text, re.MULTILINE)}
 
 
 def unused() -> list[str]:
@@ -151,7 +162,7 @@ def operative() -> str:
 
 def configurables() -> list[str]:
     """Returns the names that gin files can configure."""
-    names = [str(s) for s in gin.config._REGISTRY]
+    names = [selector for selector, _ in gin.config._REGISTRY.items()]
     return sorted(n.removeprefix(_MODULE + ".") for n in names if n.startswith(_MODULE + "."))
 
 
@@ -170,11 +181,19 @@ def _explained(error: Exception) -> UserError:
         owner = match[1].removeprefix(_MODULE + ".")
         hint = nearest(match[2], _parameters(match[1]))
         return UserError(f"{owner} has no parameter {match[2]!r}{where}.{hint}")
-    if match := re.search(r"Required bindings for `([^`]+)` not provided in config: (\[.*?\])", text):
+    if match := re.search(
+        r"Required bindings for `([^`]+)` not provided in config: (\[.*?\])", text
+    ):
         return UserError(f"{match[1]} needs a value for {', '.join(ast.literal_eval(match[2]))}")
-    if match := re.search(r"missing \d+ required (?:positional|keyword-only) arguments?: (.+)", text):
+    if match := re.search(
+        r"missing \d+ required (?:positional|keyword-only) arguments?: (.+)", text
+    ):
         owner = re.search(r"In call to configurable '([^']+)'", text)
         return UserError(f"{owner[1] if owner else 'a value'} needs a value for {match[1]}{where}")
+    if match := re.search(r"No configurable matching reference '@([^'()]+)", text):
+        return UserError(f"nothing is called @{match[1]}{where}." + _near_name(match[1]))
+    if match := re.search(r"No bindings specified for '([^']+)/gin.macro'", text):
+        return UserError(f"nothing defines the macro %{match[1]}.{nearest(match[1], _macros())}")
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return UserError(f"{first}{where}")
 
@@ -184,6 +203,10 @@ def _where(text: str) -> str:
     if not match:
         return ""
     return f" ({match[1]}, line {match[2]})" if match[1] else " (in a --gin.NAME=VALUE)"
+
+
+def _macros() -> list[str]:
+    return sorted(scope for scope, selector in gin.config._CONFIG if _is_macro(selector))
 
 
 def _near_name(name: str) -> str:

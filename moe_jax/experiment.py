@@ -17,6 +17,8 @@ Every name that gin files can configure is registered here and nowhere else:
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 from moe_jax import config
 from moe_jax.data.config import DataConfig
@@ -92,9 +94,7 @@ class Experiment:
 
     def train_flops_per_token(self) -> float:
         """Counts the FLOPs of a training step per token."""
-        return train_flops_per_token(
-            self.model, self.experts_per_token, self.data.sequence_length
-        )
+        return train_flops_per_token(self.model, self.experts_per_token, self.data.sequence_length)
 
     def check_vocabulary(self, size: int) -> None:
         """Refuses a model that is too small for its vocabulary."""
@@ -105,7 +105,7 @@ class Experiment:
             )
 
 
-_REGISTERED = {
+_REGISTERED: dict[str, Callable[..., Any]] = {
     "Experiment": Experiment,
     "Model": ModelConfig,
     "ExpertChoice": ExpertChoice,
@@ -136,5 +136,5 @@ def load(
     config.parse(files, bindings, search_paths or [])
     experiment = config.build("Experiment")
     assert isinstance(experiment, Experiment)
-    config.check_macros()
+    config.check_macros(bindings)
     return experiment

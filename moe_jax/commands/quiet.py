@@ -4,19 +4,18 @@ import contextlib
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 
 
 @contextlib.contextmanager
 def quiet(debug: bool = False) -> Iterator[None]:
-    """Holds back what is written to standard error inside; shows it if an exception leaves.
+    """Drops what is written to standard error inside.
 
     The libraries write from C++, past Python's `sys.stderr`, so the file descriptor itself is
     redirected.
 
     Args:
-        debug: hold back nothing.
+        debug: drop nothing.
     """
     if debug:
         yield
@@ -25,11 +24,11 @@ def quiet(debug: bool = False) -> Iterator[None]:
     logging.getLogger("absl").setLevel(logging.ERROR)
     sys.stderr.flush()
     saved = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)

@@ -32,9 +32,7 @@ def print_header(console: Console, described: Experiment, directory: epath.Path)
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def print_results(
-    console: Console, figures: Mapping[str, float], router: Router | None
-) -> None:
+def print_results(console: Console, figures: Mapping[str, float], router: Router | None) -> None:
     """Prints held-out figures, routed as trained and causally, as a table."""
     table = Table(title=f"Held-out text ({figures['bytes']:,.0f} bytes)", title_justify="left")
     for column in ("routing", "loss (nats/token)", "perplexity", "bits per byte", "experts/token"):

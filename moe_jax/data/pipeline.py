@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import seqio
@@ -15,7 +16,7 @@ from etils import epath
 
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
-from moe_jax.data.tasks import get_task, load_vocabulary
+from moe_jax.data.tasks import get_task
 from moe_jax.errors import UserError
 
 _FINGERPRINT = "fingerprint.json"
@@ -47,7 +48,7 @@ def _dataset(config: DataConfig, split: str, training: bool) -> tf.data.Dataset:
     )
 
 
-def _to_batch(features: dict[str, np.ndarray]) -> Batch:
+def _to_batch(features: dict[str, Any]) -> Batch:
     return Batch(
         inputs_BS=features["decoder_input_tokens"],
         targets_BS=features["decoder_target_tokens"],

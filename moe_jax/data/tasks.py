@@ -88,7 +88,9 @@ def get_task(name: str, vocabulary_path: str) -> str:
         UserError: for a name that neither this package nor seqio knows.
     """
     if name not in ("embedded", "c4") and not name.startswith(TEXT_PREFIX):
-        known = sorted({"embedded", "c4", *seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()})
+        known = sorted(
+            {"embedded", "c4", *seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
+        )
         if name in known:
             return name
         raise UserError(

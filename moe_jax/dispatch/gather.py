@@ -50,9 +50,7 @@ def _rows(
     return jnp.zeros_like(x_TD).at[token_ER].add(out_ERD, mode="promise_in_bounds")
 
 
-def _rounds(
-    pairs: Pairs, x_TD: jax.Array, expert_fn: Callable[[RowsERD], RowsERD]
-) -> jax.Array:
+def _rounds(pairs: Pairs, x_TD: jax.Array, expert_fn: Callable[[RowsERD], RowsERD]) -> jax.Array:
     """Works off each expert's chosen tokens, T / E rows of every expert a round."""
     total, experts = x_TD.shape[0], pairs.experts
     rows = -(-total // experts)

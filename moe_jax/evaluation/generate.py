@@ -35,7 +35,9 @@ class Generator:
         self._router = model.router.causal() if model.router is not None else None
         self._run = jax.jit(self._generate)
 
-    def __call__(self, variables: Variables, prompt: list[int], seed: int | None = None) -> list[int]:
+    def __call__(
+        self, variables: Variables, prompt: list[int], seed: int | None = None
+    ) -> list[int]:
         """Returns the tokens that follow the prompt, up to the end of the document."""
         padded = -(-(len(prompt) + 1) // _PROMPT_MULTIPLE) * _PROMPT_MULTIPLE
         tokens = np.full((1, padded), PAD, np.int32)
@@ -76,5 +78,6 @@ class Generator:
             return (hidden_B1D, caches, position + 1), token_B
 
         keys = jax.random.split(key, self._config.max_new_tokens)
+        tokens_NB: jax.Array
         _, tokens_NB = jax.lax.scan(one, (last_B1D, caches, length), keys)
         return tokens_NB.T

@@ -66,7 +66,9 @@ class Evaluator:
 
     def __init__(self, model: LanguageModel, batches: Iterable[Batch], bytes_of_token: np.ndarray):
         self._batches = list(batches)
-        self._bytes = sum(int(bytes_of_token[b.targets_BS][b.weights_BS > 0].sum()) for b in self._batches)
+        self._bytes = sum(
+            int(bytes_of_token[b.targets_BS][b.weights_BS > 0].sum()) for b in self._batches
+        )
         self._trained = _make_evaluate(model, model.router)
         causal = model.router.causal() if model.router is not None else None
         same = causal is model.router

@@ -12,7 +12,7 @@ from moe_jax.models.block import LayerGroup
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.moe import Routing
 from moe_jax.models.normalization import RMSNorm
-from moe_jax.models.parameters import RouterStateVariable, kernel
+from moe_jax.models.parameters import kernel, split
 from moe_jax.models.remat import rematerialise
 from moe_jax.routing.router import Router
 from moe_jax.types import ActivationsBSD, LogitsBSV, MaskBS, TokensBS
@@ -88,9 +88,7 @@ class Decoder(nnx.Module):
     def logits(self, hidden_BSD: ActivationsBSD) -> LogitsBSV:
         """Returns float32 logits."""
         embedding = self.embedding[...].astype(hidden_BSD.dtype)
-        return jnp.einsum(
-            "bsd,vd->bsv", hidden_BSD, embedding, preferred_element_type=jnp.float32
-        )
+        return jnp.einsum("bsd,vd->bsv", hidden_BSD, embedding, preferred_element_type=jnp.float32)
 
     def make_caches(self, batch: int, length: int) -> Caches:
         """Returns empty caches for `batch` rows of up to `length` positions."""
@@ -108,7 +106,7 @@ class Decoder(nnx.Module):
         caches: Caches | None,
     ) -> tuple[ActivationsBSD, Routing, Caches | None]:
         """Runs the groups of layers, scanned or unrolled: the same numbers either way."""
-        graph, params, state = nnx.split(self.groups, nnx.Param, RouterStateVariable)
+        graph, params, state = split(self.groups)
 
         def body(x: jax.Array, group: tuple) -> tuple:
             params, state, caches = group

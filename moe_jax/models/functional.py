@@ -11,7 +11,7 @@ from flax import nnx
 
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.decoder import Decoder
-from moe_jax.models.parameters import RouterStateVariable
+from moe_jax.models.parameters import split
 from moe_jax.routing.router import Router
 
 # Arrays by path.
@@ -48,9 +48,7 @@ class LanguageModel:
         self.config = config
         self.router = router if config.num_experts else None
         abstract = nnx.eval_shape(lambda: self._create(jax.random.key(0)))
-        self._graph, self._params, self._state = nnx.split(
-            abstract, nnx.Param, RouterStateVariable
-        )
+        self._graph, self._params, self._state = split(abstract)
 
     def _create(self, key: jax.Array) -> Decoder:
         return Decoder(self.config, self.router, nnx.Rngs(params=key))
@@ -59,7 +57,7 @@ class LanguageModel:
         """Makes the initial arrays on the device, in one compiled function, never twice."""
 
         def create(key: jax.Array) -> Variables:
-            _, params, state = nnx.split(self._create(key), nnx.Param, RouterStateVariable)
+            _, params, state = split(self._create(key))
             return Variables(_flatten(params), _flatten(state))
 
         return jax.jit(create)(key)

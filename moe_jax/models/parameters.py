@@ -5,6 +5,7 @@ one more axis in front of the named ones: `layers`.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,12 @@ from flax import nnx
 
 class RouterStateVariable(nnx.Variable):
     """State of a router that is not trained by gradients, such as thresholds."""
+
+
+def split(module: nnx.Module) -> tuple[nnx.GraphDef[Any], nnx.State, nnx.State]:
+    """Takes a module apart: its structure, its trained parameters, its routers' state."""
+    graph, params, router_state = nnx.split(module, nnx.Param, RouterStateVariable)  # type: ignore[misc]
+    return graph, params, router_state
 
 
 def kernel(

@@ -74,7 +74,9 @@ class Pairs:
     def dense_weight_PNE(self) -> ScoresPNE:
         """Returns the combine weight of every token for every expert, 0 where not chosen."""
         one_hot_PNKE = jax.nn.one_hot(self.expert_index_PNK, self.experts)
-        return jnp.einsum("pnk,pnke->pne", self.weight_PNK, one_hot_PNKE * self.chosen_PNK[..., None])
+        return jnp.einsum(
+            "pnk,pnke->pne", self.weight_PNK, one_hot_PNKE * self.chosen_PNK[..., None]
+        )
 
 
 Assignment = Slots | Pairs

@@ -126,6 +126,8 @@ def _top_k(score_PEN: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 def _mean_kth_score(weight_PEC: jax.Array, fill_P: jax.Array) -> jax.Array:
     """Returns each expert's score of the last filled slot [E], averaged over non-empty pools."""
     last_P11 = jnp.maximum(fill_P - 1, 0)[:, None, None]
-    kth_PE = jnp.take_along_axis(weight_PEC, jnp.broadcast_to(last_P11, (*weight_PEC.shape[:2], 1)), -1)[..., 0]
+    kth_PE = jnp.take_along_axis(
+        weight_PEC, jnp.broadcast_to(last_P11, (*weight_PEC.shape[:2], 1)), -1
+    )[..., 0]
     real_P1 = (fill_P > 0).astype(jnp.float32)[:, None]
     return (kth_PE * real_P1).sum(0) / jnp.maximum(real_P1.sum(), 1.0)

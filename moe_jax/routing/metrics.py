@@ -49,7 +49,9 @@ def health(assignment: Assignment, scores: RouterScores) -> dict[str, jax.Array]
     load_E = per_expert_E.astype(jnp.float32)
     load_E = load_E / jnp.maximum(load_E.sum(), 1.0)
     bins_PNK = jax.nn.one_hot(jnp.minimum(per_token_PN, 5), len(HISTOGRAM_BINS))
-    histogram = jnp.stack([masked_mean(bins_PNK[..., i], mask_PN) for i in range(bins_PNK.shape[-1])])
+    histogram = jnp.stack(
+        [masked_mean(bins_PNK[..., i], mask_PN) for i in range(bins_PNK.shape[-1])]
+    )
     log_p_PNE = jax.nn.log_softmax(scores.logits_PNE, axis=-1)
     entropy_PN = -jnp.sum(jnp.exp(log_p_PNE) * log_p_PNE, axis=-1)
     metrics = {

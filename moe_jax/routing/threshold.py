@@ -31,8 +31,8 @@ def moving_average(
     average follows a router that still moves fast and never leans on its initial value.
     """
     step = step.astype(jnp.float32)
-    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return decay * average + (1.0 - decay) * value
+    weight = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return weight * average + (1.0 - weight) * value
 
 
 @dataclasses.dataclass(frozen=True)

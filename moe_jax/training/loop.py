@@ -99,9 +99,7 @@ class Loop:
                         pending = None
                     if self._evaluates(done, stopping):
                         self._evaluate(done, state.variables)
-                    self.checkpoints.save(
-                        done, state, self.batches, last=stopping or done == steps
-                    )
+                    self.checkpoints.save(done, state, self.batches, last=stopping or done == steps)
                     if stopping:
                         break
             finally:
@@ -111,7 +109,7 @@ class Loop:
 
     def _evaluates(self, done: int, stopping: bool) -> bool:
         every = self.config.eval_every
-        return not stopping and (done == self.config.steps or bool(every) and done % every == 0)
+        return not stopping and (done == self.config.steps or (every > 0 and done % every == 0))
 
     def _log(self, pending: tuple[int, Metrics] | None) -> None:
         """Waits for a step and shows it; writes it if it is its turn."""

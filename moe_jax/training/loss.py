@@ -83,6 +83,7 @@ def _forward(
 
     zero = jnp.zeros((), jnp.float32)
     d_embedding = jnp.zeros(embedding_VD.shape, jnp.float32) if with_gradient else None
+    d_hidden: jax.Array | None
     (objective, nll, d_embedding), d_hidden = jax.lax.scan(
         one_chunk, (zero, zero, d_embedding), chunks
     )

@@ -54,9 +54,7 @@ def adafactor(
         multiply_by_parameter_scale=multiply_by_parameter_scale,
     )
     return Optimizer(
-        optax.chain(
-            _clip(max_gradient_norm), _per_layer(rule), optax.scale_by_schedule(schedule)
-        ),
+        optax.chain(_clip(max_gradient_norm), _per_layer(rule), optax.scale_by_schedule(schedule)),
         schedule,
     )
 

@@ -41,5 +41,6 @@ def make_state(model: LanguageModel, optimizer: Optimizer, seed: int) -> TrainSt
 def abstract_state(model: LanguageModel, optimizer: Optimizer) -> TrainState:
     """Returns the shapes and types of the state, for restoring."""
     variables = model.abstract()
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32)
     optimizer_state = jax.eval_shape(optimizer.transform.init, variables.params)
-    return TrainState(jax.ShapeDtypeStruct((), jnp.int32), variables, optimizer_state)
+    return TrainState(step, variables, optimizer_state)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,8 +75,8 @@ def token_loss(
 
 def make_train_step(
     model: LanguageModel, optimizer: Optimizer, loss: LossConfig, accumulation: int = 1
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Returns the compiled step; it takes over (donates) the state it is given.
+) -> Any:
+    """Returns the jitted step, (state, batch) -> (state, metrics); the state is donated to it.
 
     Args:
         model: the model.
@@ -146,6 +147,8 @@ def _scan_micro_batches(
         return jax.tree.map(jnp.add, total, gradients), (routing, metrics)
 
     zeros = jax.tree.map(jnp.zeros_like, params)
+    routings: Routing
+    metrics: Metrics
     gradients, (routings, metrics) = jax.lax.scan(one, zeros, parts)
     routing = jax.tree.map(lambda a: a.mean(0), routings)
     return gradients, routing, jax.tree.map(lambda a: a.sum(0), metrics)

@@ -1,0 +1,1 @@
+"""Measure on the machine at hand: always ratios of things timed in one run."""

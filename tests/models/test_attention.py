@@ -1,0 +1,110 @@
+"""Attention and positions against numpy written from the definitions."""
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from flax import nnx
+
+from moe_jax.models.attention import Attention, Rows
+from moe_jax.models.position import RelativeBias, distance_buckets, rotate
+
+LENGTH = 12
+
+
+def softmax(x):
+    x = np.exp(x - x.max(-1, keepdims=True))
+    return x / x.sum(-1, keepdims=True)
+
+
+def numpy_attention(attention, x, bias_of_distance, allowed, rotation=None):
+    """Attention of one row by loops over heads and queries."""
+    config = attention.config
+    heads, width = config.num_heads, config.head_dim
+    q, k, v = (
+        (x @ np.asarray(w[...])).reshape(len(x), heads, width)
+        for w in (attention.query, attention.key, attention.value)
+    )
+    if rotation is not None:
+        q, k = rotation(q), rotation(k)
+    context = np.zeros_like(q)
+    for head in range(heads):
+        for query in range(len(x)):
+            keys = [t for t in range(query + 1) if allowed(query, t)]
+            logits = np.array([q[query, head] @ k[t, head] for t in keys]) / np.sqrt(width)
+            logits += [bias_of_distance(query - t, head) for t in keys]
+            context[query, head] = softmax(logits) @ v[keys, head]
+    return context.reshape(len(x), -1) @ np.asarray(attention.output[...])
+
+
+def make_attention(**changes):
+    config = tiny.config(**changes)
+    return Attention(config, nnx.Rngs(params=jax.random.key(1)))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_relative_attention_is_the_definition(packed):
+    attention = make_attention()
+    x = np.random.default_rng(0).normal(size=(2, LENGTH, 32)).astype(np.float32)
+    segments = np.array([[1] * 5 + [2] * 7, [1] * 9 + [2] * 2 + [0]]) if packed else None
+    positions = np.broadcast_to(np.arange(LENGTH), (2, LENGTH))
+    y, _ = attention(x, Rows(positions, segments))
+    table = np.asarray(attention.bias.table[...])
+    buckets = distance_buckets(8, 16)
+
+    for row in range(2):
+        expected = numpy_attention(
+            attention,
+            x[row],
+            lambda distance, head: table[buckets[min(distance, 16)], head],
+            lambda q, t, row=row: segments is None or segments[row, q] == segments[row, t],
+        )
+        np.testing.assert_allclose(y[row], expected, rtol=2e-5, atol=2e-6)
+
+
+def test_rotary_attention_is_the_definition():
+    attention = make_attention(position="rotary")
+    x = np.random.default_rng(0).normal(size=(1, LENGTH, 32)).astype(np.float32)
+    positions = np.arange(LENGTH)[None]
+
+    def rotation(q):
+        """Multiplies the pair (i, i + K/2), seen as a complex number, by exp(i angle)."""
+        half = q.shape[-1] // 2
+        angle = np.arange(LENGTH)[:, None, None] * 10000.0 ** (-np.arange(half) / half)
+        pair = (q[..., :half] + 1j * q[..., half:]) * np.exp(1j * angle)
+        return np.concatenate([pair.real, pair.imag], -1)
+
+    y, _ = attention(x, Rows(positions))
+    expected = numpy_attention(
+        attention, x[0], lambda *_: 0.0, lambda *_: True, rotation=rotation
+    )
+    np.testing.assert_allclose(y[0], expected, rtol=2e-5, atol=2e-6)
+
+
+def test_rotary_depends_on_the_distance_only():
+    q, k = np.random.default_rng(0).normal(size=(2, 1, 1, 1, 16))
+    products = [
+        float(np.sum(rotate(q, np.array([[p + 3]])) * rotate(k, np.array([[p]]))))
+        for p in (0, 5, 40)
+    ]
+    np.testing.assert_allclose(products, products[0], rtol=1e-4)
+
+
+def test_buckets_of_t5():
+    """Boundaries of T5's 32 buckets up to 128: exact to 15, then 16 steps of 8^(1/16)."""
+    buckets = distance_buckets(32, 128)
+    np.testing.assert_array_equal(buckets[:16], np.arange(16))
+    # First distance of bucket 16 + i is the least d with 16 * 8^(i/16) <= d.
+    first = [int(np.argmax(buckets == 16 + i)) for i in range(16)]
+    np.testing.assert_array_equal(first, [int(np.ceil(16 * 8 ** (i / 16) - 1e-9)) for i in range(16)])
+    assert buckets[128] == 31
+    assert np.all(np.diff(buckets) >= 0)
+
+
+def test_bias_of_rows_equals_bias_at_distances():
+    bias = RelativeBias(tiny.CONFIG, nnx.Rngs(params=jax.random.key(0)))
+    rows = np.asarray(bias.causal(LENGTH))
+    distance = np.arange(LENGTH)[:, None] - np.arange(LENGTH)
+    expected = np.moveaxis(np.asarray(bias.at(np.maximum(distance, 0))), -1, 0)
+    np.testing.assert_allclose(rows[:, distance >= 0], expected[:, distance >= 0], rtol=1e-6)
+    assert np.all(rows[:, distance < 0] < -1e29)

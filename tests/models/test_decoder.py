@@ -1,0 +1,149 @@
+"""The decoder: identities that must hold whatever the numbers are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from moe_jax.data.batch import Batch
+from moe_jax.errors import UserError
+from moe_jax.models.functional import LanguageModel, Variables
+from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routing.pools import Pool
+from moe_jax.training.step import forward
+
+
+def logits_of(model, variables, batch, router=None):
+    def run(variables, batch):
+        output = forward(model, variables, batch, router)
+        return model.bind(variables).logits(output.hidden_BSD)
+
+    return np.asarray(jax.jit(run)(variables, batch))
+
+
+def test_one_expert_with_capacity_one_is_the_dense_model():
+    """Law 8: E = 1, c = 1 routes every token to the one expert with weight 1."""
+    router = ExpertChoice(1.0, Pool("sequence"))
+    moe = LanguageModel(tiny.config(num_experts=1, feed_forward="gelu"), router)
+    dense = LanguageModel(tiny.config(num_experts=0, feed_forward="gelu"), None)
+    variables = moe.init(jax.random.key(3))
+
+    def interleaved(suffix_moe, suffix_dense):
+        first = variables.params[f"groups/layers/0/{suffix_moe}"]
+        second = variables.params[f"groups/layers/1/{suffix_dense}"]
+        first = first.reshape(second.shape)
+        return jnp.stack([first, second], axis=1).reshape(4, *second.shape[1:])
+
+    params = {}
+    for name in dense.abstract().params:
+        suffix = name.removeprefix("groups/layers/0/")
+        if suffix == name:
+            params[name] = variables.params[name]
+        elif suffix in ("ffn/wi", "ffn/wo"):
+            params[name] = interleaved(suffix.replace("ffn/", "ffn/experts/"), suffix)
+        else:
+            params[name] = interleaved(suffix, suffix)
+    batch = tiny.make_batch(2, 16)
+    np.testing.assert_allclose(
+        logits_of(moe, variables, batch),
+        logits_of(dense, Variables(params, {}), batch),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("kind", ["sequence", "position", "batch"])
+def test_scanned_equals_unrolled(kind):
+    router = ExpertChoice(2.0, Pool(kind))
+    scanned, variables = tiny.make(router, scan_layers=True)
+    unrolled, _ = tiny.make(router, scan_layers=False)
+    batch = tiny.make_batch(4, 8)
+    np.testing.assert_allclose(
+        logits_of(scanned, variables, batch),
+        logits_of(unrolled, variables, batch),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def test_padding_at_the_end_changes_nothing_before_it():
+    model, variables = tiny.make(ExpertChoice(2.0, Pool("sequence")))
+    short = tiny.make_batch(2, 8)
+    pad = ((0, 0), (0, 8))
+    long = Batch(*(np.pad(a, pad) for a in (short.inputs_BS, short.targets_BS, short.weights_BS)))
+    np.testing.assert_allclose(
+        logits_of(model, variables, long)[:, :8],
+        logits_of(model, variables, short),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def test_packed_documents_do_not_see_each_other():
+    """Two documents in a row give the logits of each alone (causal routing: no shared pool)."""
+    model, variables = tiny.make(ExpertChoice(2.0))
+    causal = model.router.causal()
+    a, b = tiny.make_batch(1, 6, seed=1), tiny.make_batch(1, 10, seed=2)
+    packed = Batch(
+        *(np.concatenate([getattr(a, f), getattr(b, f)], 1) for f in
+          ("inputs_BS", "targets_BS", "weights_BS")),
+        positions_BS=np.concatenate([np.arange(6), np.arange(10)])[None],
+        segments_BS=np.array([[1] * 6 + [2] * 10]),
+    )
+    together = logits_of(model, variables, packed, causal)
+    np.testing.assert_allclose(
+        together[:, :6], logits_of(model, variables, a, causal), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        together[:, 6:], logits_of(model, variables, b, causal), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_parameters_and_logits_are_float32_in_a_bfloat16_model():
+    model, variables = tiny.make(ExpertChoice(2.0), compute_dtype="bfloat16")
+    assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    batch = tiny.make_batch(2, 8)
+    half = logits_of(model, variables, batch)
+    assert half.dtype == np.float32
+    full = logits_of(LanguageModel(tiny.config(), model.router), variables, batch)
+    assert 0 < np.abs(half - full).mean() < 0.05
+
+
+def test_initial_kernels_have_fan_in_variance():
+    model, variables = tiny.make(ExpertChoice(2.0), d_model=64, d_ff=256)
+    wo = variables.params["groups/layers/0/ffn/experts/wo"]
+    assert wo.shape == (2, 4, 64, 256)
+    np.testing.assert_allclose(np.std(wo), 256**-0.5, rtol=0.02)
+    # No layer and no expert is a copy of another.
+    assert len(np.unique(np.asarray(wo).round(7))) > 0.9 * wo.size / 2
+
+
+def test_logical_axes_name_every_axis():
+    model, variables = tiny.make(ExpertChoice(2.0))
+    axes = model.logical_axes()
+    assert set(axes) == set(variables.params)
+    for name, array in variables.params.items():
+        assert len(axes[name]) == array.ndim, name
+
+
+def test_experts_need_a_router():
+    with pytest.raises(UserError, match="needs a router"):
+        LanguageModel(tiny.config(), None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_layers": 3}, "not a multiple of"),
+        ({"d_model": 0}, "d_model must be a whole number above 0"),
+        ({"position": "relativ"}, "Did you mean 'relative'"),
+        ({"remat": "ful"}, "Did you mean 'full'"),
+        ({"compute_dtype": "float16"}, "known: float32, bfloat16"),
+        ({"position": "rotary", "head_dim": 15}, "even Model.head_dim"),
+        ({"num_experts": -1}, "0 \\(dense\\) or more"),
+    ],
+)
+def test_impossible_shapes_are_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        tiny.config(**change)

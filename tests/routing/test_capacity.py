@@ -1,0 +1,104 @@
+"""k = floor(N c / E): the static rule, the rule for padded pools, and what is refused."""
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moe_jax.errors import UserError
+from moe_jax.routing.capacity import expert_choice_capacity, filled_capacity
+
+FACTORS = (0.5, 0.7, 1.0, 1.25, 1.5, 2.0, 3.0)
+# Beyond this a relative slack of 1e-6 is a whole token of the smallest kind.
+EXACT_TOKENS = 2**16
+
+
+@pytest.mark.parametrize(
+    ("tokens", "factor", "experts", "slots"),
+    [
+        (1024, 2.0, 64, 32),  # The paper's default.
+        (1024, 1.0, 64, 16),
+        (1024, 0.5, 64, 8),
+        (10, 0.7, 7, 1),  # 0.7 / 7 * 10 is below 1 in binary.
+        (30, 0.1, 3, 1),
+        (64, 1.25, 64, 1),
+        (103, 1.25, 64, 2),  # 2.01.
+        (102, 1.25, 64, 1),  # 1.99: down, not to nearest or up.
+        (7, 4.0, 4, 7),  # c = E: every expert takes every token.
+        (1, 1.0, 1, 1),
+    ],
+)
+def test_rounds_down(tokens, factor, experts, slots):
+    assert expert_choice_capacity(tokens, factor, experts) == slots
+
+
+@pytest.mark.parametrize(("tokens", "factor", "experts"), [(31, 2.0, 64), (1, 1.25, 64), (9, 0.7, 7)])
+def test_zero_slots_are_refused_with_the_smallest_pool_that_works(tokens, factor, experts):
+    with pytest.raises(UserError, match="capacity is zero") as error:
+        expert_choice_capacity(tokens, factor, experts)
+    enough = int(re.search(r"at least (\d+) tokens", str(error.value))[1])
+    assert expert_choice_capacity(enough, factor, experts) == 1
+    assert oracles.capacity(enough - 1, factor, experts) == 0
+
+
+@pytest.mark.parametrize(("tokens", "factor", "experts"), [(8, 5.0, 4), (100, 1.5, 1), (20, 8.5, 8)])
+def test_more_slots_than_tokens_are_refused(tokens, factor, experts):
+    with pytest.raises(UserError, match="more than the"):
+        expert_choice_capacity(tokens, factor, experts)
+
+
+@given(
+    tokens=st.integers(1, EXACT_TOKENS), factor=st.sampled_from(FACTORS), experts=st.integers(1, 256)
+)
+@settings(max_examples=300, deadline=None)
+def test_static_rule_is_the_exact_floor(tokens, factor, experts):
+    expected = oracles.capacity(tokens, factor, experts)
+    if 1 <= expected <= tokens:
+        assert expert_choice_capacity(tokens, factor, experts) == expected
+    else:
+        with pytest.raises(UserError):
+            expert_choice_capacity(tokens, factor, experts)
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("experts", [4, 7, 64])
+def test_dynamic_rule_for_every_number_of_real_tokens(factor, experts):
+    """A pool with n real tokens fills k(n) slots, at least one if there is a real token."""
+    tokens = 512
+    capacity = oracles.capacity(tokens, factor, experts)
+    filled = filled_capacity(jnp.arange(tokens + 1), factor, experts, capacity)
+    expected = [max(oracles.capacity(n, factor, experts), min(n, 1)) for n in range(tokens + 1)]
+    np.testing.assert_array_equal(filled, expected)
+    assert filled.dtype == jnp.int32
+
+
+@given(
+    tokens=st.lists(st.integers(1, 2**20), min_size=64, max_size=64),
+    factor=st.sampled_from(FACTORS),
+    experts=st.integers(1, 256),
+)
+@settings(max_examples=60, deadline=None)
+def test_static_and_dynamic_rule_agree_without_padding(tokens, factor, experts):
+    """Whole multiples of E / c sit on the edge of the rounding, so they are tried as well."""
+    edges = [oracles.capacity(n, experts / factor, 1) for n in range(1, 65)]
+    tokens = [n for n in tokens + edges if 1 <= oracles.capacity(n, factor, experts) <= n]
+    if not tokens:
+        return
+    static = [expert_choice_capacity(n, factor, experts) for n in tokens]
+    dynamic = filled_capacity(jnp.asarray(tokens), factor, experts, jnp.asarray(static))
+    np.testing.assert_array_equal(dynamic, static)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "factor", "experts"),
+    [(2**20, 1.0, 1), (2**20, 64.0, 64), (64 * 16000 - 1, 1.0, 64), (2**20 - 1, 2.0, 64)],
+)
+def test_a_million_tokens(tokens, factor, experts):
+    """GLaM's batch is about a million tokens; a batch pool holds them all."""
+    expected = oracles.capacity(tokens, factor, experts)
+    assert expert_choice_capacity(tokens, factor, experts) == expected
+    assert filled_capacity(jnp.int32(tokens), factor, experts, expected) == expected
