@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gin
+from etils import epath
 
 from moe_jax.errors import UserError, nearest
 
@@ -73,6 +74,8 @@ def parse(
         UserError: for a file, a name or a value that cannot be.
     """
     gin.clear_config()
+    # Files only: gin would also look for an importable package called `models`.
+    gin.config._FILE_READERS[:] = [(_open, _is_file)]
     for directory in (*search_paths, str(config_root())):
         gin.add_config_file_search_path(directory)
     for file in files:
@@ -91,9 +94,17 @@ def parse(
         logger.setLevel(level)
 
 
+def _open(path: str) -> Any:
+    return epath.Path(path).open()
+
+
+def _is_file(path: str) -> bool:
+    return bool(epath.Path(path).is_file())
+
+
 def _check_exists(file: str, search_paths: Sequence[str]) -> None:
-    places = [Path("."), *map(Path, search_paths), config_root()]
-    if "://" in file or any((place / file).is_file() for place in places):
+    places = (".", *search_paths, str(config_root()))
+    if "://" in file or any(_is_file(os.path.join(place, file)) for place in places):
         return
     raise UserError(
         f"there is no gin file {file!r}, neither here ({os.getcwd()}) nor in the package's "

@@ -87,7 +87,7 @@ class Evaluator:
         for batch in self._batches:
             sums += np.asarray(jax.device_get(evaluate(variables, batch)), np.float64)
         nll, tokens, experts = sums
-        return nll / max(tokens, 1), experts / max(tokens, 1), int(tokens)
+        return float(nll / max(tokens, 1)), float(experts / max(tokens, 1)), int(tokens)
 
 
 def _make_evaluate(model: LanguageModel, router: Router | None) -> Evaluate:

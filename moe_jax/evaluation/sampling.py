@@ -42,17 +42,22 @@ def draw(logits_BV: jax.Array, key: jax.Array, config: SamplingConfig) -> jax.Ar
     if config.temperature == 0:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     logits_BV = logits_BV.astype(jnp.float32) / config.temperature
-    if config.top_k:
-        kth_B1 = jax.lax.top_k(logits_BV, min(config.top_k, logits_BV.shape[-1]))[0][:, -1:]
-        logits_BV = jnp.where(logits_BV < kth_B1, -jnp.inf, logits_BV)
-    if config.top_p < 1:
-        logits_BV = jnp.where(logits_BV < _nucleus(logits_BV, config.top_p), -jnp.inf, logits_BV)
+    if config.top_k or config.top_p < 1:
+        logits_BV = jnp.where(_kept(logits_BV, config), logits_BV, -jnp.inf)
     return jax.random.categorical(key, logits_BV, axis=-1).astype(jnp.int32)
 
 
-def _nucleus(logits_BV: jax.Array, p: float) -> jax.Array:
-    """Returns the smallest logit kept by nucleus sampling, [B, 1] (Holtzman et al. 2020)."""
-    sorted_BV = jnp.flip(jnp.sort(logits_BV, axis=-1), axis=-1)
-    before_BV = jnp.cumsum(jax.nn.softmax(sorted_BV, axis=-1), axis=-1)
-    before_BV = jnp.pad(before_BV[:, :-1], ((0, 0), (1, 0)))
-    return jnp.min(jnp.where(before_BV < p, sorted_BV, jnp.inf), axis=-1, keepdims=True)
+def _kept(logits_BV: jax.Array, config: SamplingConfig) -> jax.Array:
+    """Returns the tokens that may be drawn: of tied ones, those that come first.
+
+    Nucleus sampling keeps the fewest tokens that together have the probability `top_p`
+    (Holtzman et al. 2020).
+    """
+    order_BV = jnp.argsort(logits_BV, axis=-1, descending=True, stable=True)
+    p_BV = jax.nn.softmax(jnp.take_along_axis(logits_BV, order_BV, axis=-1), axis=-1)
+    before_BV = jnp.cumsum(p_BV, axis=-1) - p_BV
+    kept_BV = before_BV < config.top_p
+    if config.top_k:
+        kept_BV &= jnp.arange(logits_BV.shape[-1]) < config.top_k
+    rank_BV = jnp.argsort(order_BV, axis=-1)
+    return jnp.take_along_axis(kept_BV, rank_BV, axis=-1)

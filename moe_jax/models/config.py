@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from moe_jax.dispatch import get_dispatch
 from moe_jax.errors import UserError, nearest
 
 POSITIONS = ("relative", "rotary")
@@ -79,6 +80,7 @@ class ModelConfig:
         self._check_choice("position", POSITIONS)
         self._check_choice("compute_dtype", DTYPES)
         self._check_choice("remat", REMAT_POLICIES)
+        get_dispatch(self.dispatch)
 
     def _check_choice(self, name: str, known: tuple[str, ...]) -> None:
         value = getattr(self, name)

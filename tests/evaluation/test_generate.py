@@ -1,0 +1,87 @@
+"""Generation with a cache equals the full forward pass, token by token."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from moe_jax.evaluation.generate import Generator
+from moe_jax.evaluation.sampling import SamplingConfig
+from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routing.pools import Pool
+
+LENGTH = 24
+
+
+def full_logits(model, variables, tokens_BS):
+    """Returns the logits of the whole row at once, routed causally."""
+
+    @jax.jit
+    def run(variables):
+        decoder = model.bind(variables)
+        router = model.router.causal() if model.router is not None else None
+        return decoder.logits(decoder(tokens_BS, router=router).hidden_BSD)
+
+    return np.asarray(run(variables))
+
+
+def make(kind, position="relative"):
+    if kind == "dense":
+        return tiny.make(None, num_experts=0, position=position)
+    return tiny.make(ExpertChoice(2.0, Pool(kind)), position=position)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sequence", "position", "batch"])
+@pytest.mark.parametrize("position", ["relative", "rotary"])
+def test_cached_steps_equal_the_full_forward_pass(kind, position):
+    model, variables = make(kind, position)
+    tokens = tiny.make_batch(2, LENGTH).inputs_BS
+    expected = full_logits(model, variables, tokens)
+    generator = Generator(model, SamplingConfig(), end=1)
+
+    @jax.jit
+    def one(caches, token_B1, start_B):
+        hidden, caches = generator.step(variables, caches, token_B1, start_B)
+        return model.bind(variables).logits(hidden)[:, 0], caches
+
+    caches = model.bind(variables).make_caches(2, LENGTH)
+    for position_ in range(LENGTH):
+        start_B = jnp.full((2,), position_, jnp.int32)
+        logits, caches = one(caches, tokens[:, position_ : position_ + 1], start_B)
+        np.testing.assert_allclose(logits, expected[:, position_], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("prompt_length", [0, 5, 31, 32])
+def test_greedy_text_is_the_argmax_of_full_forward_passes(prompt_length):
+    """No cache at all: the whole row is run anew for each token."""
+    model, variables = make("batch")
+    prompt = tiny.tokens(1, 40)[0, :prompt_length].tolist()
+    new = 6
+    generator = Generator(model, SamplingConfig(max_new_tokens=new, temperature=0.0), end=-1)
+    written = generator(variables, prompt)
+    row = np.zeros((1, 48), np.int32)
+    row[0, 1 : prompt_length + 1] = prompt
+    expected = []
+    for index in range(new):
+        at = prompt_length + index
+        expected.append(int(full_logits(model, variables, row)[0, at].argmax()))
+        row[0, at + 1] = expected[-1]
+    assert written == expected
+
+
+def test_text_ends_with_the_document():
+    model, variables = make("batch")
+    generator = Generator(model, SamplingConfig(max_new_tokens=20, temperature=0.0), end=-1)
+    written = generator(variables, [3, 4])
+    end = written[4]
+    stopped = Generator(model, SamplingConfig(max_new_tokens=20, temperature=0.0), end=end)
+    assert stopped(variables, [3, 4]) == written[: written.index(end)]
+
+
+def test_the_same_seed_writes_the_same_and_another_seed_something_else():
+    model, variables = make("batch")
+    generator = Generator(model, SamplingConfig(max_new_tokens=20, temperature=1.0), end=-1)
+    first, again, other = (generator(variables, [5], seed=s) for s in (1, 1, 2))
+    assert first == again
+    assert first != other

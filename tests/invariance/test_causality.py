@@ -1,0 +1,140 @@
+"""Law 3: a model that says it is causal is, and the one that reads the future is caught.
+
+Structure: everything after position t is changed in all rows; logits up to t must not move.
+Training: on uniform random tokens no causal model can go below ln V.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from moe_jax.data.batch import Batch
+from moe_jax.evaluation.perplexity import Evaluator
+from moe_jax.models.functional import LanguageModel
+from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routing.pools import Pool
+from moe_jax.routing.threshold import ExpertThreshold
+from moe_jax.training.optimizers import adamw
+from moe_jax.training.state import make_state
+from moe_jax.training.step import LossConfig, forward, make_train_step
+
+BATCH, LENGTH = 8, 16
+# Experts' outputs are added up in an order that depends on the load; a leak moves logits by 0.1.
+ROUNDING = 2e-6
+ROUTERS = {
+    "expert_choice_sequence": ExpertChoice(2.0, Pool("sequence")),
+    "expert_choice_batch": ExpertChoice(2.0, Pool("batch")),
+    "expert_choice_batch_of_2_rows": ExpertChoice(2.0, Pool("batch", rows=2)),
+    "expert_choice_position": ExpertChoice(2.0, Pool("position")),
+    "expert_threshold": ExpertThreshold(Pool("sequence")),
+}
+
+
+def change_after(batch: Batch, position: int, seed: int) -> Batch:
+    """Returns the batch with all input tokens after `position` drawn anew, in every row."""
+    other = tiny.make_batch(BATCH, LENGTH, seed)
+    inputs = np.where(np.arange(LENGTH) > position, other.inputs_BS, batch.inputs_BS)
+    return dataclasses.replace(batch, inputs_BS=inputs)
+
+
+def largest_move(model: LanguageModel, variables: object, router: object) -> float:
+    """Returns the largest change of a logit at or before the position, over many positions."""
+
+    @jax.jit
+    def logits(batch: Batch) -> jax.Array:
+        output = forward(model, variables, batch, router)
+        return model.bind(variables).logits(output.hidden_BSD)
+
+    batch = tiny.make_batch(BATCH, LENGTH)
+    before = logits(batch)
+    moves = [
+        float(jnp.abs((logits(change_after(batch, t, 10 + t)) - before)[:, : t + 1]).max())
+        for t in range(1, LENGTH - 1)
+    ]
+    return max(moves)
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_logits_move_only_if_the_router_says_it_is_not_causal(name):
+    router = ROUTERS[name]
+    model, variables = tiny.make(router)
+    move = largest_move(model, variables, router)
+    if router.is_causal:
+        assert move < ROUNDING
+    else:
+        assert move > 0.1
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_the_router_that_evaluation_decodes_with_is_causal(name):
+    model, variables = tiny.make(ROUTERS[name])
+    assert ROUTERS[name].causal().is_causal
+    assert largest_move(model, variables, ROUTERS[name].causal()) < ROUNDING
+
+
+@pytest.mark.parametrize("name", ROUTERS)
+def test_the_causal_router_ignores_the_other_rows(name):
+    """A position pool is causal but mixes rows; what decodes must not even do that."""
+    model, variables = tiny.make(ROUTERS[name])
+    batch, other = tiny.make_batch(BATCH, LENGTH), tiny.make_batch(BATCH, LENGTH, seed=9)
+    rows = np.arange(BATCH)[:, None] == 3
+    mixed = dataclasses.replace(batch, inputs_BS=np.where(rows, batch.inputs_BS, other.inputs_BS))
+    hidden = [
+        np.asarray(forward(model, variables, b, model.router.causal()).hidden_BSD)[3]
+        for b in (batch, mixed)
+    ]
+    np.testing.assert_allclose(*hidden, atol=ROUNDING)
+
+
+VOCAB, RANDOM_LENGTH, RANDOM_BATCH, STEPS = 4, 8, 64, 300
+
+
+def random_batch(seed: int) -> Batch:
+    """Uniform random tokens: nothing before a token tells anything about it."""
+    targets = np.random.default_rng(seed).integers(1, VOCAB + 1, (RANDOM_BATCH, RANDOM_LENGTH))
+    inputs = np.pad(targets[:, :-1], ((0, 0), (1, 0)))
+    ones = np.ones(targets.shape, np.float32)
+    return Batch(inputs.astype(np.int32), targets.astype(np.int32), ones)
+
+
+def losses_on_random_tokens(router: object) -> tuple[float, float]:
+    """Trains on random tokens; returns fresh loss routed as trained, and causally."""
+    config = tiny.config(
+        vocab_size=VOCAB + 1, num_layers=3, moe_every=1, scan_layers=False, dispatch="oracle"
+    )
+    model = LanguageModel(config, router)
+    optimizer = adamw(lambda step: 3e-3, weight_decay=0.0)
+    state = make_state(model, optimizer, 0)
+    step = make_train_step(model, optimizer, LossConfig(z_loss=0.0))
+    for seed in range(STEPS):
+        state, _ = step(state, random_batch(seed))
+    fresh = [random_batch(10_000 + seed) for seed in range(20)]
+    result = Evaluator(model, fresh, np.ones(VOCAB + 1, np.int32))(state.variables)
+    return result.loss, result.causal_loss
+
+
+# Standard error of the mean loss over the 10,240 fresh targets: a model at the floor has a
+# spread of some hundredths of a nat per token.
+TOLERANCE = 0.002
+
+
+@pytest.mark.slow
+def test_small_pools_of_a_sequence_learn_to_read_the_future():
+    """The leak is real: routed as trained, the loss falls below what causality allows."""
+    loss, causal_loss = losses_on_random_tokens(ROUTERS["expert_choice_sequence"])
+    assert loss < np.log(VOCAB) - 0.05
+    assert causal_loss > np.log(VOCAB) - TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["expert_choice_position", "expert_threshold"])
+def test_causal_routers_stay_above_ln_v_on_random_tokens(name):
+    loss, causal_loss = losses_on_random_tokens(ROUTERS[name])
+    assert loss > np.log(VOCAB) - TOLERANCE
+    assert causal_loss > np.log(VOCAB) - TOLERANCE
+    # And it has learned what there is to learn: that tokens are uniform.
+    assert loss < np.log(VOCAB) + 0.05

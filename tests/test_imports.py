@@ -1,0 +1,28 @@
+"""What may not be imported before it is needed."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = "{'tensorflow', 'seqio', 'jax', 'flax', 'orbax'}"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import moe_jax", "from moe_jax import cli; cli._parser().format_help()"],
+)
+def test_nothing_heavy_is_imported_for_help(statement):
+    code = f"import sys; {statement}; sys.exit(str({HEAVY} & set(sys.modules) or ''))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr.strip() == "", result.stderr
+
+
+def test_models_training_and_configurations_need_no_tensorflow():
+    code = (
+        "import sys; from moe_jax import experiment; import moe_jax.evaluation.generate; "
+        "experiment.load(['runs/quickstart.gin'], []).language_model(); "
+        "sys.exit(str({'tensorflow', 'seqio'} & set(sys.modules) or ''))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr.strip() in ("", "set()"), result.stderr

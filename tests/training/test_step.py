@@ -1,0 +1,303 @@
+"""The training step against plain automatic differentiation, and what must not change it.
+
+Updates are compared with stochastic gradient descent: they are then the gradients themselves.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from moe_jax.data.batch import Batch
+from moe_jax.errors import UserError
+from moe_jax.models.config import ModelConfig
+from moe_jax.models.functional import LanguageModel, Variables
+from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routing.pools import Pool
+from moe_jax.training.optimizers import Optimizer, adamw
+from moe_jax.training.schedules import warmup_cosine
+from moe_jax.training.state import TrainState, make_state
+from moe_jax.training.step import LossConfig, forward, make_train_step
+
+VOCABULARY, ROWS, LENGTH = 64, 4, 16
+SHAPE = {
+    "vocab_size": VOCABULARY,
+    "num_layers": 4,
+    "d_model": 16,
+    "num_heads": 2,
+    "head_dim": 8,
+    "d_ff": 32,
+    "num_experts": 4,
+}
+# Two mixture-of-experts layers and nothing else, where that is enough: faster to compile.
+SMALL = {"num_layers": 2, "moe_every": 1, "position": "rotary"}
+SEQUENCE = ExpertChoice(2.0, Pool("sequence"))
+LOSS = LossConfig(z_loss=1e-2, router_z_loss=1e-2, chunk=24)
+RATE = 0.5
+SGD = Optimizer(optax.sgd(RATE), lambda step: RATE)
+POOLS = ("sequence", "batch", "position")
+
+
+@pytest.fixture(autouse=True)
+def compile_fast():
+    """Compiles in half the time: these tests compile much and run next to nothing."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@functools.cache
+def make_model(router=SEQUENCE, **shape):
+    """Returns a small model, changed in some settings."""
+    return LanguageModel(ModelConfig(**SHAPE | shape), router)
+
+
+@functools.cache
+def make_variables(**shape):
+    """Returns the initial arrays of models that differ in nothing but these settings."""
+    return make_model(**shape).init(jax.random.key(0))
+
+
+def make_batch(lengths=(LENGTH,) * ROWS, packed=True):
+    """Returns random rows of these lengths, a fifth of their targets not counted in the loss.
+
+    The first inputs differ from row to row, as after a prompt: equal ones would tie.
+    """
+    rng = np.random.default_rng(0)
+    real = np.arange(LENGTH) < np.array(lengths)[:, None]
+    targets = np.where(real, rng.integers(1, VOCABULARY, real.shape), 0).astype(np.int32)
+    weights = (real & (rng.random(real.shape) > 0.2)).astype(np.float32)
+    inputs = np.concatenate(
+        [11 + np.arange(ROWS, dtype=np.int32)[:, None], targets[:, :-1]], axis=1
+    )
+    if not packed:
+        return Batch(inputs, targets, weights)
+    # Two documents a row.
+    starts = np.array([5, 8, 3, 12], np.int32)[:, None]
+    at = np.arange(LENGTH, dtype=np.int32)
+    second = (at >= starts).astype(np.int32)
+    inputs = np.where(at == starts, 0, inputs)
+    return Batch(inputs, targets, weights, at - second * starts, (1 + second) * real)
+
+
+@functools.cache
+def make_plain_gradient(model, loss):
+    """Returns a function to objective, nll and gradients, by plain automatic differentiation."""
+
+    def objective(params, router_state, batch):
+        """Takes all logits at once, as the definitions say."""
+        bound = Variables(params, router_state)
+        output = forward(model, bound, batch)
+        logits = model.bind(bound).logits(output.hidden_BSD)
+        weights = batch.weights_BS / jnp.sum(batch.weights_BS)
+        nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets_BS)
+        z = jnp.sum(weights * jax.nn.logsumexp(logits, axis=-1) ** 2)
+        router_z = jnp.sum(output.routing.losses["router_z"])
+        nll = jnp.sum(weights * nll)
+        return nll + loss.z_loss * z + loss.router_z_loss * router_z, nll
+
+    gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))
+    return lambda variables, batch: gradient(variables.params, variables.router_state, batch)
+
+
+@functools.cache
+def make_sgd_step(model, loss, accumulation):
+    """Returns the step under test, with gradient descent."""
+    return make_train_step(model, SGD, loss, accumulation)
+
+
+def sgd_step(variables, batch, model, loss=LOSS, accumulation=1):
+    """Returns metrics, new parameters and new router state after one step."""
+    # The step takes over its state.
+    copy = jax.tree.map(jnp.array, variables)
+    state = TrainState(jnp.zeros((), jnp.int32), copy, SGD.transform.init(copy.params))
+    state, metrics = make_sgd_step(model, loss, accumulation)(state, batch)
+    assert int(state.step) == 1
+    return metrics, state.variables.params, state.variables.router_state
+
+
+def assert_descended(variables, stepped, expected):
+    """Asserts loss, objective and parameters, given objective, nll and gradients."""
+    (objective, nll), gradients = expected
+    metrics, params, _ = stepped
+    np.testing.assert_allclose(metrics["objective"], objective, rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], nll, rtol=1e-5)
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in gradients.values()))
+    np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-4)
+    assert_same(params, {n: variables.params[n] - RATE * g for n, g in gradients.items()})
+
+
+def assert_same(actual, expected, rtol=1e-4, atol=2e-6):
+    """Asserts that dictionaries of arrays are the same up to rounding."""
+    assert actual.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(actual[name], expected[name], rtol, atol, err_msg=name)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2, 4])
+def test_step_is_plain_gradient_descent(accumulation):
+    """Law 2: micro-batches of rows that count different numbers of targets add up to the batch."""
+    variables, batch = make_variables(), make_batch()
+    assert len(set(batch.weights_BS.sum(1).tolist())) > 1
+    expected = make_plain_gradient(make_model(), LOSS)(variables, batch)
+    assert min(np.abs(g).max() for g in expected[1].values()) > 1e-5
+    stepped = sgd_step(variables, batch, make_model(), accumulation=accumulation)
+    assert_descended(variables, stepped, expected)
+    assert stepped[0]["tokens"] == np.sum(batch.weights_BS)
+    # Metrics of the routing and thresholds, too.
+    whole = sgd_step(variables, batch, make_model())
+    for actual, same in zip(stepped, whole, strict=True):
+        assert_same(actual, same)
+
+
+UNEVEN = (16, 2, 16, 4)
+
+
+def test_accumulation_of_rows_of_different_lengths():
+    """Without router losses, micro-batches of 32 and 6 real tokens add up to the batch."""
+    variables, batch, loss = make_variables(**SMALL), make_batch(UNEVEN), LossConfig(z_loss=1e-2)
+    model = make_model(**SMALL)
+    expected = make_plain_gradient(model, loss)(variables, batch)
+    assert_descended(variables, sgd_step(variables, batch, model, loss, 2), expected)
+
+
+@pytest.mark.xfail(reason="router losses are averaged over micro-batches, not over their tokens")
+def test_accumulation_of_rows_of_different_lengths_with_router_losses():
+    variables, batch, model = make_variables(), make_batch(UNEVEN), make_model()
+    whole = sgd_step(variables, batch, model)
+    for actual, expected in zip(
+        sgd_step(variables, batch, model, accumulation=2), whole, strict=True
+    ):
+        assert_same(actual, expected)
+
+
+def test_accumulation_must_divide_the_rows():
+    with pytest.raises(UserError, match="4 rows does not split into 3 micro-batches"):
+        sgd_step(make_variables(), make_batch(), make_model(), accumulation=3)
+
+
+@pytest.mark.parametrize(
+    ("remat", "scan"),
+    [
+        ("none", False),
+        ("full", True),
+        ("full", False),
+        ("dots", True),
+        ("dots_no_batch", True),
+        ("named", True),
+    ],
+)
+def test_remat_and_scanned_layers_change_nothing(remat, scan):
+    """Law 2: what is recomputed and how layers are compiled is not seen in any number."""
+    names = ("qkv", "moe_out") if remat == "named" else ()
+    model = make_model(remat=remat, remat_names=names, scan_layers=scan)
+    variables, batch = make_variables(), make_batch()
+    expected = sgd_step(variables, batch, make_model())
+    for actual, same in zip(sgd_step(variables, batch, model), expected, strict=True):
+        assert_same(actual, same)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("c", [1.0, 2.0])
+@pytest.mark.parametrize("experts", [2, 4])
+def test_router_gradient_is_never_zero(experts, c, pool):
+    """Law 5: the loss of the language model alone moves every expert's column."""
+    shape = {"num_layers": 1, "moe_every": 1, "num_experts": experts, "scan_layers": False}
+    model = make_model(ExpertChoice(c, Pool(pool)), **shape)
+    loss = LossConfig(z_loss=0.0)
+    _, gradients = make_plain_gradient(model, loss)(make_variables(**shape), make_batch())
+    kernel_LDE = gradients["groups/layers/0/ffn/router_kernel"]
+    assert kernel_LDE.shape == (1, 16, experts)
+    assert np.abs(kernel_LDE).max(axis=1).min() > 1e-4
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_order_of_rows_and_rows_of_padding_change_nothing(pool):
+    """A pool is a set of tokens, and padding is neither routed nor counted."""
+    variables, model = make_variables(**SMALL), make_model(ExpertChoice(2.0, Pool(pool)), **SMALL)
+    batch = make_batch(lengths=(16, 9, 16, 12), packed=False)
+    expected = sgd_step(variables, batch, model)
+    order = np.array([2, 0, 3, 1])
+    for changed in (
+        jax.tree.map(lambda a: a[order], batch),
+        jax.tree.map(lambda a: np.insert(a, [0, 2], 0, axis=0), batch),
+    ):
+        for actual, same in zip(sgd_step(variables, changed, model), expected, strict=True):
+            assert_same(actual, same)
+
+
+@pytest.fixture(scope="module")
+def training():
+    """Returns the step and, of 30 steps on one batch, the metrics and what thresholds do."""
+    batch = make_batch(packed=False)
+    model = make_model(d_model=32, **SMALL)
+    optimizer = adamw(warmup_cosine(0.03, 40, 4), weight_decay=0.0)
+    step = make_train_step(model, optimizer, LossConfig(z_loss=0.0))
+    statistics = jax.jit(lambda v: forward(model, v, batch).routing.statistics["kth_score"])
+    jax.config.update("jax_disable_most_optimizations", True)
+    state = make_state(model, optimizer, seed=0)
+    statistics(state.variables)
+    # What is trained is compiled as ever.
+    jax.config.update("jax_disable_most_optimizations", False)
+    history = []
+    for _ in range(30):
+        before = np.asarray(*state.variables.router_state.values())
+        kth_score = np.asarray(statistics(state.variables))
+        state, metrics = step(state, batch)
+        after = np.asarray(*state.variables.router_state.values())
+        history.append((jax.device_get(metrics), before, kth_score, after))
+    return step, history
+
+
+def test_a_run_compiles_its_step_once(training):
+    """Law 7."""
+    step, _ = training
+    assert step._cache_size() == 1
+
+
+def test_a_batch_is_learnt_by_heart(training):
+    """The loss starts near that of guessing, ln V and a little, and ends near 0."""
+    losses = [metrics["loss"] for metrics, *_ in training[1]]
+    assert np.log(VOCABULARY) - 0.2 < losses[0] < np.log(VOCABULARY) + 1.5
+    assert losses[-1] < 0.05
+
+
+def test_learning_rate_metric_is_the_schedule(training):
+    """A warm-up of 4 steps from a quarter of 0.03, then the cosine of 36 steps to a tenth."""
+    rates = [metrics["learning_rate"] for metrics, *_ in training[1]]
+    steps = np.arange(30)
+    warmup = 0.0075 + (0.03 - 0.0075) * steps / 4
+    cosine = 0.03 * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * (steps - 4) / 36)))
+    np.testing.assert_allclose(rates, np.where(steps < 4, warmup, cosine), rtol=1e-5)
+
+
+def test_thresholds_follow_the_kth_scores(training):
+    """The weight of the old is (1 + t) / (10 + t): 0.1 in step 0, 2/11 in step 1, and so on."""
+    history = training[1]
+    np.testing.assert_array_equal(history[0][1], np.full((2, 4), 1 / 4, np.float32))
+    for step, (_, before, kth_score, after) in enumerate(history):
+        weight = (1 + step) / (10 + step)
+        expected = weight * before + (1 - weight) * kth_score
+        np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-6)
+    assert np.abs(history[0][3] - history[0][1]).min() > 1e-3
+
+
+def test_kth_scores_make_the_threshold_router_choose_the_same():
+    """With one pool, `probability >= kth score` takes just the tokens that the experts take."""
+    router, batch = ExpertChoice(2.0, Pool("batch")), make_batch(lengths=(16, 9, 16, 12))
+    model, variables = make_model(router, **SMALL), make_variables(**SMALL)
+    run = jax.jit(lambda v, router: forward(model, v, batch, router), static_argnums=1)
+    chosen = run(variables, None)
+    # A hair lower, so that rounding does not cost the k-th token.
+    kth_score = chosen.routing.statistics["kth_score"] * (1 - 1e-6)
+    known = Variables(variables.params, dict.fromkeys(variables.router_state, kth_score))
+    causal = run(known, router.causal())
+    real = batch.mask_BS
+    np.testing.assert_allclose(
+        causal.hidden_BSD[real], chosen.hidden_BSD[real], rtol=1e-4, atol=1e-5
+    )
+    # Each expert takes floor(53 * 2 / 4) of the 53 tokens.
+    np.testing.assert_allclose(causal.routing.metrics["mean_experts"], 4 * 26 / 53, rtol=1e-5)
