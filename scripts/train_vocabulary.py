@@ -5,14 +5,14 @@ The input is one or more JSONL files (plain or gzip) with the field `text`, such
 text again, with its newlines and every space. This is checked for all texts of the input (and of
 `--check`) before the file is written. Ids 0, 1 and 2 are padding, end of text and unknown.
 
-`seqio.SentencePieceVocabulary(path, extra_ids=100)` adds 100 ids: `--vocab_size 3996` makes a
-vocabulary of 4096 ids in all.
+`seqio.SentencePieceVocabulary(path, extra_ids=100)` adds 100 ids: `--vocab_size 8092` makes a
+vocabulary of 8192 ids in all.
 
 Example:
 
     python scripts/train_vocabulary.py --input moe_jax/data/embedded/train.jsonl.gz \
       --check moe_jax/data/embedded/validation.jsonl.gz \
-      --output moe_jax/data/embedded/vocabulary.model --vocab_size 3996
+      --output moe_jax/data/embedded/vocabulary.model --vocab_size 8092 --model_type bpe
 """
 
 import argparse

@@ -24,15 +24,17 @@ _FINGERPRINT = "fingerprint.json"
 
 def vocabulary_of(config: DataConfig) -> seqio.SentencePieceVocabulary:
     """Returns the vocabulary that a task's targets are made of."""
-    task = seqio.get_mixture_or_task(get_task(config.task, config.vocabulary))
-    return task.output_features["targets"].vocabulary
+    return _task(config).output_features["targets"].vocabulary
+
+
+def _task(config: DataConfig) -> seqio.Task | seqio.Mixture:
+    name = get_task(config.task, config.vocabulary, config.tfds_data_dir)
+    return seqio.get_mixture_or_task(name)
 
 
 def _dataset(config: DataConfig, split: str, training: bool) -> tf.data.Dataset:
     """Returns the rows of a split, converted to a decoder's features."""
-    if config.tfds_data_dir:
-        seqio.set_tfds_data_dir_override(config.tfds_data_dir)
-    task = seqio.get_mixture_or_task(get_task(config.task, config.vocabulary))
+    task = _task(config)
     if split not in task.splits:
         raise UserError(
             f"task {config.task!r} has no split {split!r}; it has: {', '.join(sorted(task.splits))}"

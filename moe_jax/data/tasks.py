@@ -13,10 +13,12 @@ import functools
 import gzip
 import importlib.resources
 import json
+import os
 from importlib.resources.abc import Traversable
 
 import seqio
 import tensorflow as tf
+from etils import epath
 
 from moe_jax.data.files import find_text_files, text_documents
 from moe_jax.data.preprocessors import concatenate_and_split, keep_targets
@@ -71,17 +73,29 @@ def _text_dataset(
     return dataset.shuffle(10_000, seed=seed) if shuffle_files else dataset
 
 
-def _source(name: str) -> seqio.DataSource:
+def _source(name: str, tfds_data_dir: str | None) -> seqio.DataSource:
     splits = ["train", "validation"]
     if name == "embedded":
         return seqio.FunctionDataSource(_embedded_dataset, splits=splits)
     if name == "c4":
-        return seqio.TfdsDataSource(f"c4/en:{C4_VERSION}", splits=splits)
+        return _prepared(f"c4/en:{C4_VERSION}", tfds_data_dir, splits)
     paths = tuple(find_text_files(name.removeprefix(TEXT_PREFIX)))
     return seqio.FunctionDataSource(functools.partial(_text_dataset, paths=paths), splits=splits)
 
 
-def get_task(name: str, vocabulary_path: str) -> str:
+def _prepared(name: str, tfds_data_dir: str | None, splits: list[str]) -> seqio.DataSource:
+    """Returns a data set that TensorFlow Datasets has prepared; nothing is ever downloaded."""
+    home = tfds_data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    directory = epath.Path(home).expanduser()
+    if not (directory / name.replace(":", "/")).exists():
+        raise UserError(
+            f"there is no prepared {name} in {directory}; set Data.tfds_data_dir to the directory "
+            "that TensorFlow Datasets prepared it in (local or gs://)"
+        )
+    return seqio.TfdsDataSource(name, tfds_data_dir=str(directory), splits=splits, read_only=True)
+
+
+def get_task(name: str, vocabulary_path: str, tfds_data_dir: str | None) -> str:
     """Makes sure that a task is registered with seqio and returns its seqio name.
 
     Raises:
@@ -97,13 +111,13 @@ def get_task(name: str, vocabulary_path: str) -> str:
             f"unknown task {name!r}; known: {', '.join(known)}, or text:FILES for your own "
             "text files." + nearest(name, known)
         )
-    registered = f"{_identifier(name)}_{_identifier(vocabulary_path)}"
+    registered = _identifier("_".join((name, vocabulary_path, tfds_data_dir or "")))
     if registered not in seqio.TaskRegistry.names():
         vocabulary = load_vocabulary(vocabulary_path)
         feature = seqio.Feature(vocabulary, add_eos=True, dtype=tf.int32)
         seqio.TaskRegistry.add(
             registered,
-            source=_source(name),
+            source=_source(name, tfds_data_dir),
             preprocessors=[
                 keep_targets,
                 seqio.preprocessors.tokenize,

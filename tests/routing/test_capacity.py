@@ -27,8 +27,9 @@ BEYOND_SLACK = "a relative slack of 1e-6 lifts large capacities over the next wh
         (1024, 2.0, 64, 32),  # The paper's default.
         (1024, 1.0, 64, 16),
         (1024, 0.5, 64, 8),
-        (10, 0.7, 7, 1),  # 0.7 / 7 * 10 is below 1 in binary.
-        (30, 0.1, 3, 1),
+        (90, 0.7, 3, 21),  # 90 * 0.7 is below 63 in float64.
+        (45, 1.4, 63, 1),  # So is 45 * 1.4.
+        (37, 3.0, 37, 3),  # 37 * (3 / 37) is below 3 in float32.
         (64, 1.25, 64, 1),
         (103, 1.25, 64, 2),  # 2.01.
         (102, 1.25, 64, 1),  # 1.99: down, not to nearest or up.
@@ -37,7 +38,9 @@ BEYOND_SLACK = "a relative slack of 1e-6 lifts large capacities over the next wh
     ],
 )
 def test_rounds_down(tokens, factor, experts, slots):
+    """In the dynamic rule too, which may not lean on the static one as its upper bound."""
     assert expert_choice_capacity(tokens, factor, experts) == slots
+    assert filled_capacity(jnp.int32(tokens), factor, experts, slots + 9) == slots
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,7 @@ def check_static(tokens, factor, experts):
 
 
 @pytest.mark.parametrize("factor", FACTORS)
-@pytest.mark.parametrize("experts", [4, 7, 64])
+@pytest.mark.parametrize("experts", [4, 7, 37, 64])
 def test_dynamic_rule_for_every_number_of_real_tokens(factor, experts):
     """A pool with n real tokens fills k(n) slots, at least one if there is a real token."""
     tokens = 512

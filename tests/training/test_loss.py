@@ -32,14 +32,16 @@ def make_inputs(seed=0, scale=1.0):
 
 def value_and_gradients(loss, inputs, *args):
     """Returns objective, nll and the gradients of the objective."""
-    (objective, nll), gradients = jax.value_and_grad(
+    gradient = jax.value_and_grad(
         lambda h, e: loss(h, e, *inputs[2:], *args), argnums=(0, 1), has_aux=True
-    )(*inputs[:2])
+    )
+    (objective, nll), gradients = jax.jit(gradient)(*inputs[:2])
     return objective, nll, *gradients
 
 
-@pytest.mark.parametrize("z_loss", [0.0, 1e-2])
-@pytest.mark.parametrize("chunk", [1, 5, 8, 1000])
+@pytest.mark.parametrize(
+    ("chunk", "z_loss"), [(1, 1e-2), (5, 0.0), (5, 1e-2), (8, 1e-2), (1000, 0.0), (1000, 1e-2)]
+)
 def test_equals_plain_cross_entropy(chunk, z_loss):
     """A chunk of 5 does not divide 24 tokens; 1000 is more than there are."""
     inputs = make_inputs()
@@ -114,6 +116,20 @@ def test_bfloat16_activations_are_close_to_float32():
     for a, e in zip(actual[2:], expected[2:], strict=True):
         error = np.abs(np.asarray(a, np.float32) - e).max()
         assert error <= 0.02 * np.abs(e).max()
+
+
+@pytest.mark.xfail(reason="the cotangent is rounded to bfloat16 before it is multiplied")
+def test_bfloat16_gradients_are_scaled_without_a_bias():
+    """1 / 511 in bfloat16 is 0.2% too small, and so would be every gradient but the embedding's."""
+    hidden, *rest = make_inputs()
+    hidden = jnp.asarray(hidden, jnp.bfloat16)
+
+    def gradient(tokens):
+        return jax.grad(lambda h: vocabulary_loss(h, *rest)[0] / tokens)(hidden).astype(jnp.float32)
+
+    mean, total = gradient(511.0), gradient(1.0)
+    ratio = jnp.sum(mean * total) / jnp.sum(total * total)
+    np.testing.assert_allclose(ratio * 511, 1.0, atol=5e-4)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])

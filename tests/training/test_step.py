@@ -32,8 +32,9 @@ SHAPE = {
     "d_ff": 32,
     "num_experts": 4,
 }
-# Two mixture-of-experts layers and nothing else, where that is enough: faster to compile.
+# One or two mixture-of-experts layers and nothing else, where that is enough: fast to compile.
 SMALL = {"num_layers": 2, "moe_every": 1, "position": "rotary"}
+ONE = {"num_layers": 1, "moe_every": 1, "position": "rotary", "scan_layers": False}
 SEQUENCE = ExpertChoice(2.0, Pool("sequence"))
 LOSS = LossConfig(z_loss=1e-2, router_z_loss=1e-2, chunk=24)
 RATE = 0.5
@@ -57,7 +58,7 @@ def make_model(router=SEQUENCE, **shape):
 
 @functools.cache
 def make_variables(**shape):
-    """Returns the initial arrays of models that differ in nothing but these settings."""
+    """Returns initial arrays."""
     return make_model(**shape).init(jax.random.key(0))
 
 
@@ -70,9 +71,8 @@ def make_batch(lengths=(LENGTH,) * ROWS, packed=True):
     real = np.arange(LENGTH) < np.array(lengths)[:, None]
     targets = np.where(real, rng.integers(1, VOCABULARY, real.shape), 0).astype(np.int32)
     weights = (real & (rng.random(real.shape) > 0.2)).astype(np.float32)
-    inputs = np.concatenate(
-        [11 + np.arange(ROWS, dtype=np.int32)[:, None], targets[:, :-1]], axis=1
-    )
+    inputs = np.roll(targets, 1, axis=1)
+    inputs[:, 0] = np.arange(ROWS) + 11
     if not packed:
         return Batch(inputs, targets, weights)
     # Two documents a row.
@@ -137,6 +137,12 @@ def assert_same(actual, expected, rtol=1e-4, atol=2e-6):
         np.testing.assert_allclose(actual[name], expected[name], rtol, atol, err_msg=name)
 
 
+def assert_all_same(actual, expected):
+    """Asserts that two steps gave the same metrics, parameters and router states."""
+    for a, e in zip(actual, expected, strict=True):
+        assert_same(a, e)
+
+
 @pytest.mark.parametrize("accumulation", [1, 2, 4])
 def test_step_is_plain_gradient_descent(accumulation):
     """Law 2: micro-batches of rows that count different numbers of targets add up to the batch."""
@@ -148,9 +154,7 @@ def test_step_is_plain_gradient_descent(accumulation):
     assert_descended(variables, stepped, expected)
     assert stepped[0]["tokens"] == np.sum(batch.weights_BS)
     # Metrics of the routing and thresholds, too.
-    whole = sgd_step(variables, batch, make_model())
-    for actual, same in zip(stepped, whole, strict=True):
-        assert_same(actual, same)
+    assert_all_same(stepped, sgd_step(variables, batch, make_model()))
 
 
 UNEVEN = (16, 2, 16, 4)
@@ -158,8 +162,8 @@ UNEVEN = (16, 2, 16, 4)
 
 def test_accumulation_of_rows_of_different_lengths():
     """Without router losses, micro-batches of 32 and 6 real tokens add up to the batch."""
-    variables, batch, loss = make_variables(**SMALL), make_batch(UNEVEN), LossConfig(z_loss=1e-2)
-    model = make_model(**SMALL)
+    variables, batch, loss = make_variables(**ONE), make_batch(UNEVEN), LossConfig(z_loss=1e-2)
+    model = make_model(**ONE)
     expected = make_plain_gradient(model, loss)(variables, batch)
     assert_descended(variables, sgd_step(variables, batch, model, loss, 2), expected)
 
@@ -168,10 +172,7 @@ def test_accumulation_of_rows_of_different_lengths():
 def test_accumulation_of_rows_of_different_lengths_with_router_losses():
     variables, batch, model = make_variables(), make_batch(UNEVEN), make_model()
     whole = sgd_step(variables, batch, model)
-    for actual, expected in zip(
-        sgd_step(variables, batch, model, accumulation=2), whole, strict=True
-    ):
-        assert_same(actual, expected)
+    assert_all_same(sgd_step(variables, batch, model, accumulation=2), whole)
 
 
 def test_accumulation_must_divide_the_rows():
@@ -196,8 +197,7 @@ def test_remat_and_scanned_layers_change_nothing(remat, scan):
     model = make_model(remat=remat, remat_names=names, scan_layers=scan)
     variables, batch = make_variables(), make_batch()
     expected = sgd_step(variables, batch, make_model())
-    for actual, same in zip(sgd_step(variables, batch, model), expected, strict=True):
-        assert_same(actual, same)
+    assert_all_same(sgd_step(variables, batch, model), expected)
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -205,7 +205,7 @@ def test_remat_and_scanned_layers_change_nothing(remat, scan):
 @pytest.mark.parametrize("experts", [2, 4])
 def test_router_gradient_is_never_zero(experts, c, pool):
     """Law 5: the loss of the language model alone moves every expert's column."""
-    shape = {"num_layers": 1, "moe_every": 1, "num_experts": experts, "scan_layers": False}
+    shape = ONE | {"num_experts": experts}
     model = make_model(ExpertChoice(c, Pool(pool)), **shape)
     loss = LossConfig(z_loss=0.0)
     _, gradients = make_plain_gradient(model, loss)(make_variables(**shape), make_batch())
@@ -217,7 +217,7 @@ def test_router_gradient_is_never_zero(experts, c, pool):
 @pytest.mark.parametrize("pool", POOLS)
 def test_order_of_rows_and_rows_of_padding_change_nothing(pool):
     """A pool is a set of tokens, and padding is neither routed nor counted."""
-    variables, model = make_variables(**SMALL), make_model(ExpertChoice(2.0, Pool(pool)), **SMALL)
+    variables, model = make_variables(**ONE), make_model(ExpertChoice(2.0, Pool(pool)), **ONE)
     batch = make_batch(lengths=(16, 9, 16, 12), packed=False)
     expected = sgd_step(variables, batch, model)
     order = np.array([2, 0, 3, 1])
@@ -225,8 +225,7 @@ def test_order_of_rows_and_rows_of_padding_change_nothing(pool):
         jax.tree.map(lambda a: a[order], batch),
         jax.tree.map(lambda a: np.insert(a, [0, 2], 0, axis=0), batch),
     ):
-        for actual, same in zip(sgd_step(variables, changed, model), expected, strict=True):
-            assert_same(actual, same)
+        assert_all_same(sgd_step(variables, changed, model), expected)
 
 
 @pytest.fixture(scope="module")
