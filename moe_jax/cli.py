@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from moe_jax import __version__
-from moe_jax.errors import UserError, nearest
+from moe_jax.errors import Interrupted, UserError, nearest
 
 _GIN_PREFIX = "--gin."
 
@@ -164,8 +164,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _stopped(error: Exception) -> int:
     """Reports an exception that is not the user's mistake, or an interrupt of training."""
-    from moe_jax.commands.train import Interrupted
-
     if isinstance(error, Interrupted):
         number, message = error.args
         print(message)

@@ -1,4 +1,4 @@
-"""The one exception that the command line prints as a single line."""
+"""What the command line reports without a traceback."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,10 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """Something the user can mend: the message says what, where, and what would be right."""
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal, with everything saved; `args`: the signal, a message."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

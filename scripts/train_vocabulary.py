@@ -20,6 +20,7 @@ import gzip
 import io
 import json
 import pathlib
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -67,6 +68,23 @@ def train(
         The serialized SentencePiece model.
     """
     model = io.BytesIO()
+    # One rule, on a code point that no text has (U+FFFE is not a character): with no rule at all
+    # the library reports an empty table each time the vocabulary is loaded.
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as rules:
+        rules.write("FFFE\tFFFD\n")
+        rules.flush()
+        _train(texts, model, vocab_size, model_type, character_coverage, rules.name)
+    return model.getvalue()
+
+
+def _train(
+    texts: Iterable[str],
+    model: io.BytesIO,
+    vocab_size: int,
+    model_type: str,
+    character_coverage: float,
+    rules: str,
+) -> None:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=paragraphs(texts),
         model_writer=model,
@@ -75,7 +93,7 @@ def train(
         character_coverage=character_coverage,
         # Nothing in the text may be changed: no Unicode normalization, no merging of spaces, no
         # space in front of the text, bytes for the characters that have no piece.
-        normalization_rule_name="identity",
+        normalization_rule_tsv=rules,
         remove_extra_whitespaces=False,
         add_dummy_prefix=False,
         byte_fallback=True,
@@ -90,7 +108,6 @@ def train(
         num_threads=NUM_THREADS,
         minloglevel=1,
     )
-    return model.getvalue()
 
 
 def check_lossless(model: bytes, texts: Iterable[str]) -> tuple[int, int]:

@@ -71,7 +71,10 @@ def test_bindings_need_no_second_quotes(argument, line):
 @pytest.mark.parametrize(
     ("bindings", "message"),
     [
-        (["Model.num_layer=2"], r"Model has no parameter 'num_layer'.* Did you mean 'num_layers'\?"),
+        (
+            ["Model.num_layer=2"],
+            r"Model has no parameter 'num_layer'.* Did you mean 'num_layers'\?",
+        ),
         (["Modle.num_layers=2"], r"'Modle' can be configured.* Did you mean 'Model'\?"),
         (["STPES=2"], r"nothing uses 'STPES'. Did you mean 'STEPS'\?"),
         (["Train.steps=%STPES"], r"nothing defines the macro %STPES. Did you mean 'STEPS'\?"),

@@ -9,7 +9,7 @@ from rich.console import Console
 from moe_jax import config, experiment
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_header, print_results
-from moe_jax.errors import UserError
+from moe_jax.errors import Interrupted, UserError
 from moe_jax.evaluation.generate import Generator
 from moe_jax.evaluation.perplexity import Evaluator
 from moe_jax.experiment import Experiment
@@ -20,10 +20,6 @@ from moe_jax.training.progress import make_reporter
 from moe_jax.training.state import make_state
 from moe_jax.training.step import make_train_step
 from moe_jax.training.writers import MetricWriter, read_metrics
-
-
-class Interrupted(Exception):
-    """Training was stopped by a signal and saved; `args` are the signal and the message."""
 
 
 def train(

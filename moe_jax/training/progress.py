@@ -34,6 +34,11 @@ def clock(seconds: float) -> str:
     return f"{minutes}:{seconds % 60:02d}"
 
 
+def speed(tokens_per_second: float) -> str:
+    """Returns a speed for people; 0 is not known yet."""
+    return f"{tokens_per_second:,.0f} tokens/s" if tokens_per_second else "- tokens/s"
+
+
 class _TimeLeft:
     """Estimates the time left from the pace since the first finished step (it compiles)."""
 
@@ -57,7 +62,7 @@ class _Fields(ProgressColumn):
         f = task.fields
         if "loss" not in f:
             return Text("compiling the step ...", style="dim")
-        return Text(f"loss {f['loss']:.3f}  {f['rate']:,.0f} tokens/s  {f['left']} left")
+        return Text(f"loss {f['loss']:.3f}  {speed(f['rate'])}  {f['left']} left")
 
 
 class BarReporter:
@@ -112,8 +117,7 @@ class LineReporter:
         left = self._left.update(step)
         if step % self._every == 0 or step == self._steps:
             self.message(
-                f"step {step}/{self._steps}  loss {loss:.3f}  "
-                f"{tokens_per_second:,.0f} tokens/s  {left} left"
+                f"step {step}/{self._steps}  loss {loss:.3f}  {speed(tokens_per_second)}  {left} left"
             )
 
     def message(self, text: str) -> None:

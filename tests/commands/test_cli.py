@@ -131,14 +131,20 @@ def test_eval_gives_the_figures_of_training(trained, capsys):
     assert code == 0
     for key in ("loss", "causal_loss", "causal_bits_per_byte"):
         assert figures[key] == pytest.approx(logged[key], rel=1e-6)
-    code, out, _ = run(capsys, "eval", f"--checkpoint={directory}/checkpoints", "--step=2", "--json")
+    code, out, _ = run(
+        capsys, "eval", f"--checkpoint={directory}/checkpoints", "--step=2", "--json"
+    )
     assert json.loads(out.splitlines()[-1])["loss"] > figures["loss"]
 
 
 def test_generate_writes_text(trained, capsys):
     directory, _ = trained
     code, out, _ = run(
-        capsys, "generate", f"--checkpoint={directory}", "--prompt=The whale", "--samples=2",
+        capsys,
+        "generate",
+        f"--checkpoint={directory}",
+        "--prompt=The whale",
+        "--samples=2",
         "--json",
     )
     result = json.loads(out.splitlines()[-1])

@@ -9,7 +9,10 @@ from moe_jax.data.pipeline import TrainBatches, eval_batches, vocabulary_of
 from moe_jax.data.tasks import C4_VERSION, embedded_documents
 from moe_jax.errors import UserError
 
-TEXTS = {"train": embedded_documents("train")[:8], "validation": embedded_documents("validation")[:3]}
+TEXTS = {
+    "train": embedded_documents("train")[:8],
+    "validation": embedded_documents("validation")[:3],
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,8 @@ def test_c4_has_the_interface_of_every_task(directory):
 
 def test_a_directory_without_c4_is_one_line(tmp_path):
     config = DataConfig(task="c4", sequence_length=64, batch_size=4, tfds_data_dir=str(tmp_path))
-    with pytest.raises(UserError, match=r"no prepared c4/en:3.0.1 in .*Data.tfds_data_dir") as error:
+    with pytest.raises(
+        UserError, match=r"no prepared c4/en:3.0.1 in .*Data.tfds_data_dir"
+    ) as error:
         eval_batches(config)
     assert "\n" not in str(error.value)

@@ -75,9 +75,7 @@ def test_rotary_attention_is_the_definition():
         return np.concatenate([pair.real, pair.imag], -1)
 
     y, _ = attention(x, Rows(positions))
-    expected = numpy_attention(
-        attention, x[0], lambda *_: 0.0, lambda *_: True, rotation=rotation
-    )
+    expected = numpy_attention(attention, x[0], lambda *_: 0.0, lambda *_: True, rotation=rotation)
     np.testing.assert_allclose(y[0], expected, rtol=2e-5, atol=2e-6)
 
 
@@ -96,7 +94,9 @@ def test_buckets_of_t5():
     np.testing.assert_array_equal(buckets[:16], np.arange(16))
     # First distance of bucket 16 + i is the least d with 16 * 8^(i/16) <= d.
     first = [int(np.argmax(buckets == 16 + i)) for i in range(16)]
-    np.testing.assert_array_equal(first, [int(np.ceil(16 * 8 ** (i / 16) - 1e-9)) for i in range(16)])
+    np.testing.assert_array_equal(
+        first, [int(np.ceil(16 * 8 ** (i / 16) - 1e-9)) for i in range(16)]
+    )
     assert buckets[128] == 31
     assert np.all(np.diff(buckets) >= 0)
 

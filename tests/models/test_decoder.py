@@ -86,8 +86,10 @@ def test_packed_documents_do_not_see_each_other():
     causal = model.router.causal()
     a, b = tiny.make_batch(1, 6, seed=1), tiny.make_batch(1, 10, seed=2)
     packed = Batch(
-        *(np.concatenate([getattr(a, f), getattr(b, f)], 1) for f in
-          ("inputs_BS", "targets_BS", "weights_BS")),
+        *(
+            np.concatenate([getattr(a, f), getattr(b, f)], 1)
+            for f in ("inputs_BS", "targets_BS", "weights_BS")
+        ),
         positions_BS=np.concatenate([np.arange(6), np.arange(10)])[None],
         segments_BS=np.array([[1] * 6 + [2] * 10]),
     )

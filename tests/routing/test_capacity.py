@@ -101,36 +101,33 @@ def test_dynamic_rule_for_every_number_of_real_tokens(factor, experts):
     assert filled.dtype == jnp.int32
 
 
-@given(
-    tokens=st.lists(st.integers(1, SAFE_TOKENS), min_size=64, max_size=64),
-    factor=st.sampled_from(FACTORS),
-    experts=EXPERTS,
-)
-@settings(max_examples=60, deadline=None)
-def test_static_and_dynamic_rule_agree_without_padding(tokens, factor, experts):
-    check_agreement(tokens, factor, experts)
+@st.composite
+def pools(draw, most):
+    """Draws tokens, factor and experts; half of them where N * c / E has just become whole."""
+    factor, experts = draw(st.sampled_from(FACTORS)), draw(EXPERTS)
+    tokens = draw(st.integers(1, most))
+    if draw(st.booleans()):
+        step = Fraction(experts) / Fraction(str(factor))
+        tokens = math.ceil(max(1, math.floor(tokens / step)) * step)
+    return tokens, factor, experts
 
 
-@pytest.mark.xfail(reason=BEYOND_SLACK, raises=AssertionError)
-@given(
-    tokens=st.lists(st.integers(1, 2**20), min_size=64, max_size=64),
-    factor=st.sampled_from(FACTORS),
-    experts=EXPERTS,
-)
-@example(tokens=[1000003] * 64, factor=1.0, experts=4)
-@example(tokens=[202131] * 64, factor=1.25, experts=4)
-@settings(max_examples=60, deadline=None)
-def test_static_and_dynamic_rule_agree_up_to_a_million_tokens(tokens, factor, experts):
-    check_agreement(tokens, factor, experts)
+@given(pool=pools(SAFE_TOKENS))
+@settings(max_examples=200, deadline=None)
+def test_static_and_dynamic_rule_agree_without_padding(pool):
+    check_agreement(*pool)
+
+
+@pytest.mark.xfail(reason=BEYOND_SLACK, raises=(AssertionError, UserError))
+@given(pool=pools(2**20))
+@example(pool=(1000003, 1.0, 4))
+@example(pool=(202131, 1.25, 4))
+@settings(max_examples=200, deadline=None, report_multiple_bugs=False)
+def test_static_and_dynamic_rule_agree_up_to_a_million_tokens(pool):
+    check_agreement(*pool)
 
 
 def check_agreement(tokens, factor, experts):
-    """Whole multiples of E / c sit on the edge of the rounding, so they are tried as well."""
-    edges = [math.ceil(j * experts / Fraction(str(factor))) for j in range(1, 65)]
-    tokens = [n for n in tokens + edges if 1 <= oracles.capacity(n, factor, experts) < n]
-    if not tokens:
-        return
-    tokens += tokens[:1] * (128 - len(tokens))  # One shape: one compilation.
-    static = [expert_choice_capacity(n, factor, experts) for n in tokens]
-    dynamic = filled_capacity(jnp.asarray(tokens), factor, experts, jnp.asarray(static))
-    np.testing.assert_array_equal(dynamic, static)
+    if 1 <= oracles.capacity(tokens, factor, experts) <= tokens:
+        static = expert_choice_capacity(tokens, factor, experts)
+        assert filled_capacity(jnp.int32(tokens), factor, experts, static) == static

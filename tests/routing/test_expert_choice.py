@@ -34,7 +34,7 @@ def route(router, x_BSD, kernel_DE, mask_BS):
 
 
 @functools.cache
-def inputs(seed, pad_value=0.0):
+def inputs(seed):
     """Returns x [B, S, D] and the router's kernel [D, E]."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(B, S, D)).astype(np.float32)

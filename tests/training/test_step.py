@@ -95,8 +95,7 @@ def make_plain_gradient(model, loss):
         weights = batch.weights_BS / jnp.sum(batch.weights_BS)
         nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets_BS)
         z = jnp.sum(weights * jax.nn.logsumexp(logits, axis=-1) ** 2)
-        router_z = jnp.sum(output.routing.losses["router_z"])
-        nll = jnp.sum(weights * nll)
+        nll, router_z = jnp.sum(weights * nll), jnp.sum(output.routing.losses["router_z"])
         return nll + loss.z_loss * z + loss.router_z_loss * router_z, nll
 
     gradient = jax.jit(jax.value_and_grad(objective, has_aux=True))
@@ -123,10 +122,9 @@ def assert_descended(variables, stepped, expected):
     """Asserts loss, objective and parameters, given objective, nll and gradients."""
     (objective, nll), gradients = expected
     metrics, params, _ = stepped
-    np.testing.assert_allclose(metrics["objective"], objective, rtol=1e-5)
-    np.testing.assert_allclose(metrics["loss"], nll, rtol=1e-5)
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in gradients.values()))
-    np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-4)
+    for name, value in {"objective": objective, "loss": nll, "gradient_norm": norm}.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=2e-5, err_msg=name)
     assert_same(params, {n: variables.params[n] - RATE * g for n, g in gradients.items()})
 
 
@@ -171,8 +169,8 @@ def test_accumulation_of_rows_of_different_lengths():
 @pytest.mark.xfail(reason="router losses are averaged over micro-batches, not over their tokens")
 def test_accumulation_of_rows_of_different_lengths_with_router_losses():
     variables, batch, model = make_variables(), make_batch(UNEVEN), make_model()
-    whole = sgd_step(variables, batch, model)
-    assert_all_same(sgd_step(variables, batch, model, accumulation=2), whole)
+    whole, parts = (sgd_step(variables, batch, model, accumulation=n) for n in (1, 2))
+    assert_all_same(parts, whole)
 
 
 def test_accumulation_must_divide_the_rows():
