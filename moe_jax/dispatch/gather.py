@@ -19,12 +19,12 @@ def gather(
 ) -> ActivationsPND:
     """Dispatches by gather and combines by scatter-add (see `moe_jax.dispatch`)."""
     pools, tokens, width = x_PND.shape
-    x_TD = x_PND.reshape(pools * tokens, width)
+    x_TD = jnp.asarray(x_PND).reshape(pools * tokens, width)
     if isinstance(assignment, Slots):
         first_P11 = (jnp.arange(pools, dtype=jnp.int32) * tokens)[:, None, None]
         y_TD = _rows(
             _by_expert(assignment.token_index_PEC + first_P11),
-            _by_expert(assignment.weight_PEC),
+            _by_expert(jnp.where(assignment.filled_PEC, assignment.weight_PEC, 0.0)),
             x_TD,
             expert_fn,
         )

@@ -5,17 +5,24 @@ with c the capacity factor, the mean number of experts per token. The rule is to
 so that c is never exceeded. A pool in which k would be 0 is refused at start. Padding does not
 count: a pool with n real tokens fills the first k(n) slots of each expert and leaves the rest
 empty, at least one slot as long as there is a real token.
+
+All of it is exact: c is taken as the nearest fraction with a denominator of up to 1000, and
+nothing is computed in floating point.
 """
 
 import math
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
 
 from moe_jax.errors import UserError
 
-# Keeps N * c / E from falling below a whole number by a rounding error, float32 included.
-_SLACK = 1.0 + 1e-6
+_LARGEST_DENOMINATOR = 1000
+
+
+def _slots_per_token(capacity_factor: float, experts: int) -> Fraction:
+    return Fraction(capacity_factor).limit_denominator(_LARGEST_DENOMINATOR) / experts
 
 
 def expert_choice_capacity(tokens: int, capacity_factor: float, experts: int) -> int:
@@ -24,13 +31,14 @@ def expert_choice_capacity(tokens: int, capacity_factor: float, experts: int) ->
     Raises:
         UserError: if that is 0, or more slots than the pool has tokens.
     """
-    capacity = math.floor(tokens * capacity_factor / experts * _SLACK)
+    ratio = _slots_per_token(capacity_factor, experts)
+    capacity = math.floor(tokens * ratio)
     if capacity < 1:
+        enough = f"a pool of at least {math.ceil(1 / ratio)} tokens, " if ratio else ""
         raise UserError(
             f"capacity is zero: a pool of {tokens} tokens x capacity factor {capacity_factor:g} / "
             f"{experts} experts gives each expert {tokens * capacity_factor / experts:.3g} slots; "
-            f"use a pool of at least {math.ceil(experts / capacity_factor)} tokens, a larger "
-            "capacity factor or fewer experts"
+            f"use {enough}a larger capacity factor or fewer experts"
         )
     if capacity > tokens:
         raise UserError(
@@ -43,7 +51,11 @@ def expert_choice_capacity(tokens: int, capacity_factor: float, experts: int) ->
 def filled_capacity(
     real_tokens: jax.Array, capacity_factor: float, experts: int, capacity: int
 ) -> jax.Array:
-    """Returns the slots to fill, given the number of real tokens (any shape, int32)."""
-    ratio = jnp.float32(capacity_factor / experts * _SLACK)
-    slots = jnp.floor(real_tokens.astype(jnp.float32) * ratio).astype(jnp.int32)
+    """Returns the slots to fill, given the number of real tokens (any shape, int32).
+
+    For the quotient of n p and q, n is split by q first, so that no product overflows int32.
+    """
+    ratio = _slots_per_token(capacity_factor, experts)
+    p, q = ratio.numerator, ratio.denominator
+    slots = real_tokens // q * p + real_tokens % q * p // q
     return jnp.minimum(jnp.maximum(slots, jnp.minimum(real_tokens, 1)), capacity)

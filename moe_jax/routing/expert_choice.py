@@ -77,15 +77,15 @@ class ExpertChoice:
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
         """Lets each expert take its k highest-scoring real tokens of each pool."""
         del state
-        slots, kth_score_E = self._choose(scores)
+        slots, statistics = self._choose(scores)
         return RouterOutput(
             assignment=slots,
             losses={"router_z": router_z_loss(scores)},
             metrics=health(slots, scores),
-            statistics={"kth_score": jax.lax.stop_gradient(kth_score_E)},
+            statistics=jax.lax.stop_gradient(statistics),
         )
 
-    def _choose(self, scores: RouterScores) -> tuple[Slots, jax.Array]:
+    def _choose(self, scores: RouterScores) -> tuple[Slots, dict[str, jax.Array]]:
         _, tokens, experts = scores.probabilities_PNE.shape
         capacity = expert_choice_capacity(tokens, self.capacity_factor, experts)
         score_PEN = scores.probabilities_PNE.swapaxes(1, 2)
@@ -101,16 +101,16 @@ class ExpertChoice:
             weight_PEC=jnp.where(filled_PEC, weight_PEC, 0.0),
             filled_PEC=filled_PEC,
         )
-        return slots, _mean_kth_score(weight_PEC, fill_P)
+        return slots, _kth_scores(weight_PEC, fill_P)
 
     def update_state(
         self, state: RouterState, statistics: dict[str, jax.Array], step: jax.Array
     ) -> RouterState:
-        """Moves the thresholds towards the step's k-th scores."""
-        threshold = moving_average(
-            state["threshold"], statistics["kth_score"], self.threshold_decay, step
-        )
-        return {"threshold": threshold}
+        """Moves the thresholds towards the mean of the step's k-th scores, if there were any."""
+        pools = statistics["pools"][..., None]
+        kth_score = statistics["kth_score_sum"] / jnp.where(pools > 0, pools, 1.0)
+        moved = moving_average(state["threshold"], kth_score, self.threshold_decay, step)
+        return {"threshold": jnp.where(pools > 0, moved, state["threshold"])}
 
     def causal(self) -> ExpertThreshold:
         """Returns the threshold router: position pools too depend on the rest of the batch."""
@@ -123,11 +123,15 @@ def _top_k(score_PEN: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     return jnp.take_along_axis(score_PEN, index_PEC, axis=-1), index_PEC
 
 
-def _mean_kth_score(weight_PEC: jax.Array, fill_P: jax.Array) -> jax.Array:
-    """Returns each expert's score of the last filled slot [E], averaged over non-empty pools."""
-    last_P11 = jnp.maximum(fill_P - 1, 0)[:, None, None]
-    kth_PE = jnp.take_along_axis(
-        weight_PEC, jnp.broadcast_to(last_P11, (*weight_PEC.shape[:2], 1)), -1
-    )[..., 0]
-    real_P1 = (fill_P > 0).astype(jnp.float32)[:, None]
-    return (kth_PE * real_P1).sum(0) / jnp.maximum(real_P1.sum(), 1.0)
+def _kth_scores(weight_PEC: jax.Array, fill_P: jax.Array) -> dict[str, jax.Array]:
+    """Returns the scores of each expert's last filled slots, summed over pools, and the pools.
+
+    Pools without a real token do not count. Sum and count are kept apart so that their averages
+    over micro-batches and devices still have the right quotient.
+    """
+    last_PE1 = jnp.broadcast_to(
+        jnp.maximum(fill_P - 1, 0)[:, None, None], (*weight_PEC.shape[:2], 1)
+    )
+    kth_PE = jnp.take_along_axis(weight_PEC, last_PE1, axis=-1)[..., 0]
+    real_P = (fill_P > 0).astype(jnp.float32)
+    return {"kth_score_sum": (kth_PE * real_P[:, None]).sum(0), "pools": real_P.sum()}

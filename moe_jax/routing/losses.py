@@ -9,8 +9,8 @@ from moe_jax.types import MaskPN, Scalar
 
 def masked_mean(value_PN: jax.Array, mask_PN: MaskPN) -> Scalar:
     """Returns the mean of `value_PN` over real tokens, 0 if there is none."""
-    weight_PN = mask_PN.astype(jnp.float32)
-    return jnp.sum(value_PN * weight_PN) / jnp.maximum(jnp.sum(weight_PN), 1.0)
+    total = jnp.sum(jnp.where(mask_PN, value_PN, 0.0))
+    return total / jnp.maximum(jnp.sum(mask_PN.astype(jnp.float32)), 1.0)
 
 
 def router_z_loss(scores: RouterScores) -> Scalar:

@@ -48,6 +48,7 @@ def health(assignment: Assignment, scores: RouterScores) -> dict[str, jax.Array]
     per_token_PN, per_expert_E = routed_counts(assignment, tokens, experts)
     load_E = per_expert_E.astype(jnp.float32)
     load_E = load_E / jnp.maximum(load_E.sum(), 1.0)
+    violation = jnp.maximum(load_E.max() * experts - 1.0, 0.0)
     bins_PNK = jax.nn.one_hot(jnp.minimum(per_token_PN, 5), len(HISTOGRAM_BINS))
     histogram = jnp.stack(
         [masked_mean(bins_PNK[..., i], mask_PN) for i in range(bins_PNK.shape[-1])]
@@ -56,7 +57,7 @@ def health(assignment: Assignment, scores: RouterScores) -> dict[str, jax.Array]
     entropy_PN = -jnp.sum(jnp.exp(log_p_PNE) * log_p_PNE, axis=-1)
     metrics = {
         "load": load_E,
-        "max_violation": load_E.max() * experts - 1.0,
+        "max_violation": violation,
         "unrouted_share": histogram[0],
         "experts_per_token": histogram,
         "mean_experts": masked_mean(per_token_PN.astype(jnp.float32), mask_PN),

@@ -111,14 +111,21 @@ def _accumulate(
 ) -> tuple[dict[str, jax.Array], Routing, Metrics]:
     """Returns gradients, routing and metrics of the whole batch."""
     total = jnp.maximum(jnp.sum(batch.weights_BS.astype(jnp.float32)), 1.0)
+    real = jnp.maximum(jnp.sum(batch.mask_BS), 1)
 
     def objective(params: dict[str, jax.Array], part: Batch) -> tuple[jax.Array, tuple]:
         part_variables = Variables(params, variables.router_state)
         output = forward(model, part_variables, part)
         summed, nll = token_loss(part_variables, output, part, loss)
-        auxiliary = loss.auxiliary(output.routing)
-        value = summed / total + auxiliary / accumulation
-        return value, (output.routing, {"loss": nll / total, "objective": value})
+        # Means over the part's real tokens, weighted so that the parts add up to the batch's mean.
+        share = jnp.sum(part.mask_BS) / real
+        value = summed / total + loss.auxiliary(output.routing) * share
+        routing = Routing(
+            losses=_scaled(output.routing.losses, share),
+            metrics=_scaled(output.routing.metrics, share),
+            statistics=_scaled(output.routing.statistics, 1 / accumulation),
+        )
+        return value, (routing, {"loss": nll / total, "objective": value})
 
     gradient = jax.grad(objective, has_aux=True)
     if accumulation == 1:
@@ -133,7 +140,7 @@ def _accumulate(
 def _scan_micro_batches(
     gradient: Callable, params: dict[str, jax.Array], batch: Batch, accumulation: int
 ) -> tuple[dict[str, jax.Array], Routing, Metrics]:
-    """Sums gradients and losses, and averages routing, over micro-batches of rows."""
+    """Sums what each micro-batch of rows adds to gradients, routing and metrics."""
     rows = batch.targets_BS.shape[0]
     if rows % accumulation:
         raise UserError(f"a batch of {rows} rows does not split into {accumulation} micro-batches")
@@ -150,5 +157,9 @@ def _scan_micro_batches(
     routings: Routing
     metrics: Metrics
     gradients, (routings, metrics) = jax.lax.scan(one, zeros, parts)
-    routing = jax.tree.map(lambda a: a.mean(0), routings)
-    return gradients, routing, jax.tree.map(lambda a: a.sum(0), metrics)
+    routing, metrics = jax.tree.map(lambda a: a.sum(0), (routings, metrics))
+    return gradients, routing, metrics
+
+
+def _scaled(values: Metrics, factor: jax.Array | float) -> Metrics:
+    return {name: value * factor for name, value in values.items()}

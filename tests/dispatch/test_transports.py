@@ -217,21 +217,8 @@ def test_weight_gradient_is_the_experts_output(name, layout):
     assert_close(actual, expected)
 
 
-EMPTY_SLOTS = {
-    ("gather", "slots"): pytest.mark.xfail(
-        reason="gets the gradient of token 0 in the slot", raises=AssertionError
-    )
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "layout"),
-    [
-        pytest.param(name, layout, marks=EMPTY_SLOTS.get((name, layout), ()))
-        for name in sorted(DISPATCHES)
-        for layout in LAYOUTS
-    ],
-)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", sorted(DISPATCHES))
 def test_the_weight_of_what_is_not_carried_has_no_gradient(name, layout):
     """Whoever makes the assignment: empty slots and choices not made cannot ask for weight."""
     case = CASES[5]

@@ -50,7 +50,8 @@ def test_thresholds_at_the_kth_score_route_as_in_training():
     batch = tiny.make_batch(4, 8)
 
     def kth_scores(variables):
-        return model.bind(variables)(batch.inputs_BS).routing.statistics["kth_score"]
+        statistics = model.bind(variables)(batch.inputs_BS).routing.statistics
+        return statistics["kth_score_sum"] / statistics["pools"][:, None]
 
     (path,) = variables.router_state
     exact = Variables(variables.params, {path: jax.jit(kth_scores)(variables)})

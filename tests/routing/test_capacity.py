@@ -16,9 +16,6 @@ from moe_jax.routing.capacity import expert_choice_capacity, filled_capacity
 
 FACTORS = (0.5, 0.7, 1.0, 1.25, 1.5, 2.0, 3.0)
 EXPERTS = st.integers(1, 256)
-# Up to here a relative slack of 1e-6 stays below the smallest step of N * c / E.
-SAFE_TOKENS = 2**17
-BEYOND_SLACK = "a relative slack of 1e-6 lifts large capacities over the next whole number"
 
 
 @pytest.mark.parametrize(
@@ -62,13 +59,6 @@ def test_more_slots_than_tokens_are_refused(tokens, factor, experts):
         expert_choice_capacity(tokens, factor, experts)
 
 
-@given(tokens=st.integers(1, SAFE_TOKENS), factor=st.sampled_from(FACTORS), experts=EXPERTS)
-@settings(max_examples=300, deadline=None)
-def test_static_rule_is_the_exact_floor(tokens, factor, experts):
-    check_static(tokens, factor, experts)
-
-
-@pytest.mark.xfail(reason=BEYOND_SLACK, raises=(AssertionError, UserError))
 @given(tokens=st.integers(1, 2**20), factor=st.sampled_from(FACTORS), experts=EXPERTS)
 @example(tokens=2**20, factor=1.0, experts=1)  # The dense model of law 8.
 @example(tokens=2**20, factor=64.0, experts=64)
@@ -112,13 +102,6 @@ def pools(draw, most):
     return tokens, factor, experts
 
 
-@given(pool=pools(SAFE_TOKENS))
-@settings(max_examples=200, deadline=None)
-def test_static_and_dynamic_rule_agree_without_padding(pool):
-    check_agreement(*pool)
-
-
-@pytest.mark.xfail(reason=BEYOND_SLACK, raises=(AssertionError, UserError))
 @given(pool=pools(2**20))
 @example(pool=(1000003, 1.0, 4))
 @example(pool=(202131, 1.25, 4))

@@ -61,7 +61,7 @@ def test_kth_scores_of_a_pool_as_thresholds_give_expert_choice_of_that_pool():
         return ExpertChoice(2.0)(RouterScores(logits_PNE, jax.nn.softmax(logits_PNE), mask), {})
 
     chosen = choose(logits(3))
-    same = route(logits(3), mask, chosen.statistics["kth_score"])
+    same = route(logits(3), mask, chosen.statistics["kth_score_sum"])
     one = oracles.assignment_table(chosen.assignment, N)
     other = oracles.assignment_table(same.assignment, N)
     np.testing.assert_array_equal(one[0], other[0])
@@ -101,7 +101,9 @@ def test_gradient_is_that_of_the_chosen_probabilities():
 def test_leaves_its_state_alone():
     router, state = ExpertThreshold(), {"threshold": jnp.array([0.1, 0.2])}
     assert route(logits(0), MASK, jnp.full(E, 0.2)).statistics == {}
-    after = router.update_state(state, {"kth_score": jnp.ones(2)}, jnp.int32(3))
+    after = router.update_state(
+        state, {"kth_score_sum": jnp.ones(2), "pools": jnp.ones(())}, jnp.int32(3)
+    )
     np.testing.assert_array_equal(after["threshold"], state["threshold"])
 
 
@@ -152,7 +154,9 @@ def test_constant_input_converges_as_in_closed_form(decay):
     router, state = ExpertChoice(threshold_decay=decay), {"threshold": jnp.zeros(1)}
     update = jax.jit(router.update_state)
     for step in range(20):
-        state = update(state, {"kth_score": jnp.ones(1)}, jnp.int32(step))
+        state = update(
+            state, {"kth_score_sum": jnp.ones(1), "pools": jnp.ones(())}, jnp.int32(step)
+        )
     left = 1 / math.comb(29, 9) if decay == 0.999 else 1 / math.comb(17, 9) * 0.5**12
     # In units of the input, whose float32 resolution is 6e-8 below 1.
     np.testing.assert_allclose(1 - state["threshold"], [left], atol=2e-7)

@@ -111,25 +111,30 @@ def test_bfloat16_activations_are_close_to_float32():
     )
     actual = value_and_gradients(vocabulary_loss, inputs, 1e-3, 7)
     assert [a.dtype for a in actual] == [jnp.float32, jnp.float32, jnp.bfloat16, jnp.float32]
-    # The inputs are the same and the logits float32, so values agree closely.
+    # The inputs are the same and the logits float32, so values agree closely: op by op, too,
+    # where the compiler cannot keep more precision than it was asked for.
     np.testing.assert_allclose(actual[:2], expected[:2], rtol=1e-5)
+    with jax.disable_jit():
+        np.testing.assert_allclose(vocabulary_loss(*inputs, 1e-3, 7), expected[:2], rtol=1e-5)
     for a, e in zip(actual[2:], expected[2:], strict=True):
         error = np.abs(np.asarray(a, np.float32) - e).max()
         assert error <= 0.02 * np.abs(e).max()
 
 
-@pytest.mark.xfail(reason="the cotangent is rounded to bfloat16 before it is multiplied")
 def test_bfloat16_gradients_are_scaled_without_a_bias():
-    """1 / 511 in bfloat16 is 0.2% too small, and so would be every gradient but the embedding's."""
+    """1 / 700 in bfloat16 is 0.13% too small, and so would be all gradients but the embedding's.
+
+    (Next to powers of 2, as in 1 / 511, the product itself rounds back; nothing helps there.)
+    """
     hidden, *rest = make_inputs()
     hidden = jnp.asarray(hidden, jnp.bfloat16)
 
     def gradient(tokens):
         return jax.grad(lambda h: vocabulary_loss(h, *rest)[0] / tokens)(hidden).astype(jnp.float32)
 
-    mean, total = gradient(511.0), gradient(1.0)
+    mean, total = gradient(700.0), gradient(1.0)
     ratio = jnp.sum(mean * total) / jnp.sum(total * total)
-    np.testing.assert_allclose(ratio * 511, 1.0, atol=5e-4)
+    np.testing.assert_allclose(ratio * 700, 1.0, atol=5e-4)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])

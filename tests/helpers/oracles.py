@@ -116,3 +116,8 @@ def pools(kind: str, rows: int, batch: int, length: int) -> list[list[tuple[int,
     if kind == "position":
         return [[(b, s) for b in group] for group in groups for s in range(length)]
     return [[(b, s) for b in group for s in range(length)] for group in groups]
+
+
+def mean_kth_score(statistics):
+    """Returns the mean over pools of the k-th scores, from what expert choice hands back."""
+    return statistics["kth_score_sum"] / statistics["pools"][..., None]
