@@ -117,7 +117,8 @@ class LineReporter:
         left = self._left.update(step)
         if step % self._every == 0 or step == self._steps:
             self.message(
-                f"step {step}/{self._steps}  loss {loss:.3f}  {speed(tokens_per_second)}  {left} left"
+                f"step {step}/{self._steps}  loss {loss:.3f}  {speed(tokens_per_second)}  "
+                f"{left} left"
             )
 
     def message(self, text: str) -> None:

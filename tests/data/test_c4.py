@@ -27,7 +27,7 @@ def directory(tmp_path_factory):
 
         name = "c4"
         VERSION = tfds.core.Version(C4_VERSION)
-        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="en", version=C4_VERSION)]
+        BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="en", version=C4_VERSION),)
 
         def _info(self):
             features = tfds.features.FeaturesDict(dict.fromkeys(names, feature))
