@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -75,7 +76,9 @@ def _flags(parser: argparse.ArgumentParser) -> list[str]:
 def _train(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     from moe_jax.commands.train import train
 
-    command = ["moe-jax", *sys.argv[1:]]
+    # As the user can type it: by name, or by its path where it is not on the search path.
+    program = "moe-jax" if shutil.which("moe-jax") else os.path.relpath(sys.argv[0])
+    command = [program, *sys.argv[1:]]
     return train(_files(args), bindings, _paths(args), args.output_dir, command, debug=args.debug)
 
 

@@ -77,16 +77,19 @@ class Experiment:
             )
         self.router.check(rows // parts, self.data.sequence_length, self.model.num_experts)
 
+    @property
+    def active_router(self) -> Router | None:
+        """The router, if the model has experts to route to."""
+        return self.router if self.model.num_experts else None
+
     def language_model(self) -> LanguageModel:
         """Returns the model without arrays."""
-        return LanguageModel(self.model, self.router)
+        return LanguageModel(self.model, self.active_router)
 
     @property
     def experts_per_token(self) -> float:
         """Expert slots per token: c of expert choice; 0 for a dense model."""
-        if self.router is None or not self.model.num_experts:
-            return 0.0
-        return self.router.experts_per_token
+        return self.active_router.experts_per_token if self.active_router else 0.0
 
     def parameters(self) -> Parameters:
         """Counts parameters."""

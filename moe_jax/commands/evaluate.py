@@ -36,5 +36,5 @@ def evaluate(
     with console.status(f"evaluating step {step} ..."):
         figures = Evaluator(model, held_out, bytes_of_token)(variables).as_dict()
     console.print(f"{directory}, step {step}, {described.data.task}", highlight=False)
-    print_results(console, figures, described.router)
+    print_results(console, figures, described.active_router)
     return {"step": step, "task": described.data.task, **figures}

@@ -16,10 +16,10 @@ def print_header(console: Console, described: Experiment, directory: epath.Path)
     counts = described.parameters()
     tokens = data.batch_size * data.sequence_length
     shape = f"{model.num_layers} layers, width {model.d_model}"
-    if described.router is not None and model.num_experts:
+    if (router := described.active_router) is not None:
         shape += (
             f", {model.num_experts} experts in {model.num_moe_layers} of them, "
-            f"{described.router.name} ({described.router.pool.kind} pool)"
+            f"{router.name} ({router.pool.kind} pool)"
         )
     lines = [
         f"Model: {counts.total / 1e6:,.1f}M parameters, {counts.active / 1e6:,.1f}M active a "

@@ -48,13 +48,13 @@ def train(
                 f"Done already: {directory} has {latest} steps of "
                 f"{described.train.steps}. Its last evaluation:"
             )
-            return _finish(console, directory, described, None)
+            return _finish(console, directory, described, None, command[0])
         if latest is not None:
             console.print(f"Going on from step {latest} in {directory}")
             for line in changes:
                 console.print(f"  configuration changed: {line}", markup=False)
         sample = _run(described, directory, checkpoints, console, command, debug)
-        return _finish(console, directory, described, sample)
+        return _finish(console, directory, described, sample, command[0])
     finally:
         checkpoints.close()
 
@@ -118,25 +118,29 @@ def _run(
 
 
 def _finish(
-    console: Console, directory: epath.Path, described: Experiment, sample: str | None
+    console: Console,
+    directory: epath.Path,
+    described: Experiment,
+    sample: str | None,
+    program: str,
 ) -> dict[str, Any]:
     """Prints the last evaluation, the sample and the next commands; returns the figures."""
     evaluations = [r for r in read_metrics(directory) if r["kind"] == "eval"]
     if not evaluations:
         raise UserError(f"{directory} has no evaluation in its metrics.jsonl")
     figures = evaluations[-1]
-    print_results(console, figures, described.router)
+    print_results(console, figures, described.active_router)
     if sample is not None:
         console.print("\nA sample that it wrote (causal routing, no prompt):", style="bold")
         console.print(sample, markup=False, highlight=False)
-    shown = shlex.quote(str(directory))
+    program, shown = shlex.quote(program), shlex.quote(str(directory))
     console.print(f"\nRun directory: {shown}", highlight=False, soft_wrap=True)
     console.print("\nNext:", style="bold")
     for line in (
-        f"moe-jax generate --checkpoint={shown} --prompt='The whale'",
-        f"moe-jax eval --checkpoint={shown}",
-        "moe-jax train --gin_file=runs/quickstart.gin --gin.TASK='text:my_books/*.txt' "
+        f"generate --checkpoint={shown} --prompt='The whale'",
+        f"eval --checkpoint={shown}",
+        "train --gin_file=runs/quickstart.gin --gin.TASK='text:my_books/*.txt' "
         "--output_dir=runs/mine",
     ):
-        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"  {program} {line}", markup=False, highlight=False, soft_wrap=True)
     return {**figures, "run_directory": str(directory)}

@@ -8,6 +8,8 @@ from moe_jax.errors import UserError, nearest
 POSITIONS = ("relative", "rotary")
 FEED_FORWARDS = ("gated_gelu", "gelu")
 DTYPES = ("float32", "bfloat16")
+# Activations that the remat policy `named` can keep.
+ACTIVATIONS = ("qkv", "attention_context", "ffn_hidden", "moe_in", "moe_hidden", "moe_out")
 REMAT_POLICIES = ("none", "full", "dots", "dots_no_batch", "named")
 
 
@@ -35,7 +37,7 @@ class ModelConfig:
         scan_layers: compile one group of layers and scan it (fast to compile) or unroll all.
             The parameters and the results are the same.
         remat: what the backward pass recomputes, by name; see `moe_jax.models.remat`.
-        remat_names: the activations kept by the policy `named`.
+        remat_names: the activations kept by the policy `named`, out of `ACTIVATIONS`.
         dispatch: how tokens reach their experts; see `moe_jax.dispatch`.
     """
 
@@ -80,6 +82,12 @@ class ModelConfig:
         self._check_choice("position", POSITIONS)
         self._check_choice("compute_dtype", DTYPES)
         self._check_choice("remat", REMAT_POLICIES)
+        for name in self.remat_names:
+            if name not in ACTIVATIONS:
+                raise UserError(
+                    f"Model.remat_names: no activation is called {name!r}; "
+                    f"known: {', '.join(ACTIVATIONS)}." + nearest(name, ACTIVATIONS)
+                )
         get_dispatch(self.dispatch)
 
     def _check_choice(self, name: str, known: tuple[str, ...]) -> None:

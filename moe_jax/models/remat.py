@@ -6,7 +6,7 @@
 | `full`         | only the input of each group of layers                                  |
 | `dots`         | results of all matrix products                                          |
 | `dots_no_batch`| results of matrix products without batch dimensions (not of attention)  |
-| `named`        | `Model.remat_names`, out of `NAMES`                                     |
+| `named`        | `Model.remat_names`, out of `ACTIVATIONS`                                     |
 """
 
 from collections.abc import Callable
@@ -14,28 +14,15 @@ from typing import Any
 
 import jax
 
-from moe_jax.errors import UserError, nearest
 from moe_jax.models.config import ModelConfig
-
-NAMES = ("qkv", "attention_context", "ffn_hidden", "moe_in", "moe_hidden", "moe_out")
 
 
 def rematerialise(function: Callable[..., Any], config: ModelConfig) -> Callable[..., Any]:
-    """Wraps a function so that its backward pass follows the policy `config.remat`.
-
-    Raises:
-        UserError: for a name in `config.remat_names` that no activation has.
-    """
+    """Wraps a function so that its backward pass follows the policy `config.remat`."""
     if config.remat == "none":
         return function
     policies = jax.checkpoint_policies
     if config.remat == "named":
-        for name in config.remat_names:
-            if name not in NAMES:
-                raise UserError(
-                    f"Model.remat_names: no activation is called {name!r}; "
-                    f"known: {', '.join(NAMES)}." + nearest(name, NAMES)
-                )
         policy = policies.save_only_these_names(*config.remat_names)
     else:
         policy = {

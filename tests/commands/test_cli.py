@@ -1,8 +1,10 @@
 """The command line from end to end, on a model of some thousand parameters and its own text."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -219,3 +221,29 @@ def test_debug_shows_the_traceback(home):
     assert plain.returncode == 1
     assert "Traceback" not in plain.stderr
     assert "Traceback" in debug.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_saves_and_says_how_to_go_on(home, capsys, number):
+    name = f"interrupted_{number}"
+    argv = ["train", f"--gin_file={home / 'tiny.gin'}", f"--output_dir={home / name}"]
+    argv += [f"--gin.TASK=text:{home}/*.txt", "--gin.STEPS=100000", "--gin.Train.eval_every=0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moe_jax.cli", *argv, "--gin.Checkpoints.every=100000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = home / name / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.read_text()):
+        time.sleep(0.1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert "Stopped and saved at step" in out
+    assert "To go on, run the same command again" in out
+    assert err == ""
+    (step,) = (int(p.name) for p in (home / name / "checkpoints").iterdir())
+    code, out, _ = train(capsys, home, name, f"--gin.STEPS={step + 1}")
+    assert code == 0
+    assert f"Going on from step {step}" in out

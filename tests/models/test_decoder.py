@@ -113,7 +113,7 @@ def test_parameters_and_logits_are_float32_in_a_bfloat16_model():
 
 
 def test_initial_kernels_have_fan_in_variance():
-    model, variables = tiny.make(ExpertChoice(2.0), d_model=64, d_ff=256)
+    _, variables = tiny.make(ExpertChoice(2.0), d_model=64, d_ff=256)
     wo = variables.params["groups/layers/0/ffn/experts/wo"]
     assert wo.shape == (2, 4, 64, 256)
     np.testing.assert_allclose(np.std(wo), 256**-0.5, rtol=0.02)
@@ -143,6 +143,7 @@ def test_experts_need_a_router():
         ({"remat": "ful"}, "Did you mean 'full'"),
         ({"compute_dtype": "float16"}, "known: float32, bfloat16"),
         ({"position": "rotary", "head_dim": 15}, "even Model.head_dim"),
+        ({"remat": "named", "remat_names": ("moe_inn",)}, "Did you mean 'moe_in'"),
         ({"num_experts": -1}, "0 \\(dense\\) or more"),
     ],
 )
