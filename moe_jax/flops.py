@@ -1,4 +1,4 @@
-"""Counts parameters, FLOPs and bytes: the one place for it.
+"""Counts parameters and FLOPs: the one place for it.
 
 A matrix product of [m, k] and [k, n] counts 2 m k n FLOPs. Only matrix products count, as is
 usual; norms, softmax, gathers and the optimiser do not. A training step counts three forward

@@ -29,7 +29,7 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise UserError(f"max_new_tokens must be above 0, not {self.max_new_tokens}")
-        if self.temperature < 0:
+        if not self.temperature >= 0:
             raise UserError(f"temperature must be 0 or more, not {self.temperature}")
         if self.top_k < 0:
             raise UserError(f"top_k must be 0 (all) or more, not {self.top_k}")
@@ -50,14 +50,16 @@ def draw(logits_BV: jax.Array, key: jax.Array, config: SamplingConfig) -> jax.Ar
 def _kept(logits_BV: jax.Array, config: SamplingConfig) -> jax.Array:
     """Returns the tokens that may be drawn: of tied ones, those that come first.
 
-    Nucleus sampling keeps the fewest tokens that together have the probability `top_p`
-    (Holtzman et al. 2020).
+    First the `top_k` most likely tokens; of these, renormalised, the fewest that together have
+    the probability `top_p` (nucleus sampling, Holtzman et al. 2020).
     """
     order_BV = jnp.argsort(logits_BV, axis=-1, descending=True, stable=True)
-    p_BV = jax.nn.softmax(jnp.take_along_axis(logits_BV, order_BV, axis=-1), axis=-1)
-    before_BV = jnp.cumsum(p_BV, axis=-1) - p_BV
-    kept_BV = before_BV < config.top_p
+    sorted_BV = jnp.take_along_axis(logits_BV, order_BV, axis=-1)
+    kept_BV = jnp.ones(logits_BV.shape, jnp.bool_)
     if config.top_k:
         kept_BV &= jnp.arange(logits_BV.shape[-1]) < config.top_k
+    if config.top_p < 1:
+        p_BV = jax.nn.softmax(jnp.where(kept_BV, sorted_BV, -jnp.inf), axis=-1)
+        kept_BV &= jnp.cumsum(p_BV, axis=-1) - p_BV < config.top_p
     rank_BV = jnp.argsort(order_BV, axis=-1)
     return jnp.take_along_axis(kept_BV, rank_BV, axis=-1)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import optax
 
+from moe_jax.errors import UserError
 from moe_jax.models.functional import STACKED_PREFIX, Arrays
 from moe_jax.training.schedules import inverse_square_root
 
@@ -46,6 +47,8 @@ def adafactor(
         multiply_by_parameter_scale: make the learning rate relative.
         max_gradient_norm: clips gradients by their global norm first; 0 does not.
     """
+    if not update_clipping > 0:
+        raise UserError(f"Adafactor.update_clipping must be above 0, not {update_clipping}")
     schedule = learning_rate or inverse_square_root()
     rule = optax.adafactor(
         learning_rate=None,
@@ -78,6 +81,8 @@ def adamw(
 
 
 def _clip(max_norm: float) -> optax.GradientTransformation:
+    if not max_norm >= 0:
+        raise UserError(f"max_gradient_norm must be 0 (no clipping) or more, not {max_norm}")
     return optax.clip_by_global_norm(max_norm) if max_norm else optax.identity()
 
 

@@ -21,13 +21,15 @@ def inverse_square_root(scale: float = 1.0, constant_steps: int = 10_000) -> opt
 def warmup_cosine(
     peak: float, total_steps: int, warmup_steps: int = 0, final_fraction: float = 0.1
 ) -> optax.Schedule:
-    """Returns a linear warm-up from 0 to `peak`, then half a cosine to `final_fraction * peak`."""
+    """Returns a linear warm-up to `peak`, then half a cosine to `final_fraction * peak`.
+
+    The warm-up starts at peak / warmup_steps: with a rate of 0 the first step would be wasted.
+    """
     if not 0 <= warmup_steps < total_steps:
         raise UserError(
             f"WarmupCosine.warmup_steps = {warmup_steps} must be at least 0 and below "
             f"total_steps = {total_steps}"
         )
-    # The rate of the first step is not 0: that step would be wasted.
     cosine = optax.warmup_cosine_decay_schedule(
         init_value=peak / max(warmup_steps, 1),
         peak_value=peak,

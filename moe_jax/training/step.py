@@ -37,6 +37,10 @@ class LossConfig:
     router_z_loss: float = 0.0
     chunk: int = DEFAULT_CHUNK
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.chunk, int) or self.chunk < 1:
+            raise UserError(f"Loss.chunk must be a whole number above 0, not {self.chunk!r}")
+
     def auxiliary(self, routing: Routing) -> jax.Array:
         """Returns the weighted sum over layers of the routers' losses."""
         weights = {"router_z": self.router_z_loss}

@@ -1,6 +1,7 @@
 """Where metrics go: `metrics.jsonl` (the record) and TensorBoard (for looking at it)."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ class MetricWriter:
             kind: `train` or `eval`; in front of every name in TensorBoard.
             metrics: scalars or arrays by name.
         """
-        values = {name: np.asarray(value).tolist() for name, value in metrics.items()}
+        values = {name: _json(np.asarray(value).tolist()) for name, value in metrics.items()}
         self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         self._file.flush()
         for name, value in metrics.items():
@@ -51,6 +52,13 @@ class MetricWriter:
         """Writes out what is pending."""
         self._file.close()
         self._board.close()
+
+
+def _json(value: Any) -> Any:
+    """Returns a value as strict JSON can hold it: what is not finite becomes null."""
+    if isinstance(value, list):
+        return [_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _scalars(value: np.ndarray) -> list[tuple[str, float]]:
