@@ -76,9 +76,7 @@ def _flags(parser: argparse.ArgumentParser) -> list[str]:
 def _train(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     from moe_jax.commands.train import train
 
-    # As the user can type it: by name, or by its path where it is not on the search path.
-    program = "moe-jax" if shutil.which("moe-jax") else os.path.relpath(sys.argv[0])
-    command = [program, *sys.argv[1:]]
+    command = [_program(), *sys.argv[1:]]
     return train(_files(args), bindings, _paths(args), args.output_dir, command, debug=args.debug)
 
 
@@ -124,6 +122,13 @@ _VERBS: dict[str, Callable[[argparse.Namespace, list[str]], dict[str, Any]]] = {
     "config": _config,
     "bench": _bench,
 }
+
+
+def _program() -> str:
+    """Returns this program as the user can type it: by path where it is not on the search path."""
+    if os.path.basename(sys.argv[0]) == "moe-jax" and not shutil.which("moe-jax"):
+        return os.path.relpath(sys.argv[0])
+    return "moe-jax"
 
 
 def _files(args: argparse.Namespace) -> list[str]:
