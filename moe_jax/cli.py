@@ -94,7 +94,14 @@ def _generate(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     if args.samples < 1:
         raise UserError(f"--samples must be above 0, not {args.samples}")
     return generate(
-        args.checkpoint, args.step, args.prompt, args.samples, bindings, debug=args.debug
+        args.checkpoint,
+        args.step,
+        args.prompt,
+        args.samples,
+        args.gin_file,
+        bindings,
+        _paths(args),
+        debug=args.debug,
     )
 
 

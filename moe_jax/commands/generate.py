@@ -14,7 +14,9 @@ def generate(
     step: int | None,
     prompt: str,
     samples: int,
+    files: list[str],
     bindings: list[str],
+    search_paths: list[str],
     debug: bool = False,
 ) -> dict[str, Any]:
     """Writes text that follows the prompt, routed causally, and prints it.
@@ -22,7 +24,7 @@ def generate(
     Raises:
         UserError: for anything the user can mend.
     """
-    directory, described = load_experiment(checkpoint, [], bindings, [])
+    directory, described = load_experiment(checkpoint, files, bindings, search_paths)
     console = Console()
     model = described.language_model()
     with console.status("loading ..."), quiet(debug):

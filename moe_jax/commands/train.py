@@ -42,7 +42,6 @@ def train(
     checkpoints = Checkpoints(directory / run_directory.CHECKPOINTS, described.checkpoints)
     try:
         latest = checkpoints.latest()
-        changes = run_directory.write_config(directory, config.operative())
         if latest is not None and latest >= described.train.steps:
             console.print(
                 f"Done already: {directory} has {latest} steps of "
@@ -51,7 +50,7 @@ def train(
             return _finish(console, directory, described, None, command[0])
         if latest is not None:
             console.print(f"Going on from step {latest} in {directory}")
-            for line in changes:
+            for line in run_directory.config_changes(directory, config.operative()):
                 console.print(f"  configuration changed: {line}", markup=False)
         sample = _run(described, directory, checkpoints, console, command, debug)
         return _finish(console, directory, described, sample, command[0])
@@ -80,17 +79,19 @@ def _run(
     model, optimizer = described.language_model(), described.optimizer
     evaluator = Evaluator(model, held_out, bytes_of_token)
     print_header(console, described, directory)
+    if latest is None:
+        state = make_state(model, optimizer, described.train.seed)
+    else:
+        with quiet(debug):
+            state = checkpoints.restore(latest, model, optimizer, batches)
+    # Only now: a configuration that does not fit the checkpoint must not take the run's place.
+    (directory / run_directory.CONFIG_FILE).write_text(config.operative())
     run_directory.write_record(
         directory,
         parameters=vars(described.parameters()),
         train_flops_per_token=described.train_flops_per_token(),
         tokens_per_step=described.data.batch_size * described.data.sequence_length,
     )
-    if latest is None:
-        state = make_state(model, optimizer, described.train.seed)
-    else:
-        with quiet(debug):
-            state = checkpoints.restore(latest, model, optimizer, batches)
     writer = MetricWriter(directory, latest or 0)
     writer.write_text("config.gin", config.operative())
     loop = Loop(

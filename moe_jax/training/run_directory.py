@@ -63,13 +63,12 @@ def find_run(checkpoint: str) -> epath.Path:
     return directory
 
 
-def write_config(directory: epath.Path, config: str) -> list[str]:
-    """Writes the operative configuration; returns the lines that changed since the last time."""
+def config_changes(directory: epath.Path, config: str) -> list[str]:
+    """Returns the lines in which a configuration differs from the run's, none for a new run."""
     path = directory / CONFIG_FILE
-    before = path.read_text().splitlines() if path.exists() else None
-    path.write_text(config)
-    if before is None:
+    if not path.exists():
         return []
+    before = path.read_text().splitlines()
     changes = difflib.unified_diff(before, config.splitlines(), n=0, lineterm="")
     return [line for line in changes if line[:1] in "+-" and line[:3] not in ("+++", "---")]
 

@@ -156,6 +156,15 @@ def test_generate_writes_text(trained, capsys):
     assert "The whale" + result["texts"][0] in out
 
 
+def test_generate_reads_gin_files_over_the_run(trained, home, capsys):
+    directory, _ = trained
+    (home / "short.gin").write_text("Sampling.max_new_tokens = 0\n")
+    argv = [f"--checkpoint={directory}", f"--gin_file={home / 'short.gin'}"]
+    code, _, err = run(capsys, "generate", *argv)
+    assert code == 1
+    assert "max_new_tokens must be above 0, not 0" in err
+
+
 @pytest.mark.parametrize(
     ("prepare", "argv", "message"),
     [
@@ -208,9 +217,14 @@ def test_a_step_that_is_not_there_is_named(trained, capsys):
 
 
 def test_another_model_does_not_fit_the_checkpoint(trained, home, capsys):
+    """And the refused command leaves the run as it was."""
+    directory, _ = trained
+    files = ("config.gin", "run.json", "metrics.jsonl")
+    before = [(directory / name).read_text() for name in files]
     code, _, err = train(capsys, home, "run", "--gin.Model.d_ff=64", "--gin.STEPS=9")
     assert code == 1
     assert "does not fit this configuration" in err
+    assert [(directory / name).read_text() for name in files] == before
 
 
 def test_debug_shows_the_traceback(home):
