@@ -34,17 +34,22 @@ def _layer_parameters(config: ModelConfig) -> tuple[int, int, int]:
     return attention, matrices * config.d_model * config.d_ff, 2 * config.d_model * config.d_ff
 
 
-def count_parameters(config: ModelConfig, experts_per_token: float) -> Parameters:
+def count_parameters(
+    config: ModelConfig, experts_per_token: float, router_is_learned: bool = True
+) -> Parameters:
     """Counts parameters.
 
     Args:
         config: the shape.
-        experts_per_token: c of expert choice, k of token choice.
+        experts_per_token: c of expert choice, k of token choice; shared experts come on top.
+        router_is_learned: whether mixture-of-experts layers have a router matrix.
     """
     attention, dense, expert = _layer_parameters(config)
     common = config.num_layers * attention + config.vocab_size * config.d_model + config.d_model
     common += (config.num_layers - config.num_moe_layers) * dense
-    common += config.num_moe_layers * config.d_model * config.num_experts
+    common += config.num_moe_layers * expert * config.num_shared_experts
+    if router_is_learned:
+        common += config.num_moe_layers * config.d_model * config.num_experts
     per_expert = config.num_moe_layers * expert
     return Parameters(
         total=common + per_expert * config.num_experts,
@@ -68,7 +73,7 @@ def forward_flops_per_token(
     return {
         "attention": layers * (2.0 * 4 * config.d_model * inner + 2.0 * 2 * length * inner),
         "feed_forward": (layers - moe_layers) * 2.0 * dense,
-        "experts": moe_layers * 2.0 * expert * experts_per_token,
+        "experts": moe_layers * 2.0 * expert * (experts_per_token + config.num_shared_experts),
         "router": moe_layers * 2.0 * config.d_model * config.num_experts,
         "vocabulary": 2.0 * config.vocab_size * config.d_model,
     }

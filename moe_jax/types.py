@@ -30,6 +30,7 @@ LogitsBSV = Float[Array, "B S V"]
 ActivationsPND = Float[Array, "P N D"]
 ScoresPNE = Float[Array, "P N E"]
 MaskPN = Bool[Array, "P N"]
+TokensPN = Int[Array, "P N"]
 
 # Assignments.
 IndexPEC = Int[Array, "P E C"]

@@ -1,8 +1,9 @@
 """Gather dispatch: tokens are carried by index, with static shapes and no one-hot array.
 
-`Slots` are gathered, worked on and scattered back in one go. `Pairs` have no capacity: experts
-work in rounds of a fixed number of rows until every chosen pair is done, so that the result is
-exact whatever the load, shapes stay static, and time follows the busiest expert.
+`Slots`, and `Pairs` with a capacity, are gathered, worked on by batched matrix products and
+scattered back in one go. Without a capacity, experts work in rounds of a fixed number of rows
+until every chosen pair is done, so that the result is exact whatever the load, shapes stay static,
+and time follows the busiest expert.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,8 @@ def gather(
     """Dispatches by gather and combines by scatter-add (see `moe_jax.dispatch`)."""
     pools, tokens, width = x_PND.shape
     x_TD = jnp.asarray(x_PND).reshape(pools * tokens, width)
+    if isinstance(assignment, Pairs) and assignment.capacity is not None:
+        assignment = assignment.slots()
     if isinstance(assignment, Slots):
         first_P11 = (jnp.arange(pools, dtype=jnp.int32) * tokens)[:, None, None]
         y_TD = _rows(
@@ -63,10 +66,13 @@ def _rounds(pairs: Pairs, x_TD: jax.Array, expert_fn: Callable[[RowsERD], RowsER
     order_ET = jnp.pad(order_ET, padding)
     weight_ET = jnp.pad(jnp.take_along_axis(weight_ET, order_ET[:, :total], -1), padding)
 
+    # What the rounds keep for their backward passes would add up to the worst case.
+    run = jax.checkpoint(lambda *rows: _rows(*rows, expert_fn))
+
     def work(y_TD: jax.Array, start: jax.Array) -> jax.Array:
         token_ER = jax.lax.dynamic_slice_in_dim(order_ET, start, rows, axis=1)
         weight_ER = jax.lax.dynamic_slice_in_dim(weight_ET, start, rows, axis=1)
-        return y_TD + _rows(token_ER, weight_ER, x_TD, expert_fn)
+        return y_TD + run(token_ER, weight_ER, x_TD)
 
     def one_round(y_TD: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
         return jax.lax.cond(start < busiest, work, lambda y, _: y, y_TD, start), None

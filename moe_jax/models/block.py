@@ -6,10 +6,10 @@ from flax import nnx
 from moe_jax.models.attention import Attention, KeyValueCache, Rows
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.feed_forward import FeedForward
-from moe_jax.models.moe import MixtureOfExperts, Routing
+from moe_jax.models.moe import LayerInputs, MixtureOfExperts, RoutedTokens, Routing
 from moe_jax.models.normalization import RMSNorm
 from moe_jax.routing.router import Router
-from moe_jax.types import ActivationsBSD, MaskBS
+from moe_jax.types import ActivationsBSD
 
 
 class Layer(nnx.Module):
@@ -27,7 +27,8 @@ class Layer(nnx.Module):
         self,
         x_BSD: ActivationsBSD,
         rows: Rows,
-        mask_BS: MaskBS,
+        known: RoutedTokens,
+        inputs: LayerInputs,
         router: Router | None,
         cache: KeyValueCache | None,
     ) -> tuple[ActivationsBSD, Routing | None, KeyValueCache | None]:
@@ -40,7 +41,7 @@ class Layer(nnx.Module):
                 return x_BSD + self.ffn(self.ffn_norm(x_BSD)), None, cache
         assert router is not None
         with jax.named_scope("moe"):
-            update, routing = self.ffn(self.ffn_norm(x_BSD), mask_BS, router)
+            update, routing = self.ffn(self.ffn_norm(x_BSD), known, inputs, router)
             return x_BSD + update, routing, cache
 
 
@@ -56,7 +57,8 @@ class LayerGroup(nnx.Module):
         self,
         x_BSD: ActivationsBSD,
         rows: Rows,
-        mask_BS: MaskBS,
+        known: RoutedTokens,
+        inputs: LayerInputs,
         router: Router | None,
         caches: list[KeyValueCache] | None,
     ) -> tuple[ActivationsBSD, Routing, list[KeyValueCache] | None]:
@@ -64,7 +66,7 @@ class LayerGroup(nnx.Module):
         routing, new_caches = Routing(), []
         for index, layer in enumerate(self.layers):
             cache = caches[index] if caches is not None else None
-            x_BSD, of_layer, cache = layer(x_BSD, rows, mask_BS, router, cache)
+            x_BSD, of_layer, cache = layer(x_BSD, rows, known, inputs, router, cache)
             routing = of_layer or routing
             if cache is not None:
                 new_caches.append(cache)

@@ -25,6 +25,8 @@ class ModelConfig:
         head_dim: width of a head.
         d_ff: F, hidden width of dense feed-forward layers and of every expert.
         num_experts: E; 0 makes a dense model.
+        num_shared_experts: experts that every token goes to beside the routed ones, with weight 1
+            (DeepSeekMoE); computed as one feed-forward of so many times F.
         moe_every: one layer in so many is a mixture of experts, the first of each group
             (as in GLaM); 1 makes all of them.
         feed_forward: dense feed-forward: `gated_gelu` (the paper's) or `gelu` (two matrices,
@@ -48,6 +50,7 @@ class ModelConfig:
     head_dim: int
     d_ff: int
     num_experts: int = 0
+    num_shared_experts: int = 0
     moe_every: int = 2
     feed_forward: str = "gated_gelu"
     position: str = "relative"
@@ -57,7 +60,7 @@ class ModelConfig:
     scan_layers: bool = True
     remat: str = "none"
     remat_names: tuple[str, ...] = ()
-    dispatch: str = "gather"
+    dispatch: str = "grouped"
 
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "num_layers", "d_model", "num_heads", "head_dim", "d_ff")
@@ -67,6 +70,11 @@ class ModelConfig:
                 raise UserError(f"Model.{name} must be a whole number above 0, not {value!r}")
         if self.num_experts < 0:
             raise UserError(f"Model.num_experts must be 0 (dense) or more, not {self.num_experts}")
+        if self.num_shared_experts < 0 or (self.num_shared_experts and not self.num_experts):
+            raise UserError(
+                "Model.num_shared_experts must be 0 or more, and needs Model.num_experts: a dense "
+                f"model has no experts to share (num_shared_experts = {self.num_shared_experts})"
+            )
         if self.num_layers % self.period:
             raise UserError(
                 f"Model.num_layers = {self.num_layers} is not a multiple of "
@@ -97,6 +105,12 @@ class ModelConfig:
                 f"Model.{name} = {value!r} is unknown; known: {', '.join(known)}."
                 + nearest(str(value), known)
             )
+
+    def shared_expert(self) -> "ModelConfig":
+        """Returns the shape with the shared experts as its dense feed-forward."""
+        return dataclasses.replace(
+            self, feed_forward="gelu", d_ff=self.d_ff * self.num_shared_experts
+        )
 
     @property
     def period(self) -> int:

@@ -10,7 +10,7 @@ from moe_jax.errors import UserError
 from moe_jax.models.attention import KeyValueCache, Rows
 from moe_jax.models.block import LayerGroup
 from moe_jax.models.config import ModelConfig
-from moe_jax.models.moe import Routing
+from moe_jax.models.moe import LayerInputs, RoutedTokens, Routing
 from moe_jax.models.normalization import RMSNorm
 from moe_jax.models.parameters import kernel, split
 from moe_jax.models.remat import rematerialise
@@ -63,6 +63,7 @@ class Decoder(nnx.Module):
         mask_BS: MaskBS | None = None,
         router: Router | None = None,
         caches: Caches | None = None,
+        inputs: LayerInputs | None = None,
     ) -> DecoderOutput:
         """Runs the model on input tokens.
 
@@ -72,6 +73,7 @@ class Decoder(nnx.Module):
             mask_BS: false for padding, which is never routed; all true by default.
             router: routes instead of the router the model was made with (`Router.causal`).
             caches: key-value caches to read and extend, from `make_caches`.
+            inputs: what the routers of the layers get while training, one key for all of them.
         """
         config = self.config
         if rows is None:
@@ -81,7 +83,10 @@ class Decoder(nnx.Module):
         with jax.named_scope("embed"):
             x_BSD = self.embedding[...].at[tokens_BS].get(mode="promise_in_bounds")
             x_BSD = (x_BSD * config.d_model**0.5).astype(config.compute_dtype)
-        x_BSD, routing, caches = self._layers(x_BSD, rows, mask_BS, router or self.router, caches)
+        known = RoutedTokens(tokens_BS, rows.positions_BS, mask_BS)
+        x_BSD, routing, caches = self._layers(
+            x_BSD, rows, known, self._of_layers(inputs), router or self.router, caches
+        )
         with jax.named_scope("final_norm"):
             return DecoderOutput(self.final_norm(x_BSD), routing, caches)
 
@@ -97,11 +102,19 @@ class Decoder(nnx.Module):
         zeros = jnp.zeros(shape, config.compute_dtype)
         return [KeyValueCache(zeros, zeros) for _ in range(config.period)]
 
+    def _of_layers(self, inputs: LayerInputs | None) -> LayerInputs:
+        """Returns the inputs with a key for every group of layers."""
+        if inputs is None or inputs.key is None:
+            return inputs or LayerInputs()
+        keys = jax.random.split(inputs.key, self.config.num_periods)
+        return LayerInputs(keys, inputs.share_E)
+
     def _layers(
         self,
         x_BSD: ActivationsBSD,
         rows: Rows,
-        mask_BS: MaskBS,
+        known: RoutedTokens,
+        inputs: LayerInputs,
         router: Router | None,
         caches: Caches | None,
     ) -> tuple[ActivationsBSD, Routing, Caches | None]:
@@ -109,19 +122,20 @@ class Decoder(nnx.Module):
         graph, params, state = split(self.groups)
 
         def body(x: jax.Array, group: tuple) -> tuple:
-            params, state, caches = group
+            (params, state, caches), inputs = group
             layers = nnx.merge(graph, params, state)
-            x, routing, caches = layers(x, rows, mask_BS, router, caches)
+            x, routing, caches = layers(x, rows, known, inputs, router, caches)
             return x, (routing, caches)
 
         body = rematerialise(body, self.config)
         stacked = (params, state, caches)
         if self.config.scan_layers:
-            x_BSD, (routing, caches) = jax.lax.scan(body, x_BSD, stacked)
+            x_BSD, (routing, caches) = jax.lax.scan(body, x_BSD, (stacked, inputs))
             return x_BSD, routing, caches
         outputs = []
-        for group in _unstack(stacked, self.config.num_periods):
-            x_BSD, output = body(x_BSD, group)
+        for index, group in enumerate(_unstack(stacked, self.config.num_periods)):
+            of_group = jax.tree.map(lambda leaf, i=index: leaf[i], inputs)
+            x_BSD, output = body(x_BSD, (group, of_group))
             outputs.append(output)
         routing, caches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
         return x_BSD, routing, caches

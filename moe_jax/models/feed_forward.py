@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.parameters import kernel
-from moe_jax.types import ActivationsBSD, RowsERD
+from moe_jax.types import ActivationsBSD
 
 
 class FeedForward(nnx.Module):
@@ -31,13 +32,16 @@ class FeedForward(nnx.Module):
     def __call__(self, x_BSD: ActivationsBSD) -> ActivationsBSD:
         """Applies the network to every position."""
         dtype = x_BSD.dtype
-        hidden = x_BSD @ self.wi[...].astype(dtype)
+        # One axis of tokens: with two, XLA's CPU backend transposes for the weight gradient.
+        x_TD = x_BSD.reshape(-1, x_BSD.shape[-1])
+        hidden_TF = x_TD @ self.wi[...].astype(dtype)
         if self.gate is None:
-            hidden = jax.nn.gelu(hidden)
+            hidden_TF = jax.nn.gelu(hidden_TF)
         else:
-            hidden = jax.nn.gelu(x_BSD @ self.gate[...].astype(dtype)) * hidden
-        hidden = checkpoint_name(hidden, "ffn_hidden")
-        return jnp.einsum("bsf,df->bsd", hidden, self.wo[...].astype(dtype))
+            hidden_TF = jax.nn.gelu(x_TD @ self.gate[...].astype(dtype)) * hidden_TF
+        hidden_TF = checkpoint_name(hidden_TF, "ffn_hidden")
+        out_TD = jnp.einsum("tf,df->td", hidden_TF, self.wo[...].astype(dtype))
+        return out_TD.reshape(x_BSD.shape)
 
 
 class Experts(nnx.Module):
@@ -49,9 +53,6 @@ class Experts(nnx.Module):
         self.wi = kernel(rngs, shape, axes, config.d_model)
         self.wo = kernel(rngs, shape, axes, config.d_ff)
 
-    def __call__(self, x_ERD: RowsERD) -> RowsERD:
-        """Applies each expert to its own rows."""
-        dtype = x_ERD.dtype
-        hidden = jax.nn.gelu(jnp.einsum("erd,edf->erf", x_ERD, self.wi[...].astype(dtype)))
-        hidden = checkpoint_name(hidden, "moe_hidden")
-        return jnp.einsum("erf,edf->erd", hidden, self.wo[...].astype(dtype))
+    def network(self, dtype: jnp.dtype) -> ExpertNetwork:
+        """Returns the experts in the compute precision, for a transport to run."""
+        return ExpertNetwork(self.wi[...].astype(dtype), self.wo[...].astype(dtype), jax.nn.gelu)

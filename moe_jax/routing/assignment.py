@@ -2,7 +2,7 @@
 
 Two layouts with one meaning. `Slots` is the natural form where experts choose (a static number
 of slots per expert); `Pairs` is the natural form where tokens choose (a static number of choices
-per token, no capacity). Every transport in `moe_jax.dispatch` takes both.
+per token, with or without a capacity). Every transport in `moe_jax.dispatch` takes both.
 """
 
 import dataclasses
@@ -17,6 +17,8 @@ from moe_jax.types import (
     MaskPN,
     MaskPNK,
     ScoresPNE,
+    TokensPN,
+    VectorE,
     WeightPEC,
     WeightPNK,
 )
@@ -25,17 +27,29 @@ from moe_jax.types import (
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RouterScores:
-    """What a router decides on, always float32.
+    """What a router decides on; scores are always float32.
 
     Attributes:
         logits_PNE: the router's raw outputs.
         probabilities_PNE: their softmax over the experts.
         mask_PN: true for real tokens; padding is never routed.
+        tokens_PN: the input tokens, int32; what hash routing goes by.
+        positions_PN: their positions in their documents, int32.
+        time_PN: their positions in their rows, int32: the order of left-to-right slots.
+        key: random key of this layer and step while training; None outside of it, and then
+            every router is deterministic.
+        share_E: share of each expert in the choices of the whole batch, where the tokens here
+            are only a part of it; None if they are all.
     """
 
     logits_PNE: ScoresPNE
     probabilities_PNE: ScoresPNE
     mask_PN: MaskPN
+    tokens_PN: TokensPN | None = None
+    positions_PN: TokensPN | None = None
+    time_PN: TokensPN | None = None
+    key: jax.Array | None = None
+    share_E: VectorE | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -64,12 +78,39 @@ class Pairs:
         weight_PNK: the combine weight, float32; 0 where not chosen.
         chosen_PNK: false for a choice that is not made.
         experts: E, the number of experts (static).
+        slot_PNK: where capacity is limited, the slot of the choice among the C of its expert in
+            its pool, int32; two chosen pairs never share one.
+        capacity: C (static); None without a limit, and then there are no slots.
     """
 
     expert_index_PNK: IndexPNK
     weight_PNK: WeightPNK
     chosen_PNK: MaskPNK
     experts: int = dataclasses.field(metadata={"static": True})
+    slot_PNK: IndexPNK | None = None
+    capacity: int | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def slots(self) -> Slots:
+        """Returns the same assignment as seen by the experts; it must have a capacity."""
+        assert self.slot_PNK is not None and self.capacity is not None
+        pools, tokens, choices = self.expert_index_PNK.shape
+        slots = self.experts * self.capacity
+        # The pair in each slot; a pair without a slot is written nowhere, an empty slot has none.
+        slot_PM = self.expert_index_PNK * self.capacity + self.slot_PNK
+        slot_PM = jnp.where(self.chosen_PNK, slot_PM, slots).reshape(pools, -1)
+        pair_PM = jnp.broadcast_to(jnp.arange(tokens * choices, dtype=jnp.int32), slot_PM.shape)
+        pool_P1 = jnp.arange(pools)[:, None]
+        none = jnp.full((pools, slots), -1, jnp.int32)
+        pair_PC = none.at[pool_P1, slot_PM].set(pair_PM, mode="drop", unique_indices=False)
+        filled_PC = pair_PC >= 0
+        pair_PC = jnp.where(filled_PC, pair_PC, 0)
+        weight_PC = jnp.take_along_axis(self.weight_PNK.reshape(pools, -1), pair_PC, axis=-1)
+        shape = (pools, self.experts, self.capacity)
+        return Slots(
+            token_index_PEC=(pair_PC // choices).reshape(shape),
+            weight_PEC=jnp.where(filled_PC, weight_PC, 0.0).reshape(shape),
+            filled_PEC=filled_PC.reshape(shape),
+        )
 
     def dense_weight_PNE(self) -> ScoresPNE:
         """Returns the combine weight of every token for every expert, 0 where not chosen."""

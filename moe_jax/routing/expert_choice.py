@@ -23,12 +23,12 @@ from moe_jax.routing.capacity import expert_choice_capacity, filled_capacity
 from moe_jax.routing.losses import router_z_loss
 from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.router import RouterState
+from moe_jax.routing.router import Router, RouterState
 from moe_jax.routing.threshold import ExpertThreshold, moving_average
 
 
 @dataclasses.dataclass(frozen=True)
-class ExpertChoice:
+class ExpertChoice(Router):
     """Expert choice with capacity factor c.
 
     Attributes:
@@ -77,31 +77,32 @@ class ExpertChoice:
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
         """Lets each expert take its k highest-scoring real tokens of each pool."""
         del state
-        slots, statistics = self._choose(scores)
+        _, tokens, experts = scores.probabilities_PNE.shape
+        capacity = expert_choice_capacity(tokens, self.capacity_factor, experts)
+        real_P = scores.mask_PN.sum(-1, dtype=jnp.int32)
+        fill_P = self._slots_to_fill(real_P, experts, capacity)
+        eligible_PEN, metrics = self._eligible(scores, fill_P)
+        slots, statistics = _choose(scores.probabilities_PNE, eligible_PEN, fill_P, capacity)
         return RouterOutput(
             assignment=slots,
             losses={"router_z": router_z_loss(scores)},
-            metrics=health(slots, scores),
+            metrics=health(slots, scores) | metrics,
             statistics=jax.lax.stop_gradient(statistics),
         )
 
-    def _choose(self, scores: RouterScores) -> tuple[Slots, dict[str, jax.Array]]:
-        _, tokens, experts = scores.probabilities_PNE.shape
-        capacity = expert_choice_capacity(tokens, self.capacity_factor, experts)
-        score_PEN = scores.probabilities_PNE.swapaxes(1, 2)
-        # Padding sorts last and, the capacity being counted in real tokens, is never taken.
-        score_PEN = jnp.where(scores.mask_PN[:, None, :], score_PEN, -1.0)
-        weight_PEC, index_PEC = _top_k(score_PEN, capacity)
-        real_P = scores.mask_PN.sum(-1, dtype=jnp.int32)
-        fill_P = filled_capacity(real_P, self.capacity_factor, experts, capacity)
-        filled_PEC = jnp.arange(capacity) < fill_P[:, None, None]
-        filled_PEC = jnp.broadcast_to(filled_PEC, index_PEC.shape)
-        slots = Slots(
-            token_index_PEC=jnp.where(filled_PEC, index_PEC, 0),
-            weight_PEC=jnp.where(filled_PEC, weight_PEC, 0.0),
-            filled_PEC=filled_PEC,
-        )
-        return slots, _kth_scores(weight_PEC, fill_P)
+    def _slots_to_fill(self, real_P: jax.Array, experts: int, capacity: int) -> jax.Array:
+        """Returns k of each pool [P] from its number of real tokens."""
+        return filled_capacity(real_P, self.capacity_factor, experts, capacity)
+
+    def _eligible(
+        self, scores: RouterScores, fill_P: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns the tokens of which each expert takes its k best, and metrics of its own.
+
+        At least k for each expert, real ones only; a shape that broadcasts to [P, E, N].
+        """
+        del fill_P
+        return scores.mask_PN[:, None, :], {}
 
     def update_state(
         self, state: RouterState, statistics: dict[str, jax.Array], step: jax.Array
@@ -115,6 +116,23 @@ class ExpertChoice:
     def causal(self) -> ExpertThreshold:
         """Returns the threshold router: position pools too depend on the rest of the batch."""
         return ExpertThreshold(self.pool, self.capacity_factor)
+
+
+def _choose(
+    probability_PNE: jax.Array, eligible_PEN: jax.Array, fill_P: jax.Array, capacity: int
+) -> tuple[Slots, dict[str, jax.Array]]:
+    """Fills the first k slots of each expert with its k best eligible tokens."""
+    # What is not eligible sorts last and is never taken.
+    score_PEN = jnp.where(eligible_PEN, probability_PNE.swapaxes(1, 2), -1.0)
+    weight_PEC, index_PEC = _top_k(score_PEN, capacity)
+    filled_PEC = jnp.arange(capacity) < fill_P[:, None, None]
+    filled_PEC = jnp.broadcast_to(filled_PEC, index_PEC.shape)
+    slots = Slots(
+        token_index_PEC=jnp.where(filled_PEC, index_PEC, 0),
+        weight_PEC=jnp.where(filled_PEC, weight_PEC, 0.0),
+        filled_PEC=filled_PEC,
+    )
+    return slots, _kth_scores(weight_PEC, fill_P)
 
 
 def _top_k(score_PEN: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:

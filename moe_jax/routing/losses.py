@@ -1,4 +1,17 @@
-"""Auxiliary losses of routing: unscaled; padding does not count."""
+"""Auxiliary losses of routing: unscaled; padding does not count.
+
+| loss         | formula                                       | source                          |
+|--------------|-----------------------------------------------|---------------------------------|
+| `balance`    | E sum_e f_e P_e                               | Fedus et al. 2021, eq. 4-6      |
+| `router_z`   | mean(logsumexp(logits)^2)                     | Zoph et al. 2022, eq. 5         |
+| `importance` | CV^2 over experts of sum_n p_ne               | Riquelme et al. 2021, eq. 8     |
+| `load`       | CV^2 over experts of the sum over tokens of   | Riquelme et al. 2021, eq. 9-10  |
+|              | P(e in the top k under fresh noise)           |                                 |
+
+with f_e the share of expert e in the choices (adding up to 1 whatever k is), P_e its mean score
+and CV the coefficient of variation. So a perfectly balanced router has balance loss 1 for every
+number of experts and choices, and importance and load loss 0.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -17,3 +30,69 @@ def router_z_loss(scores: RouterScores) -> Scalar:
     """Returns mean(logsumexp(logits)^2) over real tokens (ST-MoE, Zoph et al. 2022, eq. 5)."""
     log_z_PN = jax.nn.logsumexp(scores.logits_PNE, axis=-1)
     return masked_mean(jnp.square(log_z_PN), scores.mask_PN)
+
+
+def share(count_E: jax.Array) -> jax.Array:
+    """Returns counts [..., E] as shares that add up to 1; zeros stay zeros."""
+    total = count_E.sum(-1, keepdims=True)
+    return count_E / jnp.where(total > 0, total, 1.0)
+
+
+def balance_loss(
+    count_PE: jax.Array,
+    score_PNE: jax.Array,
+    mask_PN: MaskPN,
+    *,
+    share_E: jax.Array | None = None,
+    by_pool: bool = False,
+) -> Scalar:
+    """Returns E sum_e f_e P_e: 1 for a balanced router, E if all goes to one expert.
+
+    Args:
+        count_PE: choices of each expert in each pool, before any is dropped.
+        score_PNE: non-negative scores of the experts that add up to 1 for a token.
+        mask_PN: real tokens.
+        share_E: f of the whole batch, where the pools here are only a part of it.
+        by_pool: f and P of each pool on its own (the sequence-wise loss of DeepSeek-V3, section
+            2.1.2, for pools that are sequences), averaged over real tokens.
+    """
+    experts = score_PNE.shape[-1]
+    count_PE = jax.lax.stop_gradient(count_PE.astype(jnp.float32))
+    score_PE = jnp.sum(jnp.where(mask_PN[..., None], score_PNE, 0.0), axis=1)
+    real_P = mask_PN.sum(-1, dtype=jnp.float32)
+    real = jnp.maximum(real_P.sum(), 1.0)
+    if by_pool:
+        return experts * jnp.sum(share(count_PE) * score_PE) / real
+    f_E = share(count_PE.sum(0)) if share_E is None else jax.lax.stop_gradient(share_E)
+    return experts * jnp.sum(f_E * score_PE.sum(0)) / real
+
+
+def importance_loss(scores: RouterScores) -> Scalar:
+    """Returns CV^2 over experts of the summed probabilities (V-MoE)."""
+    p_PNE = jnp.where(scores.mask_PN[..., None], scores.probabilities_PNE, 0.0)
+    return _squared_variation(p_PNE.sum((0, 1)))
+
+
+def load_loss(
+    logits_PNE: jax.Array, noisy_PNE: jax.Array, mask_PN: MaskPN, noise: float, k: int
+) -> Scalar:
+    """Returns CV^2 over experts of the expected number of tokens under fresh noise (V-MoE).
+
+    The probability that expert e stays among a token's top k when its own noise is drawn again
+    is 1 - Phi((threshold - logit_e) / noise), the threshold being the k-th largest noisy logit.
+
+    Args:
+        logits_PNE: logits without noise.
+        noisy_PNE: the logits that were chosen by.
+        mask_PN: real tokens.
+        noise: standard deviation of the noise.
+        k: choices per token.
+    """
+    kth_PN1 = jax.lax.top_k(noisy_PNE, k)[0][..., -1:]
+    wins_PNE = 1.0 - jax.scipy.stats.norm.cdf((kth_PN1 - logits_PNE) / noise)
+    return _squared_variation(jnp.sum(jnp.where(mask_PN[..., None], wins_PNE, 0.0), axis=(0, 1)))
+
+
+def _squared_variation(value_E: jax.Array) -> Scalar:
+    mean = value_E.mean()
+    return jnp.var(value_E) / jnp.square(jnp.where(mean > 0, mean, 1.0))

@@ -6,11 +6,19 @@ All metrics count real tokens only and carry no gradient.
 |---------------------|-------|----------------------------------------------------------------|
 | `load`              | [E]   | share of all routed (token, expert) pairs on each expert       |
 | `max_violation`     | []    | max load / mean load - 1; 0 is perfectly balanced              |
+| `dropped_share`     | []    | share of the wanted pairs that found no slot                   |
 | `unrouted_share`    | []    | share of tokens that no expert takes (residual only)           |
 | `experts_per_token` | [6]   | share of tokens with 0, 1, 2, 3, 4 and more than 4 experts     |
 | `mean_experts`      | []    | mean number of experts per token                               |
 | `entropy`           | []    | mean entropy of the router's distribution, nats                |
 | `confidence`        | []    | mean of the largest probability                                |
+| `gap_histogram`     | [10]  | share of tokens by the gap between the two largest             |
+|                     |       | probabilities, in bins of 0.1                                  |
+| `over_cap_share`    | []    | capped expert choice: share of tokens that TopK(A, k) alone    |
+|                     |       | leaves with more experts than the cap                          |
+
+`health` returns them as means over tokens, which add up over micro-batches and devices;
+`summarise` then makes the ratios.
 """
 
 import jax
@@ -20,6 +28,9 @@ from moe_jax.routing.assignment import Assignment, RouterScores, Slots
 from moe_jax.routing.losses import masked_mean
 
 HISTOGRAM_BINS = ("0", "1", "2", "3", "4", ">4")
+GAP_BINS = 10
+# Means over tokens that `summarise` turns into ratios.
+_PAIRS, _WANTED = "pairs", "wanted_pairs"
 
 
 def routed_counts(assignment: Assignment, tokens: int, experts: int) -> tuple[jax.Array, jax.Array]:
@@ -41,27 +52,64 @@ def routed_counts(assignment: Assignment, tokens: int, experts: int) -> tuple[ja
     return chosen_PNK.sum(-1), per_expert_E
 
 
-def health(assignment: Assignment, scores: RouterScores) -> dict[str, jax.Array]:
-    """Returns the metrics of the module's table for one layer."""
+def health(
+    assignment: Assignment, scores: RouterScores, wanted_PN: jax.Array | None = None
+) -> dict[str, jax.Array]:
+    """Returns means over one layer's real tokens, for `summarise`.
+
+    Args:
+        assignment: who goes where.
+        scores: what it was decided on.
+        wanted_PN: how many experts each token asked for; by default, as many as it got.
+    """
     _, tokens, experts = scores.logits_PNE.shape
     mask_PN = scores.mask_PN
     per_token_PN, per_expert_E = routed_counts(assignment, tokens, experts)
-    load_E = per_expert_E.astype(jnp.float32)
-    load_E = load_E / jnp.maximum(load_E.sum(), 1.0)
-    violation = jnp.maximum(load_E.max() * experts - 1.0, 0.0)
+    wanted_PN = per_token_PN if wanted_PN is None else wanted_PN
+    real = jnp.maximum(mask_PN.sum(dtype=jnp.float32), 1.0)
     bins_PNK = jax.nn.one_hot(jnp.minimum(per_token_PN, 5), len(HISTOGRAM_BINS))
-    histogram = jnp.stack(
-        [masked_mean(bins_PNK[..., i], mask_PN) for i in range(bins_PNK.shape[-1])]
-    )
+    histogram = _mean_of_bins(bins_PNK, mask_PN)
     log_p_PNE = jax.nn.log_softmax(scores.logits_PNE, axis=-1)
     entropy_PN = -jnp.sum(jnp.exp(log_p_PNE) * log_p_PNE, axis=-1)
+    largest_PN, gap_PN = _largest_and_gap(scores.probabilities_PNE)
+    gap_bin_PN = jnp.minimum((gap_PN * GAP_BINS).astype(jnp.int32), GAP_BINS - 1)
     metrics = {
-        "load": load_E,
-        "max_violation": violation,
+        _PAIRS: per_expert_E / real,
+        _WANTED: masked_mean(wanted_PN.astype(jnp.float32), mask_PN),
         "unrouted_share": histogram[0],
         "experts_per_token": histogram,
         "mean_experts": masked_mean(per_token_PN.astype(jnp.float32), mask_PN),
         "entropy": masked_mean(entropy_PN, mask_PN),
-        "confidence": masked_mean(scores.probabilities_PNE.max(-1), mask_PN),
+        "confidence": masked_mean(largest_PN, mask_PN),
+        "gap_histogram": _mean_of_bins(jax.nn.one_hot(gap_bin_PN, GAP_BINS), mask_PN),
     }
     return jax.lax.stop_gradient(metrics)
+
+
+def summarise(means: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns the metrics of the module's table from the means of a whole batch (any layers)."""
+    if _PAIRS not in means:
+        return means
+    metrics = {name: value for name, value in means.items() if name not in (_PAIRS, _WANTED)}
+    pairs_E, wanted = means[_PAIRS], means[_WANTED]
+    total = pairs_E.sum(-1)
+    load_E = pairs_E / jnp.where(total > 0, total, 1.0)[..., None]
+    metrics["load"] = load_E
+    metrics["max_violation"] = jnp.maximum(load_E.max(-1) * load_E.shape[-1] - 1.0, 0.0)
+    dropped = 1.0 - total / jnp.where(wanted > 0, wanted, 1.0)
+    metrics["dropped_share"] = jnp.where(wanted > 0, jnp.clip(dropped, 0.0, 1.0), 0.0)
+    return metrics
+
+
+def _mean_of_bins(bins_PNK: jax.Array, mask_PN: jax.Array) -> jax.Array:
+    real = jnp.maximum(mask_PN.sum(dtype=jnp.float32), 1.0)
+    return jnp.sum(jnp.where(mask_PN[..., None], bins_PNK, 0.0), axis=(0, 1)) / real
+
+
+def _largest_and_gap(p_PNE: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the largest probability and what it is ahead of the second (0 if there is one)."""
+    first_PN1 = jnp.argmax(p_PNE, axis=-1, keepdims=True)
+    largest_PN = p_PNE.max(-1)
+    is_first_PNE = jnp.arange(p_PNE.shape[-1]) == first_PN1
+    second_PN = jnp.where(is_first_PNE, 0.0, p_PNE).max(-1)
+    return largest_PN, largest_PN - second_PN

@@ -1,9 +1,10 @@
 """What every router offers: the interface that models, training and evaluation rely on."""
 
-from typing import Protocol
+import abc
 
 import jax
 
+from moe_jax.errors import UserError
 from moe_jax.routing.assignment import RouterOutput, RouterScores
 from moe_jax.routing.pools import Pool
 
@@ -11,24 +12,46 @@ from moe_jax.routing.pools import Pool
 RouterState = dict[str, jax.Array]
 
 
-class Router(Protocol):
-    """A routing rule: hyper-parameters only; its state is passed in and handed back."""
+class Router(abc.ABC):
+    """A routing rule: hyper-parameters only; its state is passed in and handed back.
+
+    Attributes:
+        name: the registered name, as in `configs/routers/`.
+        pool: which tokens compete for an expert.
+    """
+
+    name: str
+    pool: Pool
 
     @property
-    def name(self) -> str:
-        """The registered name, as in `configs/routers/`."""
-
-    @property
-    def pool(self) -> Pool:
-        """Which tokens compete for an expert."""
-
-    @property
+    @abc.abstractmethod
     def is_causal(self) -> bool:
-        """Whether logits at a position never depend on later positions of its own row."""
+        """Whether logits at a position never depend on later positions of any row."""
 
     @property
+    @abc.abstractmethod
     def experts_per_token(self) -> float:
-        """Expert slots computed per token, on average: c of expert choice, k of token choice."""
+        """Experts that a token meets, on average: c of expert choice, k of token choice."""
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether the layer has a router matrix."""
+        return True
+
+    @property
+    def input_jitter(self) -> float:
+        """While training the router's input is multiplied by U(1 - jitter, 1 + jitter)."""
+        return 0.0
+
+    @property
+    def passes(self) -> int:
+        """Forward passes with different random keys in a training step."""
+        return 1
+
+    @property
+    def has_batch_balance_loss(self) -> bool:
+        """Whether there is a balance loss over the whole batch, from `statistics["choices"]`."""
+        return False
 
     def check(self, batch: int, length: int, experts: int) -> None:
         """Refuses what cannot work for a batch [batch, length].
@@ -36,17 +59,29 @@ class Router(Protocol):
         Raises:
             UserError: with the reason and what would be right.
         """
+        self.pool.shape(batch, length)
+        if experts < 1:
+            raise UserError(f"a mixture-of-experts layer needs at least 1 expert, not {experts}")
 
     def init_state(self, experts: int) -> RouterState:
         """Returns the state of one layer before the first step."""
+        del experts
+        return {}
 
+    @abc.abstractmethod
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
         """Decides the assignment of one layer's tokens."""
 
     def update_state(
         self, state: RouterState, statistics: dict[str, jax.Array], step: jax.Array
     ) -> RouterState:
-        """Returns the state after step `step` (0 for the first), from the step's statistics."""
+        """Returns the state after step `step` (0 for the first), from the step's statistics.
 
+        All layers at once: every array has the layers in front.
+        """
+        del statistics, step
+        return state
+
+    @abc.abstractmethod
     def causal(self) -> "Router":
-        """Returns the router to evaluate and decode with: itself if it is causal."""
+        """Returns the router to evaluate and decode with: causal, and blind to other rows."""

@@ -3,21 +3,42 @@
 import jax
 import jax.numpy as jnp
 
-from moe_jax.routing.assignment import RouterScores
-from moe_jax.types import ActivationsPND, MaskPN
+from moe_jax.types import ActivationsPND, ScoresPNE
 
 
-def router_scores(x_PND: ActivationsPND, kernel_DE: jax.Array, mask_PN: MaskPN) -> RouterScores:
-    """Scores every token for every expert: S = softmax(X W_g) over the experts.
+def router_logits(
+    x_PND: ActivationsPND,
+    kernel_DE: jax.Array,
+    jitter: float = 0.0,
+    key: jax.Array | None = None,
+) -> ScoresPNE:
+    """Scores every token for every expert: X W_g.
 
-    The matrix product and the softmax run in float32 at the highest precision, whatever the
-    precision of the model: a router in bfloat16 diverges or differs (Fedus et al. 2021, 2.4).
-    Source: Zhou et al. 2022, section 3.2, eq. 2 (the same scores as Switch and GShard).
+    The matrix product runs in float32 at the highest precision, and so does all that follows,
+    whatever the precision of the model: a router in bfloat16 diverges or differs (Fedus et al.
+    2021, 2.4). Source: Zhou et al. 2022, section 3.2, eq. 2 (the same scores as Switch and GShard).
+
+    Args:
+        x_PND: activations.
+        kernel_DE: the router matrix.
+        jitter: with a key, activations are multiplied by U(1 - jitter, 1 + jitter) first (Switch),
+            in 256 steps.
+        key: random key while training.
     """
-    logits_PNE = jnp.einsum(
+    x_PND = x_PND.astype(jnp.float32)
+    if jitter and key is not None:
+        x_PND = x_PND * (1.0 + jitter * _symmetric_noise(key, x_PND.shape))
+    return jnp.einsum(
         "pnd,de->pne",
-        x_PND.astype(jnp.float32),
+        x_PND,
         kernel_DE.astype(jnp.float32),
         precision=jax.lax.Precision.HIGHEST,
     )
-    return RouterScores(logits_PNE, jax.nn.softmax(logits_PNE, axis=-1), mask_PN)
+
+
+def _symmetric_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Returns uniform noise in (-1, 1) in 256 steps: four numbers from each random word."""
+    words = jax.random.bits(key, (*shape[:-1], -(-shape[-1] // 4)), jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(words, jnp.uint8)
+    bits = bits.reshape(*shape[:-1], -1)[..., : shape[-1]].astype(jnp.float32)
+    return (bits + 0.5) * 2.0**-7 - 1.0

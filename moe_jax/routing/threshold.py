@@ -1,4 +1,4 @@
-"""Expert threshold routing: what expert choice decodes and evaluates with.
+"""Expert threshold routing: what expert choice decodes and evaluates with, and a router of its own.
 
 Expert choice takes each expert's k best tokens of a pool, so a token's fate depends on the
 others, the future included. If the score of the k-th token is known in advance, taking every
@@ -6,7 +6,8 @@ token that reaches it makes the same choice from the token alone: causal, and in
 rest of the batch. The known score is an exponential moving average over training steps.
 Source: Expert Threshold routing, arXiv 2603.11535, algorithm 1 (c_i <- beta c_i +
 (1 - beta) * k-th largest score); here on the softmax probabilities that expert choice uses, so
-that both share the scores and the combine weights.
+that both share the scores and the combine weights. The paper trains its first 4,000 steps with
+expert choice's own top k, while thresholds settle.
 """
 
 import dataclasses
@@ -16,10 +17,11 @@ import jax.numpy as jnp
 
 from moe_jax.errors import UserError
 from moe_jax.routing.assignment import Pairs, RouterOutput, RouterScores
+from moe_jax.routing.capacity import expert_choice_capacity, filled_capacity
 from moe_jax.routing.losses import router_z_loss
 from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.router import RouterState
+from moe_jax.routing.router import Router, RouterState
 
 
 def moving_average(
@@ -35,38 +37,96 @@ def moving_average(
     return weight * average + (1.0 - weight) * value
 
 
+def kth_score_statistics(kth_PE: jax.Array, fill_P: jax.Array) -> dict[str, jax.Array]:
+    """Returns the experts' k-th scores summed over pools, and the number of pools.
+
+    Pools without a real token do not count. Sum and count are kept apart so that their averages
+    over micro-batches and devices still have the right quotient.
+    """
+    real_P = (fill_P > 0).astype(jnp.float32)
+    return {"kth_score_sum": (kth_PE * real_P[:, None]).sum(0), "pools": real_P.sum()}
+
+
+def move_thresholds(
+    threshold: jax.Array, statistics: dict[str, jax.Array], decay: float, step: jax.Array
+) -> jax.Array:
+    """Returns thresholds moved towards the mean of the step's k-th scores, if there were any."""
+    pools = statistics["pools"][..., None]
+    kth_score = statistics["kth_score_sum"] / jnp.where(pools > 0, pools, 1.0)
+    return jnp.where(pools > 0, moving_average(threshold, kth_score, decay, step), threshold)
+
+
 @dataclasses.dataclass(frozen=True)
-class ExpertThreshold:
+class ExpertThreshold(Router):
     """Takes a token to every expert whose threshold its probability reaches.
 
     A token may go to any number of experts, none included. There is no capacity and no token is
     dropped; how many tokens an expert gets is balanced only as far as the thresholds are right.
 
     Attributes:
-        pool: only how the tokens are laid out; the choice does not depend on it.
-        experts_per_token: the capacity factor that the thresholds were collected for.
+        pool: the tokens whose k-th score the thresholds follow; the choice does not depend on
+            it, except in the warm-up.
+        capacity_factor: c; thresholds follow the k-th scores for k = N c / E.
+        threshold_decay: of the moving average.
+        warmup_steps: first steps, in which experts take their k best tokens of the pool.
     """
 
     pool: Pool = dataclasses.field(default_factory=Pool)
-    experts_per_token: float = 2.0
+    capacity_factor: float = 2.0
+    threshold_decay: float = 0.999
+    warmup_steps: int = 0
 
     name = "expert_threshold"
-    is_causal = True
+
+    def __post_init__(self) -> None:
+        if not self.capacity_factor > 0:
+            raise UserError(f"capacity factor must be above 0, not {self.capacity_factor}")
+        if not 0 <= self.threshold_decay < 1:
+            raise UserError(f"threshold decay must be in [0, 1), not {self.threshold_decay}")
+        if not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:
+            raise UserError(
+                f"ExpertThreshold.warmup_steps must be a whole number, 0 or more, not "
+                f"{self.warmup_steps!r}"
+            )
+
+    @property
+    def is_causal(self) -> bool:
+        """Unless there is a warm-up with pools that hold later positions."""
+        return self.warmup_steps == 0 or self.pool.kind == "position"
+
+    @property
+    def experts_per_token(self) -> float:
+        """The capacity factor that the thresholds are collected for."""
+        return self.capacity_factor
 
     def check(self, batch: int, length: int, experts: int) -> None:
-        """Checks the pool's shape and that there are experts at all."""
-        self.pool.shape(batch, length)
-        if experts < 1:
-            raise UserError(f"a mixture-of-experts layer needs at least 1 expert, not {experts}")
+        """Refuses a capacity of zero slots: there would be no k-th score."""
+        super().check(batch, length, experts)
+        _, tokens = self.pool.shape(batch, length)
+        try:
+            expert_choice_capacity(tokens, self.capacity_factor, experts)
+        except UserError as error:
+            raise UserError(f"expert threshold, {self.pool.kind} pool: {error}") from None
 
     def init_state(self, experts: int) -> RouterState:
-        """Returns thresholds of 1 / E: the probabilities of a router that knows nothing."""
-        return {"threshold": jnp.full((experts,), 1.0 / experts, jnp.float32)}
+        """Returns thresholds of 1 / E, the probabilities of a router that knows nothing."""
+        state = {"threshold": jnp.full((experts,), 1.0 / experts, jnp.float32)}
+        if self.warmup_steps:
+            state["steps"] = jnp.zeros((), jnp.float32)
+        return state
 
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
         """Chooses by `probability >= threshold`; the weight is the probability itself."""
         p_PNE = scores.probabilities_PNE
-        chosen_PNE = (p_PNE >= state["threshold"]) & scores.mask_PN[..., None]
+        threshold_P1E = state["threshold"][None, None]
+        statistics = {}
+        if scores.key is not None:
+            kth_PE, fill_P = self._kth_scores(scores)
+            statistics = kth_score_statistics(kth_PE, fill_P)
+            if self.warmup_steps:
+                warming = state["steps"] < self.warmup_steps
+                threshold_P1E = jnp.where(warming, kth_PE[:, None], threshold_P1E)
+        chosen_PNE = (p_PNE >= threshold_P1E) & scores.mask_PN[..., None]
         experts = jnp.arange(p_PNE.shape[-1], dtype=jnp.int32)
         pairs = Pairs(
             expert_index_PNK=jnp.broadcast_to(experts, p_PNE.shape),
@@ -78,16 +138,33 @@ class ExpertThreshold:
             assignment=pairs,
             losses={"router_z": router_z_loss(scores)},
             metrics=health(pairs, scores),
-            statistics={},
+            statistics=statistics,
         )
+
+    def _kth_scores(self, scores: RouterScores) -> tuple[jax.Array, jax.Array]:
+        """Returns each expert's k-th largest score in each pool, and k of each pool."""
+        p_PEN = jax.lax.stop_gradient(scores.probabilities_PNE).swapaxes(1, 2)
+        p_PEN = jnp.where(scores.mask_PN[:, None, :], p_PEN, -1.0)
+        experts, tokens = p_PEN.shape[1:]
+        capacity = expert_choice_capacity(tokens, self.capacity_factor, experts)
+        best_PEC = jax.lax.top_k(p_PEN, capacity)[0]
+        real_P = scores.mask_PN.sum(-1, dtype=jnp.int32)
+        fill_P = filled_capacity(real_P, self.capacity_factor, experts, capacity)
+        last_PE1 = jnp.broadcast_to(
+            jnp.maximum(fill_P - 1, 0)[:, None, None], (*p_PEN.shape[:2], 1)
+        )
+        return jnp.take_along_axis(best_PEC, last_PE1, axis=-1)[..., 0], fill_P
 
     def update_state(
         self, state: RouterState, statistics: dict[str, jax.Array], step: jax.Array
     ) -> RouterState:
-        """Returns the state as it is: thresholds come from the router that was trained."""
-        del statistics, step
-        return state
+        """Moves the thresholds towards the step's k-th scores."""
+        threshold = move_thresholds(state["threshold"], statistics, self.threshold_decay, step)
+        new = {"threshold": threshold}
+        if self.warmup_steps:
+            new["steps"] = state["steps"] + 1.0
+        return new
 
     def causal(self) -> "ExpertThreshold":
-        """Returns itself."""
-        return self
+        """Returns the router after its warm-up: itself, if there is none."""
+        return dataclasses.replace(self, warmup_steps=0) if self.warmup_steps else self

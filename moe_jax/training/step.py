@@ -1,7 +1,6 @@
 """One training step: loss, gradients, update, router state. Compiled once."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,18 +8,22 @@ import jax.numpy as jnp
 import optax
 
 from moe_jax.data.batch import Batch
-from moe_jax.errors import UserError
+from moe_jax.errors import UserError, nearest
 from moe_jax.models.attention import Rows
 from moe_jax.models.decoder import DecoderOutput
 from moe_jax.models.functional import LanguageModel, Variables
-from moe_jax.models.moe import Routing
+from moe_jax.models.moe import LayerInputs, Routing
+from moe_jax.routing.losses import share
+from moe_jax.routing.metrics import summarise
 from moe_jax.routing.router import Router
+from moe_jax.training.consistency import consistency_loss
 from moe_jax.training.loss import DEFAULT_CHUNK, vocabulary_loss
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState
 
 # Scalars and vectors by name.
 Metrics = dict[str, jax.Array]
+BALANCED_OVER = ("batch", "micro_batch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,20 +33,43 @@ class LossConfig:
     Attributes:
         z_loss: of the squared log partition of the vocabulary's logits (GLaM: 1e-4).
         router_z_loss: of the routers' (ST-MoE: 1e-3); expert choice needs none.
+        balance_loss: of the routers' balance loss, which is 1 at balance (Switch, GLaM, adaptive
+            gating: 0.01); routers without one ignore it.
+        balance_over: with accumulation, whether the shares of the experts in the balance loss are
+            those of the whole `batch` (exact, for one more forward pass) or of each
+            `micro_batch`.
+        importance_loss: of V-MoE's importance loss, for routers with noise.
+        load_loss: of V-MoE's load loss, for routers with noise.
+        consistency: alpha, of the divergence between THOR's two passes.
         chunk: tokens whose vocabulary logits are in memory at a time.
     """
 
     z_loss: float = 1e-4
     router_z_loss: float = 0.0
+    balance_loss: float = 0.01
+    balance_over: str = "batch"
+    importance_loss: float = 0.005
+    load_loss: float = 0.005
+    consistency: float = 1.0
     chunk: int = DEFAULT_CHUNK
 
     def __post_init__(self) -> None:
+        if self.balance_over not in BALANCED_OVER:
+            raise UserError(
+                f"Loss.balance_over = {self.balance_over!r} is unknown; known: "
+                f"{', '.join(BALANCED_OVER)}." + nearest(self.balance_over, BALANCED_OVER)
+            )
         if not isinstance(self.chunk, int) or self.chunk < 1:
             raise UserError(f"Loss.chunk must be a whole number above 0, not {self.chunk!r}")
 
     def auxiliary(self, routing: Routing) -> jax.Array:
         """Returns the weighted sum over layers of the routers' losses."""
-        weights = {"router_z": self.router_z_loss}
+        weights = {
+            "router_z": self.router_z_loss,
+            "balance": self.balance_loss,
+            "importance": self.importance_loss,
+            "load": self.load_loss,
+        }
         total = jnp.zeros((), jnp.float32)
         for name, loss_L in routing.losses.items():
             total += weights[name] * jnp.sum(loss_L)
@@ -51,14 +77,18 @@ class LossConfig:
 
 
 def forward(
-    model: LanguageModel, variables: Variables, batch: Batch, router: Router | None = None
+    model: LanguageModel,
+    variables: Variables,
+    batch: Batch,
+    router: Router | None = None,
+    inputs: LayerInputs | None = None,
 ) -> DecoderOutput:
-    """Runs the model on a batch, packed or not."""
+    """Runs the model on a batch, packed or not; `inputs` as in training."""
     rows = None
     if batch.positions_BS is not None:
         rows = Rows(batch.positions_BS, batch.segments_BS)
     decoder = model.bind(variables)
-    return decoder(batch.inputs_BS, rows=rows, mask_BS=batch.mask_BS, router=router)
+    return decoder(batch.inputs_BS, rows=rows, mask_BS=batch.mask_BS, router=router, inputs=inputs)
 
 
 def token_loss(
@@ -78,7 +108,11 @@ def token_loss(
 
 
 def make_train_step(
-    model: LanguageModel, optimizer: Optimizer, loss: LossConfig, accumulation: int = 1
+    model: LanguageModel,
+    optimizer: Optimizer,
+    loss: LossConfig,
+    accumulation: int = 1,
+    seed: int = 0,
 ) -> Any:
     """Returns the jitted step, (state, batch) -> (state, metrics); the state is donated to it.
 
@@ -88,10 +122,13 @@ def make_train_step(
         loss: weights of the loss terms.
         accumulation: micro-batches in a batch, worked on one after the other. Pools then hold
             tokens of a micro-batch, everything else is as with one.
+        seed: of routers that draw; their choices are a function of it and of the step.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        gradients, routing, metrics = _accumulate(model, state.variables, batch, loss, accumulation)
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        work = _Work(model, loss, state.variables, batch, accumulation, key)
+        gradients, routing, metrics = work.run()
         with jax.named_scope("optimizer"):
             params = state.variables.params
             updates, optimizer_state = optimizer.transform.update(
@@ -103,66 +140,135 @@ def make_train_step(
         router_state = model.update_router_state(
             state.variables.router_state, routing.statistics, state.step
         )
-        for name, value in {**routing.losses, **routing.metrics}.items():
+        for name, value in {**routing.losses, **summarise(routing.metrics)}.items():
             metrics[f"router/{name}"] = value
         return TrainState(state.step + 1, Variables(params, router_state), optimizer_state), metrics
 
     return jax.jit(step, donate_argnums=0)
 
 
-def _accumulate(
-    model: LanguageModel, variables: Variables, batch: Batch, loss: LossConfig, accumulation: int
-) -> tuple[dict[str, jax.Array], Routing, Metrics]:
-    """Returns gradients, routing and metrics of the whole batch."""
-    total = jnp.maximum(jnp.sum(batch.weights_BS.astype(jnp.float32)), 1.0)
-    real = jnp.maximum(jnp.sum(batch.mask_BS), 1)
+class _Work:
+    """The gradients of one step: all micro-batches, all passes."""
 
-    def objective(params: dict[str, jax.Array], part: Batch) -> tuple[jax.Array, tuple]:
-        part_variables = Variables(params, variables.router_state)
-        output = forward(model, part_variables, part)
-        summed, nll = token_loss(part_variables, output, part, loss)
+    def __init__(
+        self,
+        model: LanguageModel,
+        loss: LossConfig,
+        variables: Variables,
+        batch: Batch,
+        accumulation: int,
+        key: jax.Array,
+    ):
+        self._model, self._loss, self._variables = model, loss, variables
+        self._batch, self._accumulation, self._key = batch, accumulation, key
+        self._total = jnp.maximum(jnp.sum(batch.weights_BS.astype(jnp.float32)), 1.0)
+        self._real = jnp.maximum(jnp.sum(batch.mask_BS), 1)
+
+    def run(self) -> tuple[dict[str, jax.Array], Routing, Metrics]:
+        """Returns gradients, routing and metrics of the whole batch."""
+        params = self._variables.params
+        gradient = jax.grad(self._objective, has_aux=True)
+        if self._accumulation == 1:
+            gradients, (routing, metrics) = gradient(params, self._batch, self._key, None)
+            return gradients, routing, {**metrics, "tokens": self._total}
+        parts = self._micro_batches()
+        share_LE = self._shares(parts)
+
+        def one(total: dict[str, jax.Array], part: tuple[Batch, jax.Array]) -> tuple:
+            gradients, (routing, metrics) = gradient(params, *part, share_LE)
+            return jax.tree.map(jnp.add, total, gradients), (routing, metrics)
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        routings: Routing
+        of_parts: Metrics
+        gradients, (routings, of_parts) = jax.lax.scan(one, zeros, parts)
+        routing, metrics = jax.tree.map(lambda a: a.sum(0), (routings, of_parts))
+        return gradients, routing, {**metrics, "tokens": self._total}
+
+    def _micro_batches(self) -> tuple[Batch, jax.Array]:
+        """Cuts the batch by rows; every part has a random key of its own."""
+        rows, parts = self._batch.targets_BS.shape[0], self._accumulation
+        if rows % parts:
+            raise UserError(f"a batch of {rows} rows does not split into {parts} micro-batches")
+        # Micro-batch i takes rows i, i + accumulation, ...: each keeps every data shard busy.
+        batches = jax.tree.map(
+            lambda a: a.reshape(rows // parts, parts, *a.shape[1:]).swapaxes(0, 1), self._batch
+        )
+        return batches, jax.random.split(self._key, parts)
+
+    def _objective(
+        self,
+        params: dict[str, jax.Array],
+        part: Batch,
+        key: jax.Array,
+        share_LE: jax.Array | None,
+    ) -> tuple[jax.Array, tuple[Routing, Metrics]]:
+        """Returns what a part of the batch adds to the objective, routing and metrics."""
+        variables = Variables(params, self._variables.router_state)
+        outputs = self._passes(variables, part, key, share_LE)
+        losses = [token_loss(variables, output, part, self._loss) for output in outputs]
         # Means over the part's real tokens, weighted so that the parts add up to the batch's mean.
-        share = jnp.sum(part.mask_BS) / real
-        value = summed / total + loss.auxiliary(output.routing) * share
+        weight = jnp.sum(part.mask_BS) / self._real
+        routing = _mean([output.routing for output in outputs])
+        summed = sum(summed for summed, _ in losses)
+        value = summed / self._total + self._loss.auxiliary(routing) * weight
+        metrics = {"loss": sum(nll for _, nll in losses) / len(losses) / self._total}
+        if len(outputs) == 2:
+            divergence = self._divergence(params, outputs, part) / self._total
+            value += self._loss.consistency * divergence
+            metrics["consistency"] = divergence
         routing = Routing(
-            losses=_scaled(output.routing.losses, share),
-            metrics=_scaled(output.routing.metrics, share),
-            statistics=_scaled(output.routing.statistics, 1 / accumulation),
+            losses=_scaled(routing.losses, weight),
+            metrics=_scaled(routing.metrics, weight),
+            statistics=_scaled(routing.statistics, 1 / self._accumulation),
         )
-        return value, (routing, {"loss": nll / total, "objective": value})
+        return value, (routing, {**metrics, "objective": value})
 
-    gradient = jax.grad(objective, has_aux=True)
-    if accumulation == 1:
-        gradients, (routing, metrics) = gradient(variables.params, batch)
-    else:
-        gradients, routing, metrics = _scan_micro_batches(
-            gradient, variables.params, batch, accumulation
+    def _passes(
+        self, variables: Variables, part: Batch, key: jax.Array, share_LE: jax.Array | None
+    ) -> list[DecoderOutput]:
+        router = self._model.router
+        keys = [jax.random.fold_in(key, i) for i in range(router.passes if router else 1)]
+        return [
+            forward(self._model, variables, part, inputs=LayerInputs(key, share_LE))
+            for key in keys
+        ]
+
+    def _divergence(
+        self, params: dict[str, jax.Array], outputs: list[DecoderOutput], part: Batch
+    ) -> jax.Array:
+        width = outputs[0].hidden_BSD.shape[-1]
+        return consistency_loss(
+            *(output.hidden_BSD.reshape(-1, width) for output in outputs),
+            params["embedding"],
+            part.weights_BS.reshape(-1).astype(jnp.float32),
+            self._loss.chunk,
         )
-    return gradients, routing, {**metrics, "tokens": total}
+
+    def _shares(self, parts: tuple[Batch, jax.Array]) -> jax.Array | None:
+        """Returns the experts' shares in the choices of the whole batch, if the loss wants them.
+
+        The balance loss is a product of shares and mean scores: with the shares of the parts, the
+        parts would not add up to the batch's loss. Choices carry no gradient, so a forward pass
+        over all parts is enough to know them.
+        """
+        router = self._model.router
+        wanted = self._loss.balance_loss and self._loss.balance_over == "batch"
+        if router is None or not router.has_batch_balance_loss or not wanted:
+            return None
+
+        def one(total: None, part: tuple[Batch, jax.Array]) -> tuple[None, jax.Array]:
+            (output, *_) = self._passes(self._variables, *part, None)
+            return total, output.routing.statistics["choices"]
+
+        choices: jax.Array
+        _, choices = jax.lax.scan(one, None, parts)
+        return share(choices.sum(0))
 
 
-def _scan_micro_batches(
-    gradient: Callable, params: dict[str, jax.Array], batch: Batch, accumulation: int
-) -> tuple[dict[str, jax.Array], Routing, Metrics]:
-    """Sums what each micro-batch of rows adds to gradients, routing and metrics."""
-    rows = batch.targets_BS.shape[0]
-    if rows % accumulation:
-        raise UserError(f"a batch of {rows} rows does not split into {accumulation} micro-batches")
-    # Micro-batch i takes rows i, i + accumulation, ...: each keeps every data shard busy.
-    parts = jax.tree.map(
-        lambda a: a.reshape(rows // accumulation, accumulation, *a.shape[1:]).swapaxes(0, 1), batch
-    )
-
-    def one(total: dict[str, jax.Array], part: Batch) -> tuple:
-        gradients, (routing, metrics) = gradient(params, part)
-        return jax.tree.map(jnp.add, total, gradients), (routing, metrics)
-
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    routings: Routing
-    metrics: Metrics
-    gradients, (routings, metrics) = jax.lax.scan(one, zeros, parts)
-    routing, metrics = jax.tree.map(lambda a: a.sum(0), (routings, metrics))
-    return gradients, routing, metrics
+def _mean(routings: list[Routing]) -> Routing:
+    """Returns the mean over passes."""
+    return jax.tree.map(lambda *values: sum(values) / len(values), *routings)
 
 
 def _scaled(values: Metrics, factor: jax.Array | float) -> Metrics:

@@ -1,0 +1,100 @@
+"""What every router costs with every transport, beside a dense layer of equal active FLOPs."""
+
+import dataclasses
+import statistics
+
+from moe_jax.benchmarks import interleaved, layer
+from moe_jax.benchmarks.matmul import make_matmul
+from moe_jax.routing.registry import get_router
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    Attributes:
+        router: registered name.
+        dispatch: transport.
+        seconds: median wall time of a layer, forward and backward, router included.
+        ratio_to_dense: median ratio to a dense layer of the same active FLOPs in the same round.
+        flops: counted FLOPs of the experts of both passes.
+        memory_to_dense: temporary memory relative to that dense layer.
+    """
+
+    router: str
+    dispatch: str
+    seconds: float
+    ratio_to_dense: float
+    flops: float
+    memory_to_dense: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """All rows of one interleaved run.
+
+    Attributes:
+        rows: routers by transports.
+        dense_seconds: median time of the dense layer, by active experts.
+        matmul_flops_per_second: of a large matrix product in the same run.
+    """
+
+    rows: list[Row]
+    dense_seconds: dict[float, float]
+    matmul_flops_per_second: float
+
+
+def measure(
+    size: layer.Size, routers: list[str], dispatches: list[str], dtype: str, rounds: int
+) -> Result:
+    """Measures in one interleaved run, after one to warm up."""
+    x, dy, tokens = layer.random_inputs(size, dtype)
+    experts = layer.expert_parameters(size, dtype)
+    made = {name: get_router(name) for name in routers}
+    active = {name: router.experts_per_token for name, router in made.items()}
+    cases = {}
+    for count in sorted(set(active.values())):
+        params = layer.dense_parameters(size, count, dtype)
+        cases[f"dense {count:g}"] = interleaved.compile_case(
+            layer.step_of(layer.dense), params, x, dy
+        )
+    for name, router in made.items():
+        router.check(*tokens.shape, size.experts)
+        for dispatch in dispatches:
+
+            def run(params, x, router=router, dispatch=dispatch):  # type: ignore[no-untyped-def]
+                return layer.routed(router, dispatch, tokens, params, x)
+
+            cases[f"{name} {dispatch}"] = interleaved.compile_case(
+                layer.step_of(run), experts, x, dy
+            )
+    matmul, matmul_flops = make_matmul(dtype)
+    cases["matmul"] = interleaved.Case(matmul, 0)
+    times = interleaved.measure(cases, rounds)
+    rows = []
+    for name in routers:
+        dense = f"dense {active[name]:g}"
+        for dispatch in dispatches:
+            case = f"{name} {dispatch}"
+            rows.append(
+                Row(
+                    router=name,
+                    dispatch=dispatch,
+                    seconds=statistics.median(times[case]),
+                    ratio_to_dense=interleaved.ratio(times[case], times[dense]),
+                    flops=active[name] * expert_flops(size),
+                    memory_to_dense=cases[case].temporary_bytes / cases[dense].temporary_bytes,
+                )
+            )
+    return Result(
+        rows=rows,
+        dense_seconds={
+            count: statistics.median(times[f"dense {count:g}"]) for count in set(active.values())
+        },
+        matmul_flops_per_second=matmul_flops / statistics.median(times["matmul"]),
+    )
+
+
+def expert_flops(size: layer.Size) -> float:
+    """Returns the FLOPs of one expert for every token, forward and backward."""
+    return 3 * 2 * 2.0 * size.tokens * size.width * size.hidden

@@ -1,0 +1,103 @@
+"""All experts at once, for accelerators: batched or grouped matrix products of the compiler's.
+
+With as many rows for every expert these are batched products; otherwise `jax.lax.ragged_dot`,
+which TPU compilers turn into a grouped matrix-multiply kernel. (XLA's CPU backend turns it into a
+dense loop over experts, E times the work: there, `moe_jax.dispatch.expert_loop` runs instead.)
+Formulas as in `expert_loop`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Activation = Callable[[jax.Array], jax.Array]
+
+
+def forward(
+    activation: Activation,
+    uniform: bool,
+    x_TD: jax.Array,
+    token_M: jax.Array,
+    weight_M: jax.Array,
+    count_E: jax.Array,
+    wi_EDF: jax.Array,
+    wo_EDF: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns y [T, D] and the pre-activations [M, F] (see `moe_jax.dispatch.expert_rows`)."""
+    multiply = _Products(uniform, count_E, token_M.shape[0])
+    pre_MF = multiply.rows(_take(x_TD, token_M), wi_EDF, 1)
+    out_MD = multiply.rows(activation(pre_MF), wo_EDF, 2)
+    return _scatter(x_TD, token_M, out_MD * weight_M[:, None].astype(x_TD.dtype)), pre_MF
+
+
+def backward(
+    activation: Activation,
+    uniform: bool,
+    x_TD: jax.Array,
+    token_M: jax.Array,
+    weight_M: jax.Array,
+    count_E: jax.Array,
+    wi_EDF: jax.Array,
+    wo_EDF: jax.Array,
+    pre_MF: jax.Array,
+    dy_TD: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Returns the gradients with respect to x, weight, wi and wo."""
+    multiply = _Products(uniform, count_E, token_M.shape[0])
+    weight_M1 = weight_M[:, None].astype(x_TD.dtype)
+    g_MD = _take(dy_TD, token_M)
+    hidden_MF, of_activation = jax.vjp(activation, pre_MF)
+    u_MF = multiply.rows(g_MD, wo_EDF, 1)
+    d_weight_M = jnp.einsum("mf,mf->m", u_MF, hidden_MF, preferred_element_type=jnp.float32)
+    (d_pre_MF,) = of_activation(u_MF * weight_M1)
+    dx_TD = _scatter(x_TD, token_M, multiply.rows(d_pre_MF, wi_EDF, 2))
+    d_wi = multiply.weights(_take(x_TD, token_M), d_pre_MF)
+    d_wo = multiply.weights(g_MD * weight_M1, hidden_MF)
+    return dx_TD, d_weight_M, d_wi.astype(wi_EDF.dtype), d_wo.astype(wo_EDF.dtype)
+
+
+class _Products:
+    """Products of sorted rows with their experts' weights."""
+
+    def __init__(self, uniform: bool, count_E: jax.Array, rows: int):
+        self._uniform, self._count_E = uniform, count_E
+        self._experts = count_E.shape[0]
+        # Rows of no expert come last; products leave them undefined.
+        self._mine_M1 = (jnp.arange(rows) < count_E.sum())[:, None]
+
+    def rows(self, rows_MA: jax.Array, weight_EDF: jax.Array, contract: int) -> jax.Array:
+        """Multiplies each row with its expert's weight over the weight's axis `contract`."""
+        if self._uniform:
+            equation = {1: "era,eaf->erf", 2: "era,efa->erf"}[contract]
+            out_ERF = jnp.einsum(equation, self._by_expert(rows_MA), weight_EDF)
+            return out_ERF.reshape(rows_MA.shape[0], -1)
+        numbers = jax.lax.RaggedDotDimensionNumbers(
+            dot_dimension_numbers=(((1,), (contract,)), ((), ())),
+            lhs_ragged_dimensions=[0],
+            rhs_group_dimensions=[0],
+        )
+        out_MF = jax.lax.ragged_dot_general(rows_MA, weight_EDF, self._count_E, numbers)
+        return jnp.where(self._mine_M1, out_MF, 0)
+
+    def weights(self, a_MD: jax.Array, b_MF: jax.Array) -> jax.Array:
+        """Returns the sum over each expert's rows of a b^T, [E, D, F]."""
+        if self._uniform:
+            return jnp.einsum("erd,erf->edf", self._by_expert(a_MD), self._by_expert(b_MF))
+        numbers = jax.lax.RaggedDotDimensionNumbers(
+            dot_dimension_numbers=(((0,), (0,)), ((), ())),
+            lhs_ragged_dimensions=[0],
+            rhs_group_dimensions=[],
+        )
+        return jax.lax.ragged_dot_general(a_MD, b_MF, self._count_E, numbers)
+
+    def _by_expert(self, rows_MA: jax.Array) -> jax.Array:
+        return rows_MA.reshape(self._experts, -1, rows_MA.shape[-1])
+
+
+def _take(x_TD: jax.Array, token_M: jax.Array) -> jax.Array:
+    return x_TD.at[token_M].get(mode="promise_in_bounds")
+
+
+def _scatter(x_TD: jax.Array, token_M: jax.Array, value_MD: jax.Array) -> jax.Array:
+    return jnp.zeros_like(x_TD).at[token_M].add(value_MD, mode="promise_in_bounds")

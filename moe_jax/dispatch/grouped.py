@@ -1,0 +1,111 @@
+"""Grouped dispatch: rows sorted by expert, work proportional to the chosen pairs, none dropped.
+
+The form for token choice without a capacity, and for `Slots` the fastest one on CPU. Time follows
+the pairs that were chosen, not the worst case: a token that goes to one expert costs half of one
+that goes to two.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from moe_jax.dispatch.expert_rows import expert_rows
+from moe_jax.dispatch.network import ExpertNetwork
+from moe_jax.routing.assignment import Assignment, Pairs, Slots
+from moe_jax.routing.ranks import sort_by_expert
+from moe_jax.types import ActivationsPND
+
+# Rows in memory at a time, relative to tokens. Only a router of more choices than this, such as
+# a threshold for every expert, can need more than one turn.
+_ROWS_PER_TOKEN = 4
+
+
+def grouped(
+    assignment: Assignment, x_PND: ActivationsPND, experts: ExpertNetwork
+) -> ActivationsPND:
+    """Dispatches rows sorted by expert (see `moe_jax.dispatch`)."""
+    pools, tokens, width = x_PND.shape
+    x_TD = jnp.asarray(x_PND).reshape(pools * tokens, width)
+    run = _slots if isinstance(assignment, Slots) else _pairs
+    return run(assignment, x_TD, experts).reshape(x_PND.shape)
+
+
+def _slots(slots: Slots, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
+    """Every expert has P * C rows; empty slots have weight 0."""
+    pools, number, capacity = slots.token_index_PEC.shape
+    first_P11 = (jnp.arange(pools, dtype=jnp.int32) * (x_TD.shape[0] // pools))[:, None, None]
+    weight_PEC = jnp.where(slots.filled_PEC, slots.weight_PEC, 0.0)
+    return expert_rows(
+        experts.activation,
+        True,
+        x_TD,
+        (slots.token_index_PEC + first_P11).swapaxes(0, 1).reshape(-1),
+        weight_PEC.swapaxes(0, 1).reshape(-1),
+        jnp.full((number,), pools * capacity, jnp.int32),
+        experts.wi_EDF,
+        experts.wo_EDF,
+    )
+
+
+def _pairs(pairs: Pairs, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
+    """Every expert has the pairs that chose it; the others come last and are nobody's."""
+    choices, number = pairs.expert_index_PNK.shape[-1], pairs.experts
+    expert_M = jnp.where(pairs.chosen_PNK, pairs.expert_index_PNK, number).reshape(-1)
+    sorted_M, order_M = sort_by_expert(expert_M, number)
+    token_M = order_M // choices
+    weight_M = pairs.weight_PNK.reshape(-1)[order_M]
+    weight_M = jnp.where(sorted_M < number, weight_M, 0.0)
+    bounds = jnp.searchsorted(sorted_M, jnp.arange(number + 1), side="left").astype(jnp.int32)
+    if choices <= _ROWS_PER_TOKEN:
+        count_E = bounds[1:] - bounds[:-1]
+        return _run(x_TD, token_M, weight_M, count_E, experts)
+    return _in_turns(x_TD, token_M, weight_M, bounds, experts)
+
+
+def _run(
+    x_TD: jax.Array,
+    token_M: jax.Array,
+    weight_M: jax.Array,
+    count_E: jax.Array,
+    experts: ExpertNetwork,
+) -> jax.Array:
+    return expert_rows(
+        experts.activation, False, x_TD, token_M, weight_M, count_E, experts.wi_EDF, experts.wo_EDF
+    )
+
+
+def _in_turns(
+    x_TD: jax.Array,
+    token_M: jax.Array,
+    weight_M: jax.Array,
+    bounds: jax.Array,
+    experts: ExpertNetwork,
+) -> jax.Array:
+    """Works off sorted rows in turns of a bounded number, as many turns as there are rows for.
+
+    What a turn keeps for its backward pass would add up to the worst case, so it is recomputed.
+    """
+    rows = _ROWS_PER_TOKEN * x_TD.shape[0]
+    turns = -(-token_M.shape[0] // rows)
+    padding = turns * rows - token_M.shape[0]
+    token_M, weight_M = (jnp.pad(a, (0, padding)) for a in (token_M, weight_M))
+    work = jax.checkpoint(_run)
+
+    def turn(y_TD: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
+        inside = jnp.clip(bounds - first, 0, rows)
+        y_TD = jax.lax.cond(
+            first < bounds[-1],
+            lambda y: y
+            + work(
+                x_TD,
+                jax.lax.dynamic_slice_in_dim(token_M, first, rows),
+                jax.lax.dynamic_slice_in_dim(weight_M, first, rows),
+                inside[1:] - inside[:-1],
+                experts,
+            ),
+            lambda y: y,
+            y_TD,
+        )
+        return y_TD, None
+
+    firsts = jnp.arange(turns, dtype=jnp.int32) * rows
+    return jax.lax.scan(turn, jnp.zeros_like(x_TD), firsts)[0]

@@ -1,0 +1,72 @@
+"""Rows sorted by expert, cut into segments of a few static sizes.
+
+XLA compiles static shapes, so an expert's rows are worked on as a segment of the smallest size
+that holds them; rows of a segment that are not its expert's are masked. An expert with more rows
+than the largest size has further segments of that size.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+# Relative to the mean number of rows of an expert; finest where the load of a balanced router
+# falls, also of adaptive gating, which fills one half to all of the rows.
+_SIZES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, *(n / 16 for n in range(8, 21)), 3 / 2, 2.0)
+_MULTIPLE = 8
+
+
+def segment_sizes(rows: int, experts: int) -> tuple[int, ...]:
+    """Returns the sizes of segments for up to `rows` rows of `experts` experts, increasing."""
+    mean = rows / experts
+    sizes = {-(-int(mean * size) // _MULTIPLE) * _MULTIPLE for size in _SIZES}
+    return tuple(sorted({min(size, rows) for size in sizes if size} or {rows}))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Segments:
+    """Where the segments are: first each expert's first one, by size, then the further ones.
+
+    Attributes:
+        expert_G: expert of a segment.
+        start_G: its first row.
+        rows_G: how many rows are its expert's; 0 for experts without rows.
+        bounds: segments before those of each size, size 0 first; the last is E.
+        further: number of further segments.
+    """
+
+    expert_G: jax.Array
+    start_G: jax.Array
+    rows_G: jax.Array
+    bounds: jax.Array
+    further: jax.Array
+
+
+def make_segments(count_E: jax.Array, rows: int, sizes: tuple[int, ...]) -> Segments:
+    """Cuts rows sorted by expert into segments.
+
+    Args:
+        count_E: rows of each expert, at most `rows` in all.
+        rows: static number of sorted rows.
+        sizes: of segments, increasing.
+    """
+    experts, largest = count_E.shape[0], sizes[-1]
+    count_E = count_E.astype(jnp.int32)
+    start_E = jnp.cumsum(count_E) - count_E
+    size_E = jnp.searchsorted(jnp.array([0, *sizes[:-1]]), count_E, side="left")
+    order_E = jnp.argsort(size_E, stable=True).astype(jnp.int32)
+    bounds = jnp.searchsorted(size_E[order_E], jnp.arange(len(sizes) + 2), side="left")
+    more_E = jnp.maximum(-(-count_E // largest) - 1, 0)
+    end_E = jnp.cumsum(more_E)
+    index_G = jnp.arange(rows // largest, dtype=jnp.int32)
+    expert_G = jnp.searchsorted(end_E, index_G, side="right").clip(0, experts - 1)
+    offset_G = (index_G - (end_E - more_E)[expert_G] + 1) * largest
+    rows_G = jnp.clip(count_E[expert_G] - offset_G, 0, largest)
+    return Segments(
+        expert_G=jnp.concatenate([order_E, expert_G.astype(jnp.int32)]),
+        start_G=jnp.concatenate([start_E[order_E], start_E[expert_G] + offset_G]),
+        rows_G=jnp.concatenate([jnp.minimum(count_E[order_E], largest), rows_G]),
+        bounds=bounds.astype(jnp.int32),
+        further=end_E[-1].astype(jnp.int32),
+    )

@@ -1,0 +1,102 @@
+"""Adaptive gating: one expert for tokens that are sure, two for the others (Li et al. 2023).
+
+    R = softmax(x W_g);  i, j = the two largest;  both if R_i - R_j <= T, else i alone
+
+with T = 0.1 (section 3.1), y = sum of R_e FFN_e(x) over the chosen (eq. 3; no renormalisation)
+and no capacity. The balance loss counts only the tokens that go to one expert (eq. 4):
+
+    L = E sum_e f_e p_e,  f_e the share of e among one-expert tokens, p_e its mean over all tokens
+
+and is 0 where there is no such token. The mean number of experts less one is the share of
+two-expert tokens, r of the complexity vector (eq. 5).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from moe_jax.errors import UserError, nearest
+from moe_jax.routing.assignment import Pairs, RouterOutput, RouterScores
+from moe_jax.routing.losses import balance_loss, router_z_loss
+from moe_jax.routing.metrics import health
+from moe_jax.routing.pools import Pool
+from moe_jax.routing.router import Router, RouterState
+from moe_jax.routing.selection import choice_counts, scores_of, top_experts
+
+GAPS = ("softmax", "top2_renorm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptive(Router):
+    """Top-1 or top-2 by the gap of the two largest probabilities.
+
+    Attributes:
+        threshold: T; a gap of at most T uses both experts.
+        gap: `softmax`, the difference of the probabilities, or `top2_renorm`, that difference
+            divided by their sum (the paper says only that probabilities are normalised).
+        pool: only how the tokens are laid out; the choice does not depend on it.
+    """
+
+    threshold: float = 0.1
+    gap: str = "softmax"
+    pool: Pool = dataclasses.field(default_factory=lambda: Pool("sequence"))
+
+    name = "adaptive"
+    is_causal = True
+    # The upper bound; `mean_experts` says how many it really was.
+    experts_per_token = 2.0
+    has_batch_balance_loss = True
+
+    def __post_init__(self) -> None:
+        if self.gap not in GAPS:
+            raise UserError(
+                f"Adaptive.gap = {self.gap!r} is unknown; known: {', '.join(GAPS)}."
+                + nearest(self.gap, GAPS)
+            )
+        if not 0 <= self.threshold <= 1:
+            raise UserError(
+                f"Adaptive.threshold must be from 0 (one expert, but for ties) to 1 (always two), "
+                f"not {self.threshold}"
+            )
+
+    def check(self, batch: int, length: int, experts: int) -> None:
+        """Refuses a single expert."""
+        super().check(batch, length, experts)
+        if experts < 2:
+            raise UserError(f"adaptive gating chooses one or two of 2 or more experts, not {experts}")
+
+    def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
+        """Chooses one or two experts for every real token."""
+        del state
+        p_PNE = scores.probabilities_PNE
+        expert_PNK = top_experts(p_PNE, 2)
+        weight_PNK = scores_of(p_PNE, expert_PNK)
+        both_PN = self._gaps(jax.lax.stop_gradient(weight_PNK)) <= self.threshold
+        chosen_PNK = jnp.stack([scores.mask_PN, scores.mask_PN & both_PN], axis=-1)
+        pairs = Pairs(
+            expert_index_PNK=expert_PNK,
+            weight_PNK=jnp.where(chosen_PNK, weight_PNK, 0.0),
+            chosen_PNK=chosen_PNK,
+            experts=p_PNE.shape[-1],
+        )
+        alone_PN1 = (scores.mask_PN & ~both_PN)[..., None]
+        count_PE = choice_counts(expert_PNK[..., :1], alone_PN1, p_PNE.shape[-1])
+        return RouterOutput(
+            assignment=pairs,
+            losses={
+                "balance": balance_loss(count_PE, p_PNE, scores.mask_PN, share_E=scores.share_E),
+                "router_z": router_z_loss(scores),
+            },
+            metrics=health(pairs, scores),
+            statistics={"choices": count_PE.sum(0)},
+        )
+
+    def _gaps(self, weight_PNK: jax.Array) -> jax.Array:
+        first_PN, second_PN = weight_PNK[..., 0], weight_PNK[..., 1]
+        gap_PN = first_PN - second_PN
+        return gap_PN if self.gap == "softmax" else gap_PN / (first_PN + second_PN)
+
+    def causal(self) -> "Adaptive":
+        """Returns itself."""
+        return self

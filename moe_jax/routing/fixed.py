@@ -1,0 +1,263 @@
+"""Routing without a router matrix: baselines for quality, and for speed.
+
+| router            | experts of a token                            | source                          |
+|-------------------|-----------------------------------------------|---------------------------------|
+| `hash`            | a fixed function of the token's id            | Roller et al. 2021; id mod E is |
+|                   |                                               | the baseline of Zhou et al. 2022|
+| `random`          | k drawn at random, anew in every step         | Zuo et al. 2021, section 3      |
+| `forced_balanced` | token n takes n k, ..., n k + k - 1 (mod E)   | for benchmarks: no imbalance    |
+| `thor`            | one drawn at random for each layer and pass,  | Zuo et al. 2021, section 4:     |
+|                   | two passes a step that must agree             | stochastic experts              |
+
+The weight is 1 / k: nothing is learned, so there is no router gradient. Outside of training,
+where there is no random key, `random` and `thor` draw from the token's id and position, so that
+decoding token by token makes the same choice as a forward pass over the whole text.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moe_jax.errors import UserError, nearest
+from moe_jax.routing.assignment import Pairs, RouterOutput, RouterScores
+from moe_jax.routing.metrics import health
+from moe_jax.routing.pools import Pool
+from moe_jax.routing.router import Router, RouterState
+
+HASHES = ("modulo", "random", "balanced")
+# Experts are drawn once per ... while training.
+DRAWN_PER = ("layer", "sequence", "token")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fixed(Router):
+    """What these routers share: no matrix, no state, no capacity, causal."""
+
+    pool: Pool = dataclasses.field(default_factory=lambda: Pool("sequence"))
+
+    is_causal = True
+    is_learned = False
+
+    def _output(self, expert_PNK: jax.Array, scores: RouterScores) -> RouterOutput:
+        chosen_PNK = jnp.broadcast_to(scores.mask_PN[..., None], expert_PNK.shape)
+        pairs = Pairs(
+            expert_index_PNK=expert_PNK.astype(jnp.int32),
+            weight_PNK=chosen_PNK.astype(jnp.float32) / expert_PNK.shape[-1],
+            chosen_PNK=chosen_PNK,
+            experts=scores.logits_PNE.shape[-1],
+        )
+        return RouterOutput(pairs, losses={}, metrics=health(pairs, scores), statistics={})
+
+    def causal(self) -> Router:
+        """Returns itself."""
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class Hash(_Fixed):
+    """The expert is a function of the token's id.
+
+    Attributes:
+        method: `modulo`, id mod E; `random`, a random table (seed 42, as in ParlAI); `balanced`,
+            ids from the most to the least frequent, each to the expert with the fewest tokens so
+            far (Roller et al. 2021, section 3.1).
+        frequencies: how often each id occurs, for `balanced`.
+        vocabulary: number of ids, for `random`.
+    """
+
+    method: str = "modulo"
+    frequencies: tuple[int, ...] | None = None
+    vocabulary: int | None = None
+
+    name = "hash"
+    experts_per_token = 1.0
+
+    def __post_init__(self) -> None:
+        if self.method not in HASHES:
+            raise UserError(
+                f"Hash.method = {self.method!r} is unknown; known: {', '.join(HASHES)}."
+                + nearest(self.method, HASHES)
+            )
+        if self.method == "balanced" and self.frequencies is None:
+            raise UserError(
+                "Hash.method = 'balanced' needs Hash.frequencies, for instance "
+                "@TokenFrequencies(), which counts the tokens of the training data"
+            )
+        if self.method == "random" and self.vocabulary is None:
+            raise UserError("Hash.method = 'random' needs Hash.vocabulary, the number of token ids")
+
+    def table(self, experts: int) -> np.ndarray | None:
+        """Returns the expert of every id, int32 [V]; None for `modulo`."""
+        if self.method == "random":
+            return np.random.default_rng(42).integers(experts, size=self.vocabulary, dtype=np.int32)
+        if self.method == "balanced":
+            return balanced_table(np.asarray(self.frequencies), experts)
+        return None
+
+    def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
+        """Looks the tokens up."""
+        del state
+        assert scores.tokens_PN is not None, "hash routing goes by token ids"
+        experts = scores.logits_PNE.shape[-1]
+        table = self.table(experts)
+        if table is None:
+            expert_PN = scores.tokens_PN % experts
+        else:
+            expert_PN = jnp.asarray(table)[jnp.minimum(scores.tokens_PN, len(table) - 1)]
+        return self._output(expert_PN[..., None], scores)
+
+
+def balanced_table(frequencies: np.ndarray, experts: int) -> np.ndarray:
+    """Returns the expert of every id so that experts get near the same number of tokens.
+
+    Greedy: from the most frequent id to the least, ties by id, to the expert with the fewest
+    tokens so far, ties by index.
+    """
+    table = np.zeros(len(frequencies), np.int32)
+    load = np.zeros(experts, np.int64)
+    ids = np.zeros(experts, np.int64)
+    for token in np.argsort(-frequencies, kind="stable"):
+        # Ids that never occur are spread by their number.
+        expert = np.lexsort((ids, load))[0]
+        table[token] = expert
+        load[expert] += frequencies[token]
+        ids[expert] += 1
+    return table
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomExperts(_Fixed):
+    """k different experts drawn for every token, in every step.
+
+    Attributes:
+        k: experts per token.
+    """
+
+    k: int = 1
+
+    name = "random"
+
+    def __post_init__(self) -> None:
+        _check_k(self.k, "RandomExperts")
+
+    @property
+    def experts_per_token(self) -> float:
+        """k."""
+        return float(self.k)
+
+    def check(self, batch: int, length: int, experts: int) -> None:
+        """Refuses more choices than experts."""
+        super().check(batch, length, experts)
+        _check_experts(self.k, experts, "RandomExperts")
+
+    def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
+        """Draws a number for every expert and takes the k largest."""
+        del state
+        experts = scores.logits_PNE.shape[-1]
+        number_PNE = _random_numbers(scores, scores.logits_PNE.shape)
+        return self._output(jax.lax.top_k(number_PNE, min(self.k, experts))[1], scores)
+
+
+@dataclasses.dataclass(frozen=True)
+class ForcedBalanced(_Fixed):
+    """Token n of the batch takes experts n k, ..., n k + k - 1, modulo E.
+
+    Attributes:
+        k: experts per token.
+    """
+
+    k: int = 1
+
+    name = "forced_balanced"
+
+    def __post_init__(self) -> None:
+        _check_k(self.k, "ForcedBalanced")
+
+    @property
+    def experts_per_token(self) -> float:
+        """k."""
+        return float(self.k)
+
+    def check(self, batch: int, length: int, experts: int) -> None:
+        """Refuses more choices than experts."""
+        super().check(batch, length, experts)
+        _check_experts(self.k, experts, "ForcedBalanced")
+
+    def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
+        """Deals the experts out; outside of training by the position in the document."""
+        del state
+        pools, tokens, experts = scores.logits_PNE.shape
+        place_PN = scores.positions_PN
+        if scores.key is not None or place_PN is None:
+            place_PN = jnp.arange(pools * tokens, dtype=jnp.int32).reshape(pools, tokens)
+        expert_PNK = (place_PN[..., None] * self.k + jnp.arange(self.k)) % experts
+        return self._output(expert_PNK, scores)
+
+
+@dataclasses.dataclass(frozen=True)
+class Thor(_Fixed):
+    """Stochastic experts: one at random, in two passes whose predictions must agree.
+
+    The loss of a step is CE(pass 1) + CE(pass 2) + alpha (KL(p1 || p2) + KL(p2 || p1)) / 2, with
+    alpha = `Loss.consistency` (Zuo et al. 2021, eq. 4 and 5).
+
+    Attributes:
+        drawn_per: while training, one expert for all tokens of a `layer`, of a `sequence`, or for
+            each `token`.
+    """
+
+    drawn_per: str = "layer"
+
+    name = "thor"
+    experts_per_token = 1.0
+    passes = 2
+
+    def __post_init__(self) -> None:
+        if self.drawn_per not in DRAWN_PER:
+            raise UserError(
+                f"Thor.drawn_per = {self.drawn_per!r} is unknown; known: {', '.join(DRAWN_PER)}."
+                + nearest(self.drawn_per, DRAWN_PER)
+            )
+        if self.drawn_per == "sequence" and self.pool.kind != "sequence":
+            raise UserError("Thor.drawn_per = 'sequence' needs a sequence pool")
+
+    def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
+        """Draws; outside of training for each token."""
+        del state
+        pools, tokens, experts = scores.logits_PNE.shape
+        drawn = {"layer": (1, 1), "sequence": (pools, 1), "token": (pools, tokens)}[self.drawn_per]
+        if scores.key is None:
+            drawn = (pools, tokens)
+        number_PN = _random_numbers(scores, (*drawn, 1))[..., 0]
+        expert_PN = jnp.minimum((number_PN * experts).astype(jnp.int32), experts - 1)
+        return self._output(jnp.broadcast_to(expert_PN, (pools, tokens))[..., None], scores)
+
+
+def _random_numbers(scores: RouterScores, shape: tuple[int, ...]) -> jax.Array:
+    """Returns numbers in [0, 1): from the key, or else from token ids and positions."""
+    if scores.key is not None:
+        return jax.random.uniform(scores.key, shape, jnp.float32)
+    assert scores.tokens_PN is not None and scores.positions_PN is not None
+    mixed_PN = scores.tokens_PN.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
+    mixed_PN = _mix(mixed_PN ^ scores.positions_PN.astype(jnp.uint32))
+    column = jnp.arange(shape[-1], dtype=jnp.uint32) * jnp.uint32(0x85EBCA77)
+    return (_mix(mixed_PN[..., None] ^ column) >> 8).astype(jnp.float32) * 2.0**-24
+
+
+def _mix(x: jax.Array) -> jax.Array:
+    """Mixes the bits of 32-bit integers (the finaliser of MurmurHash3)."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def _check_k(k: int, name: str) -> None:
+    if not isinstance(k, int) or k < 1:
+        raise UserError(f"{name}.k must be a whole number above 0, not {k!r}")
+
+
+def _check_experts(k: int, experts: int, name: str) -> None:
+    if k > experts:
+        raise UserError(f"{name}.k = {k} is more than the {experts} experts")

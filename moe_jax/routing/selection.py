@@ -1,0 +1,68 @@
+"""How tokens choose experts: scores, groups of experts, and the best k."""
+
+import jax
+import jax.numpy as jnp
+
+SCORES = ("softmax", "sigmoid", "sqrt_softplus")
+
+
+def expert_scores(logits_PNE: jax.Array, kind: str) -> jax.Array:
+    """Returns non-negative scores of one of `SCORES`.
+
+    `softmax` over the experts; `sigmoid` of each logit (DeepSeek-V3); the square root of its
+    softplus (DeepSeek-V4).
+    """
+    if kind == "softmax":
+        return jax.nn.softmax(logits_PNE, axis=-1)
+    if kind == "sigmoid":
+        return jax.nn.sigmoid(logits_PNE)
+    return jnp.sqrt(jax.nn.softplus(logits_PNE))
+
+
+def top_experts(score_PNE: jax.Array, k: int) -> jax.Array:
+    """Returns the k experts of highest score, best first, ties by index, [P, N, K] int32.
+
+    For k up to 2 by argmax, which is faster than a sort on CPU.
+    """
+    score_PNE = jax.lax.stop_gradient(score_PNE)
+    if k > 2:
+        return jax.lax.top_k(score_PNE, k)[1]
+    first_PN = jnp.argmax(score_PNE, axis=-1).astype(jnp.int32)
+    if k == 1:
+        return first_PN[..., None]
+    is_first_PNE = jnp.arange(score_PNE.shape[-1]) == first_PN[..., None]
+    second_PN = jnp.argmax(jnp.where(is_first_PNE, -jnp.inf, score_PNE), axis=-1)
+    return jnp.stack([first_PN, second_PN.astype(jnp.int32)], axis=-1)
+
+
+def scores_of(score_PNE: jax.Array, expert_PNK: jax.Array) -> jax.Array:
+    """Returns the scores of the chosen experts; for few choices with a dense gradient."""
+    if expert_PNK.shape[-1] > 2:
+        return jnp.take_along_axis(score_PNE, expert_PNK, axis=-1)
+    one_hot_PNKE = jnp.arange(score_PNE.shape[-1]) == expert_PNK[..., None]
+    return jnp.sum(jnp.where(one_hot_PNKE, score_PNE[..., None, :], 0.0), axis=-1)
+
+
+def best_groups(score_PNE: jax.Array, groups: int, top_groups: int) -> jax.Array:
+    """Sets the scores of experts outside a token's best groups to -inf.
+
+    A group's score is the sum of its two best experts (DeepSeek-V3, section 2.1.2: node-limited
+    routing).
+    """
+    if top_groups == groups:
+        return score_PNE
+    experts = score_PNE.shape[-1]
+    of_group_PNGE = score_PNE.reshape(*score_PNE.shape[:-1], groups, experts // groups)
+    best = min(2, experts // groups)
+    group_PNG = jax.lax.top_k(of_group_PNGE, best)[0].sum(-1)
+    chosen_PNK = jax.lax.top_k(group_PNG, top_groups)[1]
+    keep_PNG = jnp.any(jnp.arange(groups) == chosen_PNK[..., None], axis=-2)
+    return jnp.where(keep_PNG[..., None], of_group_PNGE, -jnp.inf).reshape(score_PNE.shape)
+
+
+def choice_counts(expert_PNK: jax.Array, wanted_PNK: jax.Array, experts: int) -> jax.Array:
+    """Returns how many wanted choices each expert has in each pool, [P, E] float32."""
+    pools = expert_PNK.shape[0]
+    rows_P11 = jnp.arange(pools)[:, None, None]
+    zeros_PE = jnp.zeros((pools, experts), jnp.float32)
+    return zeros_PE.at[rows_P11, expert_PNK].add(wanted_PNK.astype(jnp.float32))

@@ -1,0 +1,321 @@
+"""Token choice: every token takes its k best experts (Switch, GShard, GLaM, and what followed).
+
+    s = scores(x W_g);  chosen = the k largest s + b;  weight = s, or s / (sum of the chosen s)
+
+Without a capacity no choice is ever dropped, and the router is causal. With capacity factor CF an
+expert has C = floor(N K CF / E) slots in a pool of N tokens, given out in a stated order
+(`moe_jax.routing.ranks`); a choice that comes too late is dropped and its token gets less, or
+only the residual. Padding has no choices and does not count in C.
+
+| preset        | k | weights      | capacity | order           | losses, training                  |
+|---------------|---|--------------|----------|-----------------|-----------------------------------|
+| `switch`      | 1 | p            | 1.25     | `left_to_right` | balance; input jitter 1%          |
+| `gshard_top2` | 2 | p / (p1+p2)  | 1        | `choices_first` | balance on first choices; second  |
+|               |   |              |          |                 | used with probability min(1, 2 p2)|
+| `glam_top2`   | 2 | p / (p1+p2)  | 1        | `choices_first` | balance on first choices          |
+| `topk`        | k | p / sum p    | none     |                 | balance on all choices            |
+
+Sources: Fedus et al. 2021 (section 2.2, C = tokens / E x CF, jitter appendix A); Lepikhin et al. 2020
+(algorithm 1, C = 2 N / E); Du et al. 2022 (GLaM; Praxis' policy `all`); Shazeer et al. 2017.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from moe_jax.errors import UserError, nearest
+from moe_jax.routing import balance
+from moe_jax.routing.assignment import Pairs, RouterOutput, RouterScores
+from moe_jax.routing.capacity import expert_choice_capacity, filled_capacity
+from moe_jax.routing.losses import balance_loss, importance_loss, load_loss, router_z_loss
+from moe_jax.routing.metrics import health
+from moe_jax.routing.pools import Pool
+from moe_jax.routing.ranks import ORDERS, slot_ranks
+from moe_jax.routing.router import Router, RouterState
+from moe_jax.routing.selection import (
+    SCORES,
+    best_groups,
+    choice_counts,
+    expert_scores,
+    scores_of,
+    top_experts,
+)
+
+SECOND_CHOICES = ("all", "random")
+BALANCED_OVER = ("batch", "pool")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenChoice(Router):
+    """The k best experts of every token.
+
+    Attributes:
+        name: the preset that this is, or a name of your own.
+        k: choices per token.
+        score: one of `moe_jax.routing.selection.SCORES`.
+        normalise: whether a token's weights are divided by their sum (before any is dropped).
+        scale: factor on all weights (DeepSeek-V3: 2.5).
+        capacity_factor: CF, slots relative to the N K choices; None drops nothing.
+        order: who gets the slots; one of `moe_jax.routing.ranks.ORDERS`.
+        second_choice: `all`, or `random`: while training, the second expert is used with
+            probability min(1, 2 x its weight) (GShard).
+        jitter: while training the router's input is multiplied by U(1 - jitter, 1 + jitter).
+        noise: while training, standard deviation of normal noise on the logits, in units of 1 / E
+            (V-MoE: 1).
+        groups: groups of experts; a token chooses from its `top_groups` best.
+        top_groups: how many groups.
+        balance: `none`, `bias` or `quantile` (`moe_jax.routing.balance`).
+        bias_rate: u of `bias`.
+        balance_over: whether the balance loss takes the whole batch or each pool on its own.
+        balance_first_only: whether the balance loss counts first choices only (GShard).
+        pool: the tokens that share the slots, and that `balance_over = 'pool'` balances.
+    """
+
+    name: str = "topk"
+    k: int = 2
+    score: str = "softmax"
+    normalise: bool = True
+    scale: float = 1.0
+    capacity_factor: float | None = None
+    order: str = "left_to_right"
+    second_choice: str = "all"
+    jitter: float = 0.0
+    noise: float = 0.0
+    groups: int = 1
+    top_groups: int = 1
+    balance: str = "none"
+    bias_rate: float = 1e-3
+    balance_over: str = "batch"
+    balance_first_only: bool = False
+    pool: Pool = dataclasses.field(default_factory=lambda: Pool("sequence"))
+
+    def __post_init__(self) -> None:
+        known = {
+            "score": SCORES,
+            "order": ORDERS,
+            "second_choice": SECOND_CHOICES,
+            "balance": balance.RULES,
+            "balance_over": BALANCED_OVER,
+        }
+        for field, choices in known.items():
+            value = getattr(self, field)
+            if value not in choices:
+                raise UserError(
+                    f"TokenChoice.{field} = {value!r} is unknown; known: {', '.join(choices)}."
+                    + nearest(str(value), choices)
+                )
+        if not isinstance(self.k, int) or self.k < 1:
+            raise UserError(f"TokenChoice.k must be a whole number above 0, not {self.k!r}")
+        if self.k == 1 and self.normalise:
+            raise UserError(
+                "TokenChoice.k = 1 with normalise = True makes every weight 1, so that the router "
+                "gets no gradient; set TokenChoice.normalise = False (Switch)"
+            )
+        if self.capacity_factor is not None and not self.capacity_factor > 0:
+            raise UserError(
+                f"TokenChoice.capacity_factor must be above 0, or None to drop nothing, not "
+                f"{self.capacity_factor}"
+            )
+        if self.second_choice == "random" and (self.k != 2 or not self.normalise):
+            raise UserError(
+                "TokenChoice.second_choice = 'random' is GShard's rule for two normalised "
+                f"weights; it needs k = 2 and normalise = True, not k = {self.k}, "
+                f"normalise = {self.normalise}"
+            )
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        if not 0 <= self.jitter < 1:
+            raise UserError(f"TokenChoice.jitter must be in [0, 1), not {self.jitter}")
+        for field in ("noise", "bias_rate"):
+            value = getattr(self, field)
+            if not (math.isfinite(value) and value >= 0):
+                raise UserError(f"TokenChoice.{field} must be 0 or more, not {value}")
+        if not 1 <= self.top_groups <= self.groups:
+            raise UserError(
+                f"TokenChoice.top_groups = {self.top_groups} must be from 1 to "
+                f"TokenChoice.groups = {self.groups}"
+            )
+        if self.balance == "quantile" and self.score == "sqrt_softplus":
+            raise UserError(
+                "TokenChoice.balance = 'quantile' needs scores in [0, 1]: softmax or sigmoid"
+            )
+
+    @property
+    def is_causal(self) -> bool:
+        """Without a capacity, or if no later token can take an earlier one's slot."""
+        return (
+            self.capacity_factor is None
+            or self.order == "left_to_right"
+            or self.pool.kind == "position"
+        )
+
+    @property
+    def experts_per_token(self) -> float:
+        """k, the capacity factor aside: what a token meets if nothing is dropped."""
+        return float(self.k)
+
+    @property
+    def input_jitter(self) -> float:
+        """The jitter."""
+        return self.jitter
+
+    @property
+    def has_batch_balance_loss(self) -> bool:
+        """Unless each pool is balanced on its own."""
+        return self.balance_over == "batch"
+
+    def check(self, batch: int, length: int, experts: int) -> None:
+        """Refuses more choices than experts, groups that do not divide, and a capacity of 0."""
+        super().check(batch, length, experts)
+        if experts % self.groups:
+            raise UserError(
+                f"TokenChoice.groups = {self.groups} does not divide {experts} experts"
+            )
+        available = experts // self.groups * self.top_groups
+        if self.k > available:
+            raise UserError(
+                f"TokenChoice.k = {self.k} is more than the {available} experts that a token can "
+                "choose from"
+            )
+        if self.balance == "quantile" and self.k >= available:
+            raise UserError(
+                f"TokenChoice.balance = 'quantile' needs more than k = {self.k} experts to choose "
+                f"from, not {available}"
+            )
+        if self.capacity_factor is not None:
+            _, tokens = self.pool.shape(batch, length)
+            try:
+                self._capacity(tokens, experts)
+            except UserError as error:
+                raise UserError(f"token choice, {self.pool.kind} pool: {error}") from None
+
+    def init_state(self, experts: int) -> RouterState:
+        """Returns the biases, if there are any."""
+        return {} if self.balance == "none" else balance.init_bias(experts)
+
+    def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
+        """Chooses for every real token; the key makes noise and second choices random."""
+        logits_PNE = self._noisy_logits(scores)
+        score_PNE = expert_scores(logits_PNE, self.score)
+        biased_PNE = score_PNE + state["bias"] if self.balance != "none" else score_PNE
+        limited_PNE = best_groups(biased_PNE, self.groups, self.top_groups)
+        expert_PNK = top_experts(limited_PNE, self.k)
+        weight_PNK = scores_of(score_PNE, expert_PNK)
+        if self.normalise:
+            total_PN1 = weight_PNK.sum(-1, keepdims=True)
+            weight_PNK = weight_PNK / jnp.maximum(total_PN1, jnp.finfo(jnp.float32).tiny)
+        wanted_PNK = self._wanted(weight_PNK, scores)
+        pairs = self._assign(expert_PNK, weight_PNK * self.scale, wanted_PNK, score_PNE, scores)
+        experts = score_PNE.shape[-1]
+        balanced_PNK = wanted_PNK[..., :1] if self.balance_first_only else wanted_PNK
+        count_PE = choice_counts(expert_PNK[..., : balanced_PNK.shape[-1]], balanced_PNK, experts)
+        statistics = {"choices": count_PE.sum(0)} | balance.statistics(
+            self.balance, score_PNE, limited_PNE, scores.mask_PN, self.k
+        )
+        return RouterOutput(
+            assignment=pairs,
+            losses=self._losses(scores, logits_PNE, score_PNE, count_PE),
+            metrics=health(pairs, scores, wanted_PNK.sum(-1)),
+            statistics=jax.lax.stop_gradient(statistics),
+        )
+
+    def _noisy_logits(self, scores: RouterScores) -> jax.Array:
+        if scores.key is None or not self.noise:
+            return scores.logits_PNE
+        shape = scores.logits_PNE.shape
+        noise_PNE = jax.random.normal(jax.random.fold_in(scores.key, 1), shape, jnp.float32)
+        return scores.logits_PNE + noise_PNE * (self.noise / shape[-1])
+
+    def _wanted(self, weight_PNK: jax.Array, scores: RouterScores) -> jax.Array:
+        wanted_PNK = jnp.broadcast_to(scores.mask_PN[..., None], weight_PNK.shape)
+        if self.second_choice == "all" or scores.key is None:
+            return wanted_PNK
+        uniform_PN = jax.random.uniform(scores.key, weight_PNK.shape[:2], jnp.float32)
+        second_PN = 2.0 * weight_PNK[..., 1] > uniform_PN
+        return wanted_PNK & jnp.stack([jnp.ones_like(second_PN), second_PN], axis=-1)
+
+    def _assign(
+        self,
+        expert_PNK: jax.Array,
+        weight_PNK: jax.Array,
+        wanted_PNK: jax.Array,
+        score_PNE: jax.Array,
+        scores: RouterScores,
+    ) -> Pairs:
+        """Gives out slots, if they are limited, and drops the choices that get none."""
+        tokens, experts = score_PNE.shape[1:]
+        chosen_PNK, slot_PNK, capacity = wanted_PNK, None, None
+        if self.capacity_factor is not None:
+            capacity = self._capacity(tokens, experts)
+            slot_PNK = slot_ranks(
+                expert_PNK,
+                wanted_PNK,
+                experts,
+                self.order,
+                time_PN=scores.time_PN,
+                score_PN=jax.lax.stop_gradient(score_PNE.max(-1)),
+            )
+            real_P = scores.mask_PN.sum(-1, dtype=jnp.int32)
+            fill_P = filled_capacity(real_P, self.capacity_factor * self.k, experts, capacity)
+            chosen_PNK = wanted_PNK & (slot_PNK < fill_P[:, None, None])
+        return Pairs(
+            expert_index_PNK=expert_PNK,
+            weight_PNK=jnp.where(chosen_PNK, weight_PNK, 0.0),
+            chosen_PNK=chosen_PNK,
+            experts=experts,
+            slot_PNK=slot_PNK,
+            capacity=capacity,
+        )
+
+    def _capacity(self, tokens: int, experts: int) -> int:
+        assert self.capacity_factor is not None
+        slots = min(self.capacity_factor * self.k, float(experts))
+        return expert_choice_capacity(tokens, slots, experts)
+
+    def _losses(
+        self,
+        scores: RouterScores,
+        logits_PNE: jax.Array,
+        score_PNE: jax.Array,
+        count_PE: jax.Array,
+    ) -> dict[str, jax.Array]:
+        if self.score != "softmax":
+            score_PNE = score_PNE / score_PNE.sum(-1, keepdims=True)
+        losses = {
+            "balance": balance_loss(
+                count_PE,
+                score_PNE,
+                scores.mask_PN,
+                share_E=scores.share_E,
+                by_pool=self.balance_over == "pool",
+            ),
+            "router_z": router_z_loss(scores),
+        }
+        if self.noise:
+            losses["importance"] = importance_loss(scores)
+            if scores.key is not None:
+                noise = self.noise / score_PNE.shape[-1]
+                losses["load"] = load_loss(
+                    scores.logits_PNE, logits_PNE, scores.mask_PN, noise, self.k
+                )
+        return losses
+
+    def update_state(
+        self, state: RouterState, statistics: dict[str, jax.Array], step: jax.Array
+    ) -> RouterState:
+        """Moves the biases."""
+        del step
+        if self.balance == "none":
+            return state
+        return {
+            "bias": balance.update(self.balance, state["bias"], statistics, self.bias_rate, self.k)
+        }
+
+    def causal(self) -> "TokenChoice":
+        """Returns the router without a capacity; itself if it has none."""
+        if self.capacity_factor is None:
+            return self
+        return dataclasses.replace(self, capacity_factor=None)

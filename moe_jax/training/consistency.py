@@ -1,0 +1,50 @@
+"""How far the predictions of two passes are apart: THOR's consistency loss."""
+
+import jax
+import jax.numpy as jnp
+
+from moe_jax.training.loss import DEFAULT_CHUNK
+
+
+def consistency_loss(
+    hidden_1_TD: jax.Array,
+    hidden_2_TD: jax.Array,
+    embedding_VD: jax.Array,
+    weights_T: jax.Array,
+    chunk: int = DEFAULT_CHUNK,
+) -> jax.Array:
+    """Sums the symmetric divergence (KL(p1 || p2) + KL(p2 || p1)) / 2 over tokens, nats.
+
+    Source: Zuo et al. 2021 (THOR), eq. 4. Tokens are worked on in chunks whose logits are
+    recomputed for the gradient, so that the logits of all tokens are never in memory.
+
+    Args:
+        hidden_1_TD: final activations of the first pass.
+        hidden_2_TD: of the second.
+        embedding_VD: float32; logits are activations times its transpose.
+        weights_T: float32, 0 for tokens that do not count.
+        chunk: tokens whose logits are in memory at a time.
+    """
+    tokens, width = hidden_1_TD.shape
+    chunk = min(chunk, tokens)
+    padding = -tokens % chunk
+    hidden = (jnp.pad(h, ((0, padding), (0, 0))) for h in (hidden_1_TD, hidden_2_TD))
+    parts = (
+        *(h.reshape(-1, chunk, width) for h in hidden),
+        jnp.pad(weights_T, (0, padding)).reshape(-1, chunk),
+    )
+    embedding = embedding_VD.astype(hidden_1_TD.dtype)
+
+    @jax.checkpoint
+    def one_chunk(total: jax.Array, part: tuple) -> tuple[jax.Array, None]:
+        *hidden, weights_C = part
+        log_p, log_q = (
+            jax.nn.log_softmax(
+                jnp.einsum("cd,vd->cv", h, embedding, preferred_element_type=jnp.float32)
+            )
+            for h in hidden
+        )
+        divergence_C = 0.5 * jnp.sum((jnp.exp(log_p) - jnp.exp(log_q)) * (log_p - log_q), axis=-1)
+        return total + jnp.sum(weights_C * divergence_C), None
+
+    return jax.lax.scan(one_chunk, jnp.zeros((), jnp.float32), parts)[0]
