@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from moe_jax import __version__
+from moe_jax.commands.huge_pages import restart_with_huge_pages
 from moe_jax.errors import Interrupted, UserError, nearest
 
 _GIN_PREFIX = "--gin."
@@ -48,8 +49,20 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("config", parents=[common, gin], help="check, show or list gin files")
     verb.add_argument("action", choices=("check", "show", "list"))
     verb = verbs.add_parser("bench", parents=[common, gin], help="measure on this machine")
-    verb.add_argument("what", choices=("step",), help="step: where a training step's time goes")
-    verb.add_argument("--steps", type=int, default=5, help="steps to measure")
+    verb.add_argument(
+        "what",
+        choices=("step", "routing", "adaptive"),
+        help="step: where a training step's time goes; routing: every router and transport beside "
+        "a dense layer; adaptive: time by share of one-expert tokens",
+    )
+    verb.add_argument("--steps", type=int, default=5, help="step: steps to measure")
+    verb.add_argument(
+        "--size", default="M", metavar="XS|S|M|L", help="routing, adaptive: the layer"
+    )
+    verb.add_argument("--routers", default="", metavar="A,B", help="routing: which (default: all)")
+    verb.add_argument("--dispatches", default="grouped,gather", metavar="A,B", help="routing")
+    verb.add_argument("--dtype", default="float32", help="routing, adaptive: of the experts")
+    verb.add_argument("--rounds", type=int, default=5, help="routing, adaptive: runs of each case")
     return parser
 
 
@@ -116,8 +129,15 @@ def _config(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
 
 
 def _bench(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
-    from moe_jax.commands.bench import bench_step
+    from moe_jax.commands.bench import bench_adaptive, bench_routing, bench_step
 
+    if args.rounds < 1 or args.steps < 1:
+        raise UserError("--rounds and --steps must be above 0")
+    if args.what == "adaptive":
+        return bench_adaptive(args.size, args.dtype, args.rounds)
+    if args.what == "routing":
+        names = [name for name in args.routers.split(",") if name]
+        return bench_routing(args.size, names, args.dispatches.split(","), args.dtype, args.rounds)
     files = args.gin_file or ["runs/quickstart.gin"]
     return bench_step(files, bindings, _paths(args), args.steps, debug=args.debug)
 
@@ -153,7 +173,9 @@ def _paths(args: argparse.Namespace) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, 1 for an error, 128 + signal."""
-    argv = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        restart_with_huge_pages()
+        argv = sys.argv[1:]
     debug = "--debug" in argv
     # Warnings of libraries (Orbax, JAX, seqio) are for developers.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

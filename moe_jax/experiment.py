@@ -6,7 +6,13 @@ Every name that gin files can configure is registered here and nowhere else:
 |-------------------------------------|-----------------------------------------------------|
 | `Experiment`                        | all of it                                           |
 | `Model`                             | `moe_jax.models.config.ModelConfig`                 |
-| `ExpertChoice`, `ExpertThreshold`   | routers                                             |
+| `ExpertChoice`,                     | routers: experts choose                             |
+| `CappedExpertChoice`,               |                                                     |
+| `ExpertThreshold`                   |                                                     |
+| `TokenChoice`, `Adaptive`           | routers: tokens choose                              |
+| `Hash`, `RandomExperts`,            | routers without a router matrix                     |
+| `ForcedBalanced`, `Thor`            |                                                     |
+| `TokenFrequencies`                  | counts the training data's tokens, for `Hash`       |
 | `Pool`                              | which tokens compete for an expert                  |
 | `Data`                              | task, vocabulary, batch                             |
 | `Adafactor`, `AdamW`                | optimisers                                          |
@@ -27,10 +33,14 @@ from moe_jax.evaluation.sampling import SamplingConfig
 from moe_jax.flops import Parameters, count_parameters, train_flops_per_token
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.functional import LanguageModel
+from moe_jax.routing.adaptive import Adaptive
+from moe_jax.routing.capped import CappedExpertChoice
 from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routing.fixed import ForcedBalanced, Hash, RandomExperts, Thor
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Router
 from moe_jax.routing.threshold import ExpertThreshold
+from moe_jax.routing.token_choice import TokenChoice
 from moe_jax.training.checkpoints import CheckpointConfig
 from moe_jax.training.loop import TrainConfig
 from moe_jax.training.optimizers import Optimizer, adafactor, adamw
@@ -93,7 +103,8 @@ class Experiment:
 
     def parameters(self) -> Parameters:
         """Counts parameters."""
-        return count_parameters(self.model, self.experts_per_token)
+        learned = self.active_router is None or self.active_router.is_learned
+        return count_parameters(self.model, self.experts_per_token, learned)
 
     def train_flops_per_token(self) -> float:
         """Counts the FLOPs of a training step per token."""
@@ -108,11 +119,31 @@ class Experiment:
             )
 
 
+def token_frequencies(data: DataConfig, batches: int = 16) -> tuple[int, ...]:
+    """Counts how often each token id is an input in the first training batches.
+
+    Args:
+        data: the training data.
+        batches: batches to count.
+    """
+    from moe_jax.data.pipeline import count_tokens
+
+    return count_tokens(data, batches)
+
+
 _REGISTERED: dict[str, Callable[..., Any]] = {
     "Experiment": Experiment,
     "Model": ModelConfig,
     "ExpertChoice": ExpertChoice,
+    "CappedExpertChoice": CappedExpertChoice,
     "ExpertThreshold": ExpertThreshold,
+    "TokenChoice": TokenChoice,
+    "Adaptive": Adaptive,
+    "Hash": Hash,
+    "RandomExperts": RandomExperts,
+    "ForcedBalanced": ForcedBalanced,
+    "Thor": Thor,
+    "TokenFrequencies": token_frequencies,
     "Pool": Pool,
     "Data": DataConfig,
     "Adafactor": adafactor,

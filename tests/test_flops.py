@@ -12,6 +12,7 @@ from moe_jax.models.config import ModelConfig
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.routing.expert_choice import ExpertChoice
 from moe_jax.routing.pools import Pool
+from moe_jax.routing.registry import ROUTERS
 from moe_jax.training.step import LossConfig, forward, token_loss
 
 # Odd sizes, so that no two terms are equal by accident.
@@ -35,6 +36,8 @@ SMALL = {
         {"num_experts": 5, "moe_every": 1},
         {"num_experts": 3, "moe_every": 3, "feed_forward": "gelu", "position": "rotary"},
         {"num_experts": 1, "moe_every": 6, "relative_buckets": 8, "scan_layers": False},
+        {"num_experts": 5, "num_shared_experts": 1},
+        {"num_experts": 3, "num_shared_experts": 4, "moe_every": 3},
     ],
 )
 def test_parameters_are_the_sizes_of_the_arrays(settings):
@@ -45,6 +48,28 @@ def test_parameters_are_the_sizes_of_the_arrays(settings):
     expert = sum(math.prod(leaf.shape) for n, leaf in params.items() if "/experts/" in n)
     experts = max(config.num_experts, 1)
     assert counted.total - counted.active == expert * (experts - 1) / experts
+
+
+@pytest.mark.parametrize("shared", [0, 2])
+@pytest.mark.parametrize("name", ROUTERS)
+def test_parameters_with_every_router(name, shared):
+    """Only a router that learns has a matrix; a router's state is not a parameter."""
+    router, config = ROUTERS[name](), ModelConfig(**SMALL, num_experts=5, num_shared_experts=shared)
+    params = LanguageModel(config, router).abstract().params
+    counted = count_parameters(config, router.experts_per_token, router.is_learned)
+    assert counted.total == sum(math.prod(leaf.shape) for leaf in params.values())
+    matrices = [leaf.shape for path, leaf in params.items() if path.endswith("router_kernel")]
+    assert matrices == ([(3, 10, 5)] if router.is_learned else [])
+    # Of the 5 routed experts a token meets some, of the shared ones all.
+    unused = 3 * 2 * 10 * 17 * (5 - router.experts_per_token)
+    assert counted.total - counted.active == unused
+
+
+def test_flops_of_shared_experts():
+    """Each costs as much as one more routed expert per token."""
+    config = ModelConfig(**SMALL, num_experts=5, num_shared_experts=2)
+    without = ModelConfig(**SMALL, num_experts=5)
+    assert forward_flops_per_token(config, 1.0, 16) == forward_flops_per_token(without, 3.0, 16)
 
 
 @pytest.mark.parametrize("c", [0.5, 2.0, 2.5, 5.0])
@@ -108,7 +133,7 @@ def test_two_cells_of_the_papers_table_do_not_fit():
 
 
 # Shapes in which matrix products are nearly everything, and without a loop, whose body XLA counts
-# once whatever its trips: layers unrolled, the loss in one chunk.
+# once whatever its trips: layers unrolled, the loss in one chunk, experts in batched products.
 ROWS, LENGTH = 2, 128
 LARGE = {
     "vocab_size": 2048,
@@ -118,6 +143,7 @@ LARGE = {
     "head_dim": 64,
     "d_ff": 1024,
     "scan_layers": False,
+    "dispatch": "gather",
 }
 # Norms, softmax, GELU, routing and residuals: measured 0.7% to 1.2%.
 ELEMENTWISE = 0.02

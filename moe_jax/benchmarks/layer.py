@@ -40,6 +40,8 @@ class Size:
 
 
 SIZES = {
+    # For a look at whether everything runs.
+    "XS": Size(512, 32, 64, 8),
     "S": Size(4096, 256, 1024, 16),
     "M": Size(4096, 512, 2048, 32),
     "L": Size(8192, 768, 3072, 64),
@@ -90,7 +92,9 @@ def route(
         logits_PNE,
         jax.nn.softmax(logits_PNE, axis=-1),
         jnp.ones(x_PND.shape[:2], jnp.bool_),
-        *(pool.split(a) for a in (tokens_BS, positions_BS, positions_BS)),
+        tokens_PN=pool.split(tokens_BS),
+        positions_PN=pool.split(positions_BS),
+        time_PN=pool.split(positions_BS),
         key=key,
     )
     return router(scores, router.init_state(router_kernel.shape[-1])).assignment

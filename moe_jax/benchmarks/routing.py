@@ -59,7 +59,7 @@ def measure(
             layer.step_of(layer.dense), params, x, dy
         )
     for name, router in made.items():
-        router.check(*tokens.shape, size.experts)
+        router.check(size.rows, tokens.shape[1], size.experts)
         for dispatch in dispatches:
 
             def run(params, x, router=router, dispatch=dispatch):  # type: ignore[no-untyped-def]

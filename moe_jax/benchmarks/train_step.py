@@ -60,7 +60,13 @@ def measure(described: Experiment, next_batch: Callable[[], Batch], steps: int) 
         steps: steps to measure, each twice: for its wall time, and under the profiler.
     """
     model = described.language_model()
-    step = make_train_step(model, described.optimizer, described.loss, described.train.accumulation)
+    step = make_train_step(
+        model,
+        described.optimizer,
+        described.loss,
+        described.train.accumulation,
+        described.train.seed,
+    )
     state = make_state(model, described.optimizer, described.train.seed)
     batch = next_batch()
     hlo = step.lower(state, batch).compile().as_text()

@@ -1,13 +1,19 @@
 """`moe-jax bench`: measure on this machine."""
 
+import dataclasses
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from moe_jax import experiment
+from moe_jax.benchmarks import adaptive, layer, routing
 from moe_jax.benchmarks.train_step import measure
 from moe_jax.commands.quiet import quiet
+from moe_jax.dispatch import get_dispatch
+from moe_jax.errors import UserError, nearest
+from moe_jax.models.config import DTYPES
+from moe_jax.routing.registry import ROUTERS, get_router
 
 
 def bench_step(
@@ -53,3 +59,90 @@ def bench_step(
         "matmul_flops_per_second": times.matmul_flops_per_second,
         "utilisation": times.utilisation,
     }
+
+
+def bench_routing(
+    size: str, routers: list[str], dispatches: list[str], dtype: str, rounds: int
+) -> dict[str, Any]:
+    """Prints what routers cost with each transport, beside a dense layer of equal active FLOPs.
+
+    Raises:
+        UserError: for an unknown size, router, transport or precision.
+    """
+    shape = _size(size, dtype)
+    routers = routers or list(ROUTERS)
+    for name in routers:
+        get_router(name)
+    for name in dispatches:
+        get_dispatch(name)
+    console = Console()
+    with console.status(f"measuring {len(routers)} routers, {rounds} rounds ..."):
+        result = routing.measure(shape, routers, dispatches, dtype, rounds)
+    table = Table(
+        *("router", "dispatch", "ms", "of dense", "memory of dense", "GFLOP/s"),
+        title=f"{_title(size, dtype)}, medians of {rounds} rounds",
+    )
+    for row in result.rows:
+        table.add_row(
+            row.router,
+            row.dispatch,
+            f"{row.seconds * 1e3:.1f}",
+            f"{row.ratio_to_dense:.2f}",
+            f"{row.memory_to_dense:.2f}",
+            f"{row.flops / row.seconds / 1e9:.0f}",
+        )
+    console.print(table)
+    for active, seconds in sorted(result.dense_seconds.items()):
+        console.print(
+            f"dense layer of {active:g} experts' FLOPs: {seconds * 1e3:.1f} ms", highlight=False
+        )
+    console.print(
+        f"matrix product of the same run: {result.matmul_flops_per_second / 1e9:.0f} GFLOP/s",
+        highlight=False,
+    )
+    return {
+        "rows": [dataclasses.asdict(row) for row in result.rows],
+        "dense_seconds": {f"{k:g}": v for k, v in result.dense_seconds.items()},
+        "matmul_flops_per_second": result.matmul_flops_per_second,
+    }
+
+
+def bench_adaptive(size: str, dtype: str, rounds: int) -> dict[str, Any]:
+    """Prints layer time by share of one-expert tokens, relative to two experts for all.
+
+    Raises:
+        UserError: for an unknown size or precision.
+    """
+    shape = _size(size, dtype)
+    console = Console()
+    with console.status(f"measuring {len(adaptive.PAPER)} shares, {rounds} rounds ..."):
+        rows = adaptive.measure(shape, "grouped", dtype, rounds)
+    table = Table(
+        *("one-expert tokens", "time", "computation", "paper: time", "paper: computation"),
+        title=f"Adaptive gating, {_title(size, dtype)}, relative to top-2",
+    )
+    for row in rows:
+        table.add_row(
+            f"{row.top1_share:.0%}",
+            f"{row.relative_time:.2f}",
+            f"{row.relative_flops:.2f}",
+            f"{row.paper_time:.2f}",
+            f"{row.paper_flops:.2f}",
+        )
+    console.print(table)
+    return {"rows": [dataclasses.asdict(row) for row in rows]}
+
+
+def _size(name: str, dtype: str) -> layer.Size:
+    if name not in layer.SIZES:
+        raise UserError(f"unknown size {name!r}; known: {', '.join(layer.SIZES)}")
+    if dtype not in DTYPES:
+        raise UserError(
+            f"unknown precision {dtype!r}; known: {', '.join(DTYPES)}." + nearest(dtype, DTYPES)
+        )
+    return layer.SIZES[name]
+
+
+def _title(size: str, dtype: str) -> str:
+    s = layer.SIZES[size]
+    return f"{s.tokens} tokens, width {s.width}, {s.experts} experts of {s.hidden}, {dtype}"

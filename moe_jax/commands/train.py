@@ -96,7 +96,9 @@ def _run(
     writer.write_text("config.gin", config.operative())
     loop = Loop(
         config=described.train,
-        step=make_train_step(model, optimizer, described.loss, described.train.accumulation),
+        step=make_train_step(
+            model, optimizer, described.loss, described.train.accumulation, described.train.seed
+        ),
         batches=batches,
         evaluate=lambda variables: evaluator(variables).as_dict(),
         checkpoints=checkpoints,

@@ -50,6 +50,15 @@ def _dataset(config: DataConfig, split: str, training: bool) -> tf.data.Dataset:
     )
 
 
+def count_tokens(config: DataConfig, batches: int) -> tuple[int, ...]:
+    """Counts how often each id of the vocabulary is an input in the first training batches."""
+    counts = np.zeros(vocabulary_of(config).vocab_size, np.int64)
+    for batch in itertools.islice(TrainBatches(config), batches):
+        real = batch.inputs_BS[np.asarray(batch.mask_BS)]
+        counts += np.bincount(real.reshape(-1), minlength=len(counts))
+    return tuple(counts.tolist())
+
+
 def _to_batch(features: dict[str, Any]) -> Batch:
     return Batch(
         inputs_BS=features["decoder_input_tokens"],

@@ -8,12 +8,12 @@ where `experts` is an `ExpertNetwork`; called, it maps rows [E, R, D] to [E, R, 
 expert. A token that no expert takes gets 0. All of them equal `oracle`, forward and gradients, on
 every assignment.
 
-| transport | how                                                        | when                     |
-|-----------|------------------------------------------------------------|--------------------------|
-| `grouped` | rows sorted by expert; work follows the chosen pairs       | the default              |
-| `gather`  | static slots, batched products; without a capacity in      | many static shapes to    |
-|           | rounds that follow the busiest expert                      | compile for; comparison  |
-| `oracle`  | one-hot matrix products                                    | tests                    |
+| transport | how                                                   | when                    |
+|-----------|-------------------------------------------------------|-------------------------|
+| `grouped` | rows sorted by expert; work follows the chosen pairs  | the default             |
+| `gather`  | static slots, batched products; without a capacity in | many static shapes to   |
+|           | rounds that follow the busiest expert                 | compile for; comparison |
+| `oracle`  | one-hot matrix products                               | tests                   |
 """
 
 from collections.abc import Callable

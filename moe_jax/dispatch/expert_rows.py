@@ -62,4 +62,3 @@ def _backward(activation: Activation, uniform: bool, residuals: tuple, dy_TD: ja
 
 
 expert_rows.defvjp(_forward, _backward)
-

@@ -6,6 +6,7 @@ until every chosen pair is done, so that the result is exact whatever the load, 
 and time follows the busiest expert.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -26,10 +27,10 @@ def gather(
     if isinstance(assignment, Slots):
         first_P11 = (jnp.arange(pools, dtype=jnp.int32) * tokens)[:, None, None]
         y_TD = _rows(
+            expert_fn,
             _by_expert(assignment.token_index_PEC + first_P11),
             _by_expert(jnp.where(assignment.filled_PEC, assignment.weight_PEC, 0.0)),
             x_TD,
-            expert_fn,
         )
     else:
         y_TD = _rounds(assignment, x_TD, expert_fn)
@@ -42,10 +43,10 @@ def _by_expert(value_PEC: jax.Array) -> jax.Array:
 
 
 def _rows(
+    expert_fn: Callable[[RowsERD], RowsERD],
     token_ER: jax.Array,
     weight_ER: jax.Array,
     x_TD: jax.Array,
-    expert_fn: Callable[[RowsERD], RowsERD],
 ) -> jax.Array:
     """Runs each expert on its rows of `x_TD`; an empty row has weight 0 and adds nothing."""
     in_ERD = x_TD.at[token_ER].get(mode="promise_in_bounds")
@@ -67,7 +68,7 @@ def _rounds(pairs: Pairs, x_TD: jax.Array, expert_fn: Callable[[RowsERD], RowsER
     weight_ET = jnp.pad(jnp.take_along_axis(weight_ET, order_ET[:, :total], -1), padding)
 
     # What the rounds keep for their backward passes would add up to the worst case.
-    run = jax.checkpoint(lambda *rows: _rows(*rows, expert_fn))
+    run = jax.checkpoint(functools.partial(_rows, expert_fn))
 
     def work(y_TD: jax.Array, start: jax.Array) -> jax.Array:
         token_ER = jax.lax.dynamic_slice_in_dim(order_ET, start, rows, axis=1)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from moe_jax.dispatch.expert_rows import expert_rows
 from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.routing.assignment import Assignment, Pairs, Slots
-from moe_jax.routing.ranks import sort_by_expert
+from moe_jax.routing.ranks import expert_bounds, sort_by_expert
 from moe_jax.types import ActivationsPND
 
 # Rows in memory at a time, relative to tokens. Only a router of more choices than this, such as
@@ -25,8 +25,11 @@ def grouped(
     """Dispatches rows sorted by expert (see `moe_jax.dispatch`)."""
     pools, tokens, width = x_PND.shape
     x_TD = jnp.asarray(x_PND).reshape(pools * tokens, width)
-    run = _slots if isinstance(assignment, Slots) else _pairs
-    return run(assignment, x_TD, experts).reshape(x_PND.shape)
+    if isinstance(assignment, Slots):
+        y_TD = _slots(assignment, x_TD, experts)
+    else:
+        y_TD = _pairs(assignment, x_TD, experts)
+    return y_TD.reshape(x_PND.shape)
 
 
 def _slots(slots: Slots, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
@@ -54,7 +57,7 @@ def _pairs(pairs: Pairs, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
     token_M = order_M // choices
     weight_M = pairs.weight_PNK.reshape(-1)[order_M]
     weight_M = jnp.where(sorted_M < number, weight_M, 0.0)
-    bounds = jnp.searchsorted(sorted_M, jnp.arange(number + 1), side="left").astype(jnp.int32)
+    bounds = expert_bounds(sorted_M, number)
     if choices <= _ROWS_PER_TOKEN:
         count_E = bounds[1:] - bounds[:-1]
         return _run(x_TD, token_M, weight_M, count_E, experts)
@@ -94,13 +97,15 @@ def _in_turns(
         inside = jnp.clip(bounds - first, 0, rows)
         y_TD = jax.lax.cond(
             first < bounds[-1],
-            lambda y: y
-            + work(
-                x_TD,
-                jax.lax.dynamic_slice_in_dim(token_M, first, rows),
-                jax.lax.dynamic_slice_in_dim(weight_M, first, rows),
-                inside[1:] - inside[:-1],
-                experts,
+            lambda y: (
+                y
+                + work(
+                    x_TD,
+                    jax.lax.dynamic_slice_in_dim(token_M, first, rows),
+                    jax.lax.dynamic_slice_in_dim(weight_M, first, rows),
+                    inside[1:] - inside[:-1],
+                    experts,
+                )
             ),
             lambda y: y,
             y_TD,

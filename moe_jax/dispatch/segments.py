@@ -13,7 +13,7 @@ import jax.numpy as jnp
 # Relative to the mean number of rows of an expert; finest where the load of a balanced router
 # falls, also of adaptive gating, which fills one half to all of the rows.
 _SIZES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, *(n / 16 for n in range(8, 21)), 3 / 2, 2.0)
-_MULTIPLE = 8
+_MULTIPLE = 32
 
 
 def segment_sizes(rows: int, experts: int) -> tuple[int, ...]:

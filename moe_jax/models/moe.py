@@ -64,7 +64,7 @@ class LayerInputs:
 
 
 class MixtureOfExperts(nnx.Module):
-    """Replaces a feed-forward layer by E experts and a router, and experts that all tokens share."""
+    """Replaces a feed-forward layer by a router, E experts, and experts that tokens share."""
 
     def __init__(self, config: ModelConfig, router: Router, rngs: nnx.Rngs):
         width, experts = config.d_model, config.num_experts

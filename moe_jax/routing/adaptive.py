@@ -64,7 +64,9 @@ class Adaptive(Router):
         """Refuses a single expert."""
         super().check(batch, length, experts)
         if experts < 2:
-            raise UserError(f"adaptive gating chooses one or two of 2 or more experts, not {experts}")
+            raise UserError(
+                f"adaptive gating chooses one or two of 2 or more experts, not {experts}"
+            )
 
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
         """Chooses one or two experts for every real token."""

@@ -92,7 +92,8 @@ class Pairs:
 
     def slots(self) -> Slots:
         """Returns the same assignment as seen by the experts; it must have a capacity."""
-        assert self.slot_PNK is not None and self.capacity is not None
+        assert self.slot_PNK is not None
+        assert self.capacity is not None
         pools, tokens, choices = self.expert_index_PNK.shape
         slots = self.experts * self.capacity
         # The pair in each slot; a pair without a slot is written nowhere, an empty slot has none.

@@ -24,7 +24,12 @@ from moe_jax.routing.losses import router_z_loss
 from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Router, RouterState
-from moe_jax.routing.threshold import ExpertThreshold, moving_average
+from moe_jax.routing.threshold import (
+    ExpertThreshold,
+    kth_score_statistics,
+    last_filled,
+    move_thresholds,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,10 +113,8 @@ class ExpertChoice(Router):
         self, state: RouterState, statistics: dict[str, jax.Array], step: jax.Array
     ) -> RouterState:
         """Moves the thresholds towards the mean of the step's k-th scores, if there were any."""
-        pools = statistics["pools"][..., None]
-        kth_score = statistics["kth_score_sum"] / jnp.where(pools > 0, pools, 1.0)
-        moved = moving_average(state["threshold"], kth_score, self.threshold_decay, step)
-        return {"threshold": jnp.where(pools > 0, moved, state["threshold"])}
+        threshold = move_thresholds(state["threshold"], statistics, self.threshold_decay, step)
+        return {"threshold": threshold}
 
     def causal(self) -> ExpertThreshold:
         """Returns the threshold router: position pools too depend on the rest of the batch."""
@@ -132,24 +135,10 @@ def _choose(
         weight_PEC=jnp.where(filled_PEC, weight_PEC, 0.0),
         filled_PEC=filled_PEC,
     )
-    return slots, _kth_scores(weight_PEC, fill_P)
+    return slots, kth_score_statistics(last_filled(weight_PEC, fill_P), fill_P)
 
 
 def _top_k(score_PEN: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """Returns the k largest scores and their token indices, differentiable in the scores."""
     _, index_PEC = jax.lax.top_k(jax.lax.stop_gradient(score_PEN), k)
     return jnp.take_along_axis(score_PEN, index_PEC, axis=-1), index_PEC
-
-
-def _kth_scores(weight_PEC: jax.Array, fill_P: jax.Array) -> dict[str, jax.Array]:
-    """Returns the scores of each expert's last filled slots, summed over pools, and the pools.
-
-    Pools without a real token do not count. Sum and count are kept apart so that their averages
-    over micro-batches and devices still have the right quotient.
-    """
-    last_PE1 = jnp.broadcast_to(
-        jnp.maximum(fill_P - 1, 0)[:, None, None], (*weight_PEC.shape[:2], 1)
-    )
-    kth_PE = jnp.take_along_axis(weight_PEC, last_PE1, axis=-1)[..., 0]
-    real_P = (fill_P > 0).astype(jnp.float32)
-    return {"kth_score_sum": (kth_PE * real_P[:, None]).sum(0), "pools": real_P.sum()}

@@ -1,13 +1,13 @@
 """Routing without a router matrix: baselines for quality, and for speed.
 
-| router            | experts of a token                            | source                          |
-|-------------------|-----------------------------------------------|---------------------------------|
-| `hash`            | a fixed function of the token's id            | Roller et al. 2021; id mod E is |
-|                   |                                               | the baseline of Zhou et al. 2022|
-| `random`          | k drawn at random, anew in every step         | Zuo et al. 2021, section 3      |
-| `forced_balanced` | token n takes n k, ..., n k + k - 1 (mod E)   | for benchmarks: no imbalance    |
-| `thor`            | one drawn at random for each layer and pass,  | Zuo et al. 2021, section 4:     |
-|                   | two passes a step that must agree             | stochastic experts              |
+| router            | experts of a token                         | source                         |
+|-------------------|--------------------------------------------|--------------------------------|
+| `hash`            | a fixed function of the token's id         | Roller et al. 2021; id mod E   |
+|                   |                                            | in Zhou et al. 2022, table 4   |
+| `random`          | k drawn at random, anew in every step      | Zuo et al. 2021, section 3     |
+| `forced_balanced` | token n: n k, ..., n k + k - 1 (mod E)     | for benchmarks: no imbalance   |
+| `thor`            | one drawn for each layer and pass, and two | Zuo et al. 2021, section 4:    |
+|                   | passes a step that must agree              | stochastic experts             |
 
 The weight is 1 / k: nothing is learned, so there is no router gradient. Outside of training,
 where there is no random key, `random` and `thor` draw from the token's id and position, so that
@@ -15,6 +15,7 @@ decoding token by token makes the same choice as a forward pass over the whole t
 """
 
 import dataclasses
+import heapq
 
 import jax
 import jax.numpy as jnp
@@ -96,16 +97,19 @@ class Hash(_Fixed):
             return balanced_table(np.asarray(self.frequencies), experts)
         return None
 
+    def init_state(self, experts: int) -> RouterState:
+        """Returns the table, if there is one: it is saved with the model, whatever was counted."""
+        table = self.table(experts)
+        return {} if table is None else {"table": jnp.asarray(table)}
+
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
         """Looks the tokens up."""
-        del state
         assert scores.tokens_PN is not None, "hash routing goes by token ids"
-        experts = scores.logits_PNE.shape[-1]
-        table = self.table(experts)
-        if table is None:
-            expert_PN = scores.tokens_PN % experts
+        if self.method == "modulo":
+            expert_PN = scores.tokens_PN % scores.logits_PNE.shape[-1]
         else:
-            expert_PN = jnp.asarray(table)[jnp.minimum(scores.tokens_PN, len(table) - 1)]
+            last = state["table"].shape[0] - 1
+            expert_PN = state["table"][jnp.minimum(scores.tokens_PN, last)]
         return self._output(expert_PN[..., None], scores)
 
 
@@ -113,17 +117,15 @@ def balanced_table(frequencies: np.ndarray, experts: int) -> np.ndarray:
     """Returns the expert of every id so that experts get near the same number of tokens.
 
     Greedy: from the most frequent id to the least, ties by id, to the expert with the fewest
-    tokens so far, ties by index.
+    tokens so far, then the fewest ids, then by index.
     """
     table = np.zeros(len(frequencies), np.int32)
-    load = np.zeros(experts, np.int64)
-    ids = np.zeros(experts, np.int64)
+    # Tokens and ids of each expert; the number of ids spreads those that never occur.
+    least_loaded = [(0, 0, expert) for expert in range(experts)]
     for token in np.argsort(-frequencies, kind="stable"):
-        # Ids that never occur are spread by their number.
-        expert = np.lexsort((ids, load))[0]
+        load, ids, expert = least_loaded[0]
         table[token] = expert
-        load[expert] += frequencies[token]
-        ids[expert] += 1
+        heapq.heapreplace(least_loaded, (load + int(frequencies[token]), ids + 1, expert))
     return table
 
 
@@ -144,7 +146,7 @@ class RandomExperts(_Fixed):
 
     @property
     def experts_per_token(self) -> float:
-        """k."""
+        """Returns k."""
         return float(self.k)
 
     def check(self, batch: int, length: int, experts: int) -> None:
@@ -177,7 +179,7 @@ class ForcedBalanced(_Fixed):
 
     @property
     def experts_per_token(self) -> float:
-        """k."""
+        """Returns k."""
         return float(self.k)
 
     def check(self, batch: int, length: int, experts: int) -> None:
@@ -239,7 +241,8 @@ def _random_numbers(scores: RouterScores, shape: tuple[int, ...]) -> jax.Array:
     """Returns numbers in [0, 1): from the key, or else from token ids and positions."""
     if scores.key is not None:
         return jax.random.uniform(scores.key, shape, jnp.float32)
-    assert scores.tokens_PN is not None and scores.positions_PN is not None
+    assert scores.tokens_PN is not None
+    assert scores.positions_PN is not None
     mixed_PN = scores.tokens_PN.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
     mixed_PN = _mix(mixed_PN ^ scores.positions_PN.astype(jnp.uint32))
     column = jnp.arange(shape[-1], dtype=jnp.uint32) * jnp.uint32(0x85EBCA77)

@@ -37,6 +37,14 @@ def moving_average(
     return weight * average + (1.0 - weight) * value
 
 
+def last_filled(value_PEC: jax.Array, fill_P: jax.Array) -> jax.Array:
+    """Returns the values in the last of the filled slots, [P, E]; the first if none is."""
+    last_PE1 = jnp.broadcast_to(
+        jnp.maximum(fill_P - 1, 0)[:, None, None], (*value_PEC.shape[:2], 1)
+    )
+    return jnp.take_along_axis(value_PEC, last_PE1, axis=-1)[..., 0]
+
+
 def kth_score_statistics(kth_PE: jax.Array, fill_P: jax.Array) -> dict[str, jax.Array]:
     """Returns the experts' k-th scores summed over pools, and the number of pools.
 
@@ -150,10 +158,7 @@ class ExpertThreshold(Router):
         best_PEC = jax.lax.top_k(p_PEN, capacity)[0]
         real_P = scores.mask_PN.sum(-1, dtype=jnp.int32)
         fill_P = filled_capacity(real_P, self.capacity_factor, experts, capacity)
-        last_PE1 = jnp.broadcast_to(
-            jnp.maximum(fill_P - 1, 0)[:, None, None], (*p_PEN.shape[:2], 1)
-        )
-        return jnp.take_along_axis(best_PEC, last_PE1, axis=-1)[..., 0], fill_P
+        return last_filled(best_PEC, fill_P), fill_P
 
     def update_state(
         self, state: RouterState, statistics: dict[str, jax.Array], step: jax.Array

@@ -7,16 +7,17 @@ expert has C = floor(N K CF / E) slots in a pool of N tokens, given out in a sta
 (`moe_jax.routing.ranks`); a choice that comes too late is dropped and its token gets less, or
 only the residual. Padding has no choices and does not count in C.
 
-| preset        | k | weights      | capacity | order           | losses, training                  |
-|---------------|---|--------------|----------|-----------------|-----------------------------------|
-| `switch`      | 1 | p            | 1.25     | `left_to_right` | balance; input jitter 1%          |
-| `gshard_top2` | 2 | p / (p1+p2)  | 1        | `choices_first` | balance on first choices; second  |
-|               |   |              |          |                 | used with probability min(1, 2 p2)|
-| `glam_top2`   | 2 | p / (p1+p2)  | 1        | `choices_first` | balance on first choices          |
-| `topk`        | k | p / sum p    | none     |                 | balance on all choices            |
+| preset        | k | weights     | CF   | order           | losses, training                   |
+|---------------|---|-------------|------|-----------------|------------------------------------|
+| `switch`      | 1 | p           | 1.25 | `left_to_right` | balance; input jitter 1%           |
+| `gshard_top2` | 2 | p / (p1+p2) | 1    | `choices_first` | balance on first choices; second   |
+|               |   |             |      |                 | used with probability min(1, 2 p2) |
+| `glam_top2`   | 2 | p / (p1+p2) | 1    | `choices_first` | balance on first choices           |
+| `topk`        | k | p / sum p   | none |                 | balance on all choices             |
 
-Sources: Fedus et al. 2021 (section 2.2, C = tokens / E x CF, jitter appendix A); Lepikhin et al. 2020
-(algorithm 1, C = 2 N / E); Du et al. 2022 (GLaM; Praxis' policy `all`); Shazeer et al. 2017.
+Sources: Fedus et al. 2021 (Switch; C = tokens / E x CF, jitter on the router's input); Lepikhin
+et al. 2020 (GShard, algorithm 1; C = 2 N / E); Du et al. 2022 (GLaM, as in Praxis with the policy
+`all` for second experts); Shazeer et al. 2017.
 """
 
 import dataclasses
@@ -171,9 +172,7 @@ class TokenChoice(Router):
         """Refuses more choices than experts, groups that do not divide, and a capacity of 0."""
         super().check(batch, length, experts)
         if experts % self.groups:
-            raise UserError(
-                f"TokenChoice.groups = {self.groups} does not divide {experts} experts"
-            )
+            raise UserError(f"TokenChoice.groups = {self.groups} does not divide {experts} experts")
         available = experts // self.groups * self.top_groups
         if self.k > available:
             raise UserError(

@@ -230,16 +230,18 @@ class _Work:
         router = self._model.router
         keys = [jax.random.fold_in(key, i) for i in range(router.passes if router else 1)]
         return [
-            forward(self._model, variables, part, inputs=LayerInputs(key, share_LE))
-            for key in keys
+            forward(self._model, variables, part, inputs=LayerInputs(key, share_LE)) for key in keys
         ]
 
     def _divergence(
         self, params: dict[str, jax.Array], outputs: list[DecoderOutput], part: Batch
     ) -> jax.Array:
-        width = outputs[0].hidden_BSD.shape[-1]
+        first, second = (
+            output.hidden_BSD.reshape(-1, output.hidden_BSD.shape[-1]) for output in outputs
+        )
         return consistency_loss(
-            *(output.hidden_BSD.reshape(-1, width) for output in outputs),
+            first,
+            second,
             params["embedding"],
             part.weights_BS.reshape(-1).astype(jnp.float32),
             self._loss.chunk,

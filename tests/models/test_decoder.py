@@ -11,6 +11,7 @@ from moe_jax.errors import UserError
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.routing.expert_choice import ExpertChoice
 from moe_jax.routing.pools import Pool
+from moe_jax.routing.token_choice import TokenChoice
 from moe_jax.training.step import forward
 
 
@@ -22,11 +23,17 @@ def logits_of(model, variables, batch, router=None):
     return np.asarray(jax.jit(run)(variables, batch))
 
 
-def test_one_expert_with_capacity_one_is_the_dense_model():
-    """Law 8: E = 1, c = 1 routes every token to the one expert with weight 1."""
-    router = ExpertChoice(1.0, Pool("sequence"))
-    moe = LanguageModel(tiny.config(num_experts=1, feed_forward="gelu"), router)
-    dense = LanguageModel(tiny.config(num_experts=0, feed_forward="gelu"), None)
+@pytest.mark.parametrize(
+    "router",
+    [ExpertChoice(1.0, Pool("sequence")), TokenChoice(k=1, normalise=False)],
+    ids=lambda router: router.name,
+)
+@pytest.mark.parametrize("dispatch", ["gather", "grouped"])
+def test_one_expert_is_the_dense_model(dispatch, router):
+    """Law 8: E = 1 routes every token to the one expert with weight 1."""
+    shape = {"feed_forward": "gelu", "dispatch": dispatch}
+    moe = LanguageModel(tiny.config(num_experts=1, **shape), router)
+    dense = LanguageModel(tiny.config(num_experts=0, **shape), None)
     variables = moe.init(jax.random.key(3))
 
     def interleaved(suffix_moe, suffix_dense):
@@ -51,6 +58,36 @@ def test_one_expert_with_capacity_one_is_the_dense_model():
         rtol=1e-5,
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("router", [ExpertChoice(2.0), TokenChoice()], ids=lambda r: r.name)
+def test_shared_experts_are_a_dense_feed_forward_beside(router):
+    """With routed experts that give 0, the model is a dense one of as many times d_ff."""
+    shape = {"num_layers": 2, "moe_every": 1}
+    moe = LanguageModel(tiny.config(num_shared_experts=2, **shape), router)
+    plain = LanguageModel(tiny.config(**shape), router)
+    dense = LanguageModel(
+        tiny.config(num_experts=0, feed_forward="gelu", d_ff=2 * 48, **shape), None
+    )
+    variables, batch = moe.init(jax.random.key(3)), tiny.make_batch(2, 16)
+    params, state = variables.params, variables.router_state
+    routed, shared = "groups/layers/0/ffn/experts/wo", "groups/layers/0/ffn/shared/"
+
+    silent = Variables(params | {routed: 0 * params[routed]}, state)
+    of_dense = {n.replace("/shared/", "/"): a for n, a in params.items()}
+    of_dense = {n: of_dense[n] for n in dense.abstract().params}
+    np.testing.assert_allclose(
+        logits_of(moe, silent, batch),
+        logits_of(dense, Variables(of_dense, {}), batch),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+    # And with shared ones that give 0, it is the model without.
+    off = Variables(params | {f"{shared}wo": 0 * params[f"{shared}wo"]}, state)
+    of_plain = Variables({n: a for n, a in params.items() if shared not in n}, state)
+    without = logits_of(plain, of_plain, batch)
+    np.testing.assert_allclose(logits_of(moe, off, batch), without, rtol=1e-5, atol=1e-5)
+    assert np.abs(logits_of(moe, variables, batch) - without).max() > 0.1
 
 
 @pytest.mark.parametrize("kind", ["sequence", "position", "batch"])
@@ -145,6 +182,8 @@ def test_experts_need_a_router():
         ({"position": "rotary", "head_dim": 15}, "even Model.head_dim"),
         ({"remat": "named", "remat_names": ("moe_inn",)}, "Did you mean 'moe_in'"),
         ({"num_experts": -1}, "0 \\(dense\\) or more"),
+        ({"num_shared_experts": -1}, "num_shared_experts must be 0 or more"),
+        ({"num_experts": 0, "num_shared_experts": 1}, "has no experts to share"),
     ],
 )
 def test_impossible_shapes_are_refused(change, message):

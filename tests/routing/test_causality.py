@@ -12,21 +12,34 @@ import numpy as np
 import oracles
 import pytest
 
+from moe_jax.routing.adaptive import Adaptive
+from moe_jax.routing.assignment import RouterScores
 from moe_jax.routing.expert_choice import ExpertChoice
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.scores import router_scores
+from moe_jax.routing.scores import router_logits
 from moe_jax.routing.threshold import ExpertThreshold
+from moe_jax.routing.token_choice import TokenChoice
 
 B, S, D, E = 4, 6, 5, 4
 POOLS = [Pool("sequence"), Pool("position"), Pool("position", 2), Pool("batch"), Pool("batch", 2)]
 ROUTERS = [make(pool=pool) for make in (ExpertChoice, ExpertThreshold) for pool in POOLS]
+ROUTERS += [
+    TokenChoice(capacity_factor=0.5, order=order, pool=pool)
+    for order in ("left_to_right", "choices_first", "priority")
+    for pool in (Pool("sequence"), Pool("position"), Pool("batch", 2))
+]
+ROUTERS += [TokenChoice(pool=Pool("batch")), Adaptive(threshold=0.3)]
 TRIALS = 5
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def route(router, x_BSD, kernel_DE, state):
     split = router.pool.split
-    scores = router_scores(split(x_BSD), kernel_DE, split(jnp.ones(x_BSD.shape[:2], bool)))
+    logits_PNE = router_logits(split(x_BSD), kernel_DE)
+    mask_BS, time_BS = jnp.ones((B, S), bool), jnp.tile(jnp.arange(S), (B, 1))
+    scores = RouterScores(
+        logits_PNE, jax.nn.softmax(logits_PNE), split(mask_BS), time_PN=split(time_BS)
+    )
     return router(scores, state).assignment
 
 
@@ -34,7 +47,7 @@ def table(router, x, kernel):
     """Returns who takes whom and the weights, both [B, S, E], by explicit loops."""
     state = {"threshold": jnp.array([0.15, 0.2, 0.3, 0.35])}
     pools = oracles.pools(router.pool.kind, router.pool.rows, B, S)
-    assignment = route(router, x, kernel, state)
+    assignment = jax.device_get(route(router, x, kernel, state))
     count_PNE, weight_PNE = oracles.assignment_table(assignment, len(pools[0]))
     count, weight = np.zeros((B, S, E)), np.zeros((B, S, E))
     for p, tokens in enumerate(pools):
@@ -80,6 +93,14 @@ def test_is_causal_agrees_with_what_is_measured(router):
         (ExpertChoice(pool=Pool("batch")), False),
         (ExpertThreshold(pool=Pool("sequence")), True),
         (ExpertThreshold(pool=Pool("batch")), True),
+        (ExpertThreshold(pool=Pool("batch"), warmup_steps=1), False),
+        (ExpertThreshold(pool=Pool("position"), warmup_steps=1), True),
+        (TokenChoice(), True),
+        (TokenChoice(capacity_factor=1.0), True),
+        (TokenChoice(capacity_factor=1.0, order="choices_first"), False),
+        (TokenChoice(capacity_factor=1.0, order="priority"), False),
+        (TokenChoice(capacity_factor=1.0, order="priority", pool=Pool("position")), True),
+        (Adaptive(), True),
     ],
     ids=str,
 )

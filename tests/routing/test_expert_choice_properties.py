@@ -1,5 +1,6 @@
 """Properties that expert choice has for any scores and any padding."""
 
+import dataclasses
 import functools
 
 import jax
@@ -12,15 +13,21 @@ from hypothesis import strategies as st
 
 from moe_jax.routing.assignment import RouterScores
 from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routing.metrics import summarise
 
 P, N, E = 2, 12, 4
 FACTORS = [1.0, 1.25, 4.0]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def route(factor, logits_PNE, mask_PN):
+def compiled(factor, logits_PNE, mask_PN):
     scores = RouterScores(logits_PNE, jax.nn.softmax(logits_PNE), mask_PN)
-    return ExpertChoice(factor)(scores, {})
+    output = ExpertChoice(factor)(scores, {})
+    return dataclasses.replace(output, metrics=summarise(output.metrics))
+
+
+def route(*arguments):
+    return jax.device_get(compiled(*arguments))
 
 
 @st.composite
@@ -52,6 +59,7 @@ def test_balance_single_use_and_padding(factor, logits, mask):
         assert per_expert_E.tolist() == [slots] * E
     if mask.any():
         np.testing.assert_allclose(output.metrics["max_violation"], 0.0, atol=1e-6)
+        assert output.metrics["dropped_share"] == 0.0
     expected = np.where(count > 0, oracles.softmax(logits), 0.0)
     np.testing.assert_allclose(weight, expected, rtol=2e-5, atol=1e-12)
 

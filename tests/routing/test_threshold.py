@@ -98,13 +98,51 @@ def test_gradient_is_that_of_the_chosen_probabilities():
     assert np.abs(expected).max() > 0.01
 
 
-def test_leaves_its_state_alone():
-    router, state = ExpertThreshold(), {"threshold": jnp.array([0.1, 0.2])}
+@functools.partial(jax.jit, static_argnums=0)
+def train(router, logits_PNE, mask_PN, state):
+    scores = RouterScores(logits_PNE, jax.nn.softmax(logits_PNE), mask_PN, key=jax.random.key(0))
+    return router(scores, state)
+
+
+def test_statistics_are_collected_while_training_only():
+    """The k-th scores of the pools, whatever the thresholds are; k of real tokens only."""
     assert route(logits(0), MASK, jnp.full(E, 0.2)).statistics == {}
-    after = router.update_state(
-        state, {"kth_score_sum": jnp.ones(2), "pools": jnp.ones(())}, jnp.int32(3)
-    )
+    router = ExpertThreshold(capacity_factor=1.25)
+    probability = oracles.softmax(logits(0))
+    choices = oracles.expert_choice(probability, MASK, 1.25)
+    expected = oracles.kth_scores(probability, choices)
+    for threshold in (0.2, 0.9):
+        output = train(router, logits(0), MASK, {"threshold": jnp.full(E, threshold)})
+        assert output.statistics["pools"] == 2.0
+        np.testing.assert_allclose(oracles.mean_kth_score(output.statistics), expected, rtol=2e-6)
+        by_threshold = oracles.expert_threshold(probability, np.full(E, threshold), MASK)
+        np.testing.assert_array_equal(output.assignment.chosen_PNK, by_threshold)
+
+
+def test_state_follows_the_statistics():
+    """Step 3 keeps 4 / 13 of the old value; without a real token nothing moves."""
+    router, state = ExpertThreshold(), {"threshold": jnp.array([0.1, 0.2])}
+    statistics = {"kth_score_sum": jnp.array([2.0, 1.0]), "pools": jnp.array(2.0)}
+    after = router.update_state(state, statistics, jnp.int32(3))
+    expected = [0.1 * 4 / 13 + 9 / 13, 0.2 * 4 / 13 + 0.5 * 9 / 13]
+    np.testing.assert_allclose(after["threshold"], expected, rtol=1e-6)
+    nothing = {"kth_score_sum": jnp.zeros(2), "pools": jnp.zeros(())}
+    after = router.update_state(state, nothing, jnp.int32(3))
     np.testing.assert_array_equal(after["threshold"], state["threshold"])
+
+
+def test_warm_up_is_expert_choice_and_ends():
+    """With thresholds that nobody reaches, tokens are taken in the first two steps only."""
+    router = ExpertThreshold(capacity_factor=1.25, warmup_steps=2)
+    state = router.init_state(E) | {"threshold": jnp.full(E, 2.0)}
+    choices = oracles.expert_choice(oracles.softmax(logits(0)), MASK, 1.25)
+    taken = oracles.chosen_mask(choices, N)
+    nothing = {"kth_score_sum": jnp.zeros(E), "pools": jnp.zeros(())}
+    for step in range(4):
+        assignment = train(router, logits(0), MASK, state).assignment
+        np.testing.assert_array_equal(assignment.chosen_PNK, taken & (step < 2))
+        state = router.update_state(state, nothing, jnp.int32(step))
+    assert router.causal() == ExpertThreshold(capacity_factor=1.25)
 
 
 @pytest.mark.parametrize("experts", [1, 3, 64])
@@ -115,8 +153,11 @@ def test_first_thresholds_are_uniform_probabilities(experts):
         np.testing.assert_allclose(state["threshold"], np.full(experts, 1 / experts), rtol=1e-6)
 
 
-def test_check_refuses_bad_rows_and_no_experts():
-    ExpertThreshold(Pool("position")).check(1, 1, 64)  # Decoding: one token.
+def test_check_refuses_bad_rows_no_experts_and_no_kth_score():
+    """c = 2 and 64 experts need a pool of 32 tokens."""
+    ExpertThreshold(Pool("position")).check(32, 1, 64)
+    with pytest.raises(UserError, match="expert threshold, position pool: capacity is zero"):
+        ExpertThreshold(Pool("position")).check(31, 4096, 64)
     with pytest.raises(UserError, match="does not divide"):
         ExpertThreshold(Pool("batch", 3)).check(4, 8, 2)
     with pytest.raises(UserError, match="at least 1 expert"):

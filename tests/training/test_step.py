@@ -3,6 +3,7 @@
 Updates are compared with stochastic gradient descent: they are then the gradients themselves.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -16,8 +17,14 @@ from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.models.config import REMAT_POLICIES, ModelConfig
 from moe_jax.models.functional import LanguageModel, Variables
+from moe_jax.models.moe import LayerInputs
+from moe_jax.routing.adaptive import Adaptive
 from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routing.fixed import Hash, RandomExperts, Thor
 from moe_jax.routing.pools import Pool
+from moe_jax.routing.registry import ROUTERS
+from moe_jax.routing.threshold import ExpertThreshold
+from moe_jax.routing.token_choice import TokenChoice
 from moe_jax.training.optimizers import Optimizer, adamw
 from moe_jax.training.schedules import warmup_cosine
 from moe_jax.training.state import TrainState, make_state
@@ -58,9 +65,9 @@ def make_model(router=SEQUENCE, **shape):
 
 
 @functools.cache
-def make_variables(**shape):
+def make_variables(router=SEQUENCE, **shape):
     """Returns initial arrays."""
-    return make_model(**shape).init(jax.random.key(0))
+    return make_model(router, **shape).init(jax.random.key(0))
 
 
 def make_batch(lengths=(LENGTH,) * ROWS, packed=True):
@@ -107,17 +114,17 @@ def plain_gradient(variables, batch, model):
 
 
 @functools.cache
-def make_sgd_step(model, accumulation):
+def make_sgd_step(model, accumulation, loss=LOSS, seed=0):
     """Returns the step under test, with gradient descent."""
-    return make_train_step(model, SGD, LOSS, accumulation)
+    return make_train_step(model, SGD, loss, accumulation, seed)
 
 
-def sgd_step(variables, batch, model, accumulation=1):
+def sgd_step(variables, batch, model, accumulation=1, **settings):
     """Returns metrics, new parameters and new router state after one step."""
     # The step takes over its state.
     copy = jax.tree.map(jnp.array, variables)
     state = TrainState(jnp.zeros((), jnp.int32), copy, SGD.transform.init(copy.params))
-    state, metrics = make_sgd_step(model, accumulation)(state, batch)
+    state, metrics = make_sgd_step(model, accumulation, **settings)(state, batch)
     assert int(state.step) == 1
     return metrics, state.variables.params, state.variables.router_state
 
@@ -239,6 +246,180 @@ def test_order_of_rows_and_rows_of_padding_change_nothing(pool):
         jax.tree.map(lambda a: np.insert(a, [0, 2], 0, axis=0), batch),
     ):
         assert_all_same(sgd_step(variables, changed, model), expected)
+
+
+def lm_gradient(router, **shape):
+    """Returns the gradient of the language model's loss alone on the router's matrix, [D, E].
+
+    And how many (token, expert) pairs each expert has, per real token.
+    """
+    shape = ONE | {"dispatch": "oracle"} | shape
+    model, variables = make_model(router, **shape), make_variables(router, **shape)
+    name, batch = "groups/layers/0/ffn/router_kernel", make_batch(packed=False)
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient(kernel, variables):
+        variables = Variables(variables.params | {name: kernel}, variables.router_state)
+        output = forward(model, variables, batch, inputs=LayerInputs(jax.random.key(0)))
+        logits = model.bind(variables).logits(output.hidden_BSD)
+        nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets_BS)
+        return jnp.mean(nll), output.routing.metrics["pairs"][0]
+
+    kernel_LDE, pairs_E = gradient(variables.params[name], variables)
+    return np.abs(kernel_LDE[0]).max(axis=0), np.asarray(pairs_E)
+
+
+LEARNED = [name for name in ROUTERS if ROUTERS[name]().is_learned]
+CHOICES = [
+    TokenChoice(k=k, score=score, normalise=normalise)
+    for k in (1, 2, 3, 4)
+    for score in ("softmax", "sigmoid")
+    for normalise in ((True, False) if k > 1 else (False,))
+]
+
+
+@pytest.mark.parametrize(
+    "router",
+    [*(ROUTERS[name]() for name in LEARNED), *CHOICES],
+    ids=[*LEARNED, *(f"{r.k}-{r.score}-{'normalised' if r.normalise else 'raw'}" for r in CHOICES)],
+)
+def test_every_learned_router_gets_a_gradient(router):
+    """Law 5, from the loss of the language model alone, for every expert that got a token."""
+    gradient_E, pairs_E = lm_gradient(router)
+    assert (pairs_E > 0).sum() >= 2
+    assert gradient_E[pairs_E > 0].min() > 1e-6
+
+
+# Everything counts, so that everything has to add up.
+ALL_LOSSES = LossConfig(z_loss=1e-2, router_z_loss=1e-2, balance_loss=0.1, chunk=24)
+# Rows of different lengths.
+UNEVEN = (16, 5, 16, 9)
+ADDITIVE = {
+    "topk": TokenChoice(),
+    "topk balanced by sequence": TokenChoice(balance_over="pool"),
+    "switch": TokenChoice(k=1, normalise=False),
+    "first choices balanced": TokenChoice(balance_first_only=True),
+    "adaptive": Adaptive(threshold=0.2),
+    "bias": TokenChoice(score="sigmoid", balance="bias", bias_rate=0.1),
+    "quantile": TokenChoice(balance="quantile"),
+    "expert_threshold": ExpertThreshold(Pool("sequence")),
+    "expert_threshold in its warm-up": ExpertThreshold(Pool("sequence"), warmup_steps=10),
+    "hash": Hash(),
+}
+# Two layers, fast to compile.
+TWO = {"position": "rotary", "dispatch": "oracle"}
+
+
+@pytest.mark.parametrize("name", ADDITIVE)
+def test_micro_batches_add_up_for_every_router(name):
+    """Law 2: gradients, losses, metrics (ratios, too) and the router's state after the step."""
+    router = ADDITIVE[name]
+    variables, model = make_variables(router, **TWO), make_model(router, **TWO)
+    batch = make_batch(UNEVEN)
+    whole = sgd_step(variables, batch, model, loss=ALL_LOSSES)
+    parts = sgd_step(variables, batch, model, accumulation=2, loss=ALL_LOSSES)
+    assert {"router/load", "router/max_violation", "router/dropped_share"} <= set(whole[0])
+    assert_all_same(parts, whole)
+    # The losses are there, and the state moved.
+    assert ("router/balance" in whole[0]) == (isinstance(router, TokenChoice | Adaptive))
+    assert np.all(whole[0]["router/load"].max(-1) > 0.25)
+    for path, before in variables.router_state.items():
+        assert np.abs(whole[2][path] - before).max() > 1e-4
+
+
+def test_balance_over_micro_batches_is_another_loss():
+    """Each with its own shares: what `balance_over = 'batch'` makes up for."""
+    router = ADDITIVE["topk"]
+    variables, model = make_variables(router, **TWO), make_model(router, **TWO)
+    batch = make_batch(UNEVEN)
+    batch_loss, own_loss = (
+        sgd_step(
+            variables,
+            batch,
+            model,
+            accumulation=2,
+            loss=dataclasses.replace(ALL_LOSSES, balance_over=over),
+        )[0]
+        for over in ("batch", "micro_batch")
+    )
+    assert np.abs(own_loss["router/balance"] - batch_loss["router/balance"]).max() > 1e-3
+    np.testing.assert_allclose(own_loss["loss"], batch_loss["loss"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("router", [TokenChoice(), ROUTERS["switch"]()], ids=lambda r: r.name)
+@pytest.mark.parametrize(
+    ("remat", "scan"), [("none", False), ("full", True), ("dots", False), ("named", True)]
+)
+def test_remat_and_scan_change_nothing_for_token_choice(router, remat, scan):
+    """Law 2, with jitter: a layer's key does not depend on how the layers are compiled."""
+    shape = {"position": "rotary"}
+    variables, batch = make_variables(router, **shape), make_batch()
+    expected = sgd_step(variables, batch, make_model(router, **shape))
+    names = ("moe_hidden", "moe_in") if remat == "named" else ()
+    model = make_model(router, remat=remat, remat_names=names, scan_layers=scan, **shape)
+    assert_all_same(sgd_step(variables, batch, model), expected)
+
+
+def test_jitter_is_there():
+    """Without it, the numbers of the test before are others."""
+    jittered, calm = (TokenChoice(k=1, normalise=False, jitter=j) for j in (0.1, 0.0))
+    variables, batch = make_variables(calm, **TWO), make_batch()
+    first, second = (
+        sgd_step(variables, batch, make_model(router, **TWO))[0] for router in (jittered, calm)
+    )
+    assert np.abs(first["router/entropy"] - second["router/entropy"]).min() > 1e-6
+
+
+@pytest.mark.parametrize("alpha", [0.0, 2.0])
+def test_thor_is_two_passes_and_their_divergence(alpha):
+    """Zuo et al. 2021, eq. 4 and 5, from two forward passes with the step's keys."""
+    router = Thor(drawn_per="sequence")
+    shape = TWO | {"num_layers": 2}
+    variables, model = make_variables(router, **shape), make_model(router, **shape)
+    batch = make_batch(packed=False)
+    loss = LossConfig(z_loss=0.0, consistency=alpha)
+    metrics, params, _ = sgd_step(variables, batch, model, loss=loss)
+    step_key = jax.random.fold_in(jax.random.key(0), 0)
+    weights = batch.weights_BS / batch.weights_BS.sum()
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def objective(params):
+        bound = Variables(params, variables.router_state)
+        nll, log_p = [], []
+        for index in range(2):
+            inputs = LayerInputs(jax.random.fold_in(step_key, index))
+            output = forward(model, bound, batch, inputs=inputs)
+            log_p.append(jax.nn.log_softmax(model.bind(bound).logits(output.hidden_BSD)))
+            chosen = jnp.take_along_axis(log_p[-1], batch.targets_BS[..., None], axis=-1)[..., 0]
+            nll.append(-jnp.sum(weights * chosen))
+        difference = (jnp.exp(log_p[0]) - jnp.exp(log_p[1])) * (log_p[0] - log_p[1])
+        divergence = jnp.sum(weights[..., None] * difference) / 2
+        return sum(nll) + alpha * divergence, (nll, divergence)
+
+    (value, (nll, divergence)), gradients = objective(variables.params)
+    assert abs(nll[0] - nll[1]) > 1e-3  # The passes draw other experts.
+    assert divergence > 1e-2
+    np.testing.assert_allclose(metrics["objective"], value, rtol=2e-5)
+    np.testing.assert_allclose(metrics["consistency"], divergence, rtol=1e-4)
+    np.testing.assert_allclose(metrics["loss"], sum(nll) / 2, rtol=2e-5)
+    assert_same(params, {n: variables.params[n] - RATE * g for n, g in gradients.items()})
+
+
+def test_choices_drawn_are_those_of_the_seed_and_the_step():
+    """The same step twice gives the same numbers, another seed others."""
+    router = RandomExperts(k=2)
+    variables, model = make_variables(router, **TWO), make_model(router, **TWO)
+    batch = make_batch(packed=False)
+    first = sgd_step(variables, batch, model)
+    for one, other in zip(first, sgd_step(variables, batch, model), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+    another = sgd_step(variables, batch, model, seed=1)
+    assert abs(first[0]["loss"] - another[0]["loss"]) > 1e-4
+    # Layers draw on their own.
+    load_LE = np.asarray(first[0]["router/load"])
+    assert np.abs(load_LE[0] - load_LE[1]).max() > 1e-3
 
 
 @pytest.fixture(scope="module")

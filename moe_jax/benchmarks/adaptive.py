@@ -1,0 +1,87 @@
+"""What adaptive gating saves: layer time at given shares of one-expert tokens.
+
+The threshold is set to the quantile of the gaps on the very inputs that are timed, so that the
+share is what it says. Beside it, the paper's figures: MoE layer time and computation relative to
+top-2 on A100 GPUs (Li et al. 2023, table 1).
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from moe_jax.benchmarks import interleaved, layer
+from moe_jax.routing.adaptive import Adaptive
+from moe_jax.routing.scores import router_logits
+
+# Share of one-expert tokens -> the paper's (time, computation) relative to top-2.
+PAPER = {
+    1.0: (0.67, 0.5),
+    0.8: (0.76, 0.6),
+    0.5: (0.92, 0.75),
+    0.2: (0.97, 0.9),
+    0.0: (1.0, 1.0),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One measurement, relative to all tokens with two experts in the same round.
+
+    Attributes:
+        top1_share: measured share of one-expert tokens.
+        relative_time: median.
+        relative_flops: of the experts.
+        paper_time: the paper's.
+        paper_flops: the paper's.
+    """
+
+    top1_share: float
+    relative_time: float
+    relative_flops: float
+    paper_time: float
+    paper_flops: float
+
+
+def measure(size: layer.Size, dispatch: str, dtype: str, rounds: int) -> list[Row]:
+    """Measures all shares in one interleaved run, forward and backward, router included."""
+    x, dy, tokens = layer.random_inputs(size, dtype)
+    params = layer.expert_parameters(size, dtype)
+    gaps = jnp.sort(_gaps(params["router"], x))
+    cases, shares = {}, {}
+    for share in PAPER:
+        threshold = _threshold(gaps, share)
+        router = Adaptive(threshold=threshold)
+        cases[f"{share}"] = interleaved.compile_case(
+            layer.step_of(functools.partial(layer.routed, router, dispatch, tokens)), params, x, dy
+        )
+        shares[share] = float(jnp.mean(gaps > threshold))
+    times = interleaved.measure(cases, rounds)
+    return [
+        Row(
+            top1_share=shares[share],
+            relative_time=interleaved.ratio(times[f"{share}"], times["0.0"]),
+            relative_flops=1.0 - 0.5 * shares[share],
+            paper_time=paper_time,
+            paper_flops=paper_flops,
+        )
+        for share, (paper_time, paper_flops) in PAPER.items()
+    ]
+
+
+def _gaps(router_kernel: jax.Array, x_BSD: jax.Array) -> jax.Array:
+    """Returns what the two largest probabilities of each token are apart, [T]."""
+    p_BSE = jax.nn.softmax(router_logits(x_BSD, router_kernel), axis=-1)
+    best_BS2 = jax.lax.top_k(p_BSE, 2)[0]
+    return (best_BS2[..., 0] - best_BS2[..., 1]).reshape(-1)
+
+
+def _threshold(sorted_gaps: jax.Array, share: float) -> float:
+    """Returns T so that the share of gaps above it is as wanted: half-way between two gaps."""
+    if share == 0.0:
+        return 1.0
+    if share == 1.0:
+        return 0.0
+    place = round((1.0 - share) * sorted_gaps.size)
+    return float((sorted_gaps[place - 1] + sorted_gaps[place]) / 2)
