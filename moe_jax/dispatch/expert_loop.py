@@ -42,9 +42,10 @@ def forward(
         return _add(y_TD, token_R, out_RD * weight_R1), segment.write(pre_MF, pre_RF)
 
     rows = token_M.shape[0]
-    pre_MF = jax.lax.empty((rows, wi_EDF.shape[-1]), x_TD.dtype)
-    carry = (jnp.zeros_like(x_TD), pre_MF)
-    return _run(uniform, count_E, rows, carry, work, lambda carry, expert: carry)
+    pre_MF = _empty((rows, wi_EDF.shape[-1]), x_TD.dtype)
+    carry = (jnp.zeros(x_TD.shape, jnp.float32), pre_MF)
+    y_TD, pre_MF = _run(uniform, count_E, rows, carry, work, lambda carry, expert: carry)
+    return y_TD.astype(x_TD.dtype), _floats(pre_MF, x_TD.dtype)
 
 
 def backward(
@@ -82,18 +83,20 @@ def backward(
 
     def empty(carry: tuple, expert: jax.Array) -> tuple:
         dx_TD, d_weight_M, *d_weights = carry
-        zeros = (jnp.zeros(d.shape[1:], d.dtype) for d in d_weights)
+        zeros = (jnp.zeros(d.shape[1:], wi_EDF.dtype) for d in d_weights)
         d_weights = [_put(d, zero, expert) for d, zero in zip(d_weights, zeros, strict=True)]
         return (dx_TD, d_weight_M, *d_weights)
 
     carry = (
-        jnp.zeros_like(x_TD),
+        jnp.zeros(x_TD.shape, jnp.float32),
         jnp.zeros(token_M.shape, jnp.float32),
         # Every expert's is written, if only with zeros.
-        jax.lax.empty(wi_EDF.shape, wi_EDF.dtype),
-        jax.lax.empty(wo_EDF.shape, wo_EDF.dtype),
+        _empty(wi_EDF.shape, wi_EDF.dtype),
+        _empty(wo_EDF.shape, wo_EDF.dtype),
     )
-    return _run(uniform, count_E, token_M.shape[0], carry, work, empty)
+    dx_TD, d_weight_M, d_wi, d_wo = _run(uniform, count_E, token_M.shape[0], carry, work, empty)
+    dtype = wi_EDF.dtype
+    return dx_TD.astype(x_TD.dtype), d_weight_M, _floats(d_wi, dtype), _floats(d_wo, dtype)
 
 
 class _Segment:
@@ -116,7 +119,7 @@ class _Segment:
 
     def write(self, array_M: jax.Array, value_R: jax.Array) -> jax.Array:
         mine = self._mine_R.reshape(-1, *[1] * (value_R.ndim - 1))
-        value_R = jnp.where(mine, value_R, self.slice(array_M))
+        value_R = jnp.where(mine, _bits(value_R), self.slice(array_M))
         return jax.lax.dynamic_update_slice_in_dim(array_M, value_R, self._first, 0)
 
     def of_expert(self, weight_EDF: jax.Array) -> jax.Array:
@@ -124,7 +127,7 @@ class _Segment:
 
     def accumulate(self, weight_EDF: jax.Array, value_DF: jax.Array) -> jax.Array:
         if self._further:
-            value_DF = value_DF + self.of_expert(weight_EDF)
+            value_DF = value_DF + _floats(self.of_expert(weight_EDF), value_DF.dtype)
         return _put(weight_EDF, value_DF, self._expert)
 
 
@@ -139,7 +142,7 @@ class _UniformSegment(_Segment):
         return value_R
 
     def write(self, array_M: jax.Array, value_R: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(array_M, value_R, self._first, 0)
+        return jax.lax.dynamic_update_slice_in_dim(array_M, _bits(value_R), self._first, 0)
 
 
 def _run(
@@ -182,8 +185,25 @@ def _take(x_TD: jax.Array, token_R: jax.Array) -> jax.Array:
 
 
 def _add(y_TD: jax.Array, token_R: jax.Array, value_RD: jax.Array) -> jax.Array:
-    return y_TD.at[token_R].add(value_RD, mode="promise_in_bounds")
+    return y_TD.at[token_R].add(value_RD.astype(y_TD.dtype), mode="promise_in_bounds")
 
 
 def _put(weight_EDF: jax.Array, value_DF: jax.Array, expert: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_update_index_in_dim(weight_EDF, value_DF, expert, 0)
+    return jax.lax.dynamic_update_index_in_dim(weight_EDF, _bits(value_DF), expert, 0)
+
+
+# XLA's CPU backend updates a slice of a bfloat16 array by converting all of it to float32 and back.
+# So arrays that loops write to hold the bits of 16-bit floats, or are float32.
+
+
+def _empty(shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+    return jax.lax.empty(shape, jnp.uint16 if dtype.itemsize == 2 else dtype)
+
+
+def _bits(value: jax.Array) -> jax.Array:
+    two_bytes = value.dtype.itemsize == 2
+    return jax.lax.bitcast_convert_type(value, jnp.uint16) if two_bytes else value
+
+
+def _floats(bits: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    return bits if bits.dtype == dtype else jax.lax.bitcast_convert_type(bits, dtype)

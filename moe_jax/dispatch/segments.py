@@ -13,13 +13,14 @@ import jax.numpy as jnp
 # Relative to the mean number of rows of an expert; finest where the load of a balanced router
 # falls, also of adaptive gating, which fills one half to all of the rows.
 _SIZES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, *(n / 16 for n in range(8, 21)), 3 / 2, 2.0)
-_MULTIPLE = 32
 
 
 def segment_sizes(rows: int, experts: int) -> tuple[int, ...]:
     """Returns the sizes of segments for up to `rows` rows of `experts` experts, increasing."""
     mean = rows / experts
-    sizes = {-(-int(mean * size) // _MULTIPLE) * _MULTIPLE for size in _SIZES}
+    # Sizes are multiples of a few rows; where experts have few, fewer sizes to compile.
+    multiple = 8 if mean >= 128 else 32
+    sizes = {-(-int(mean * size) // multiple) * multiple for size in _SIZES}
     return tuple(sorted({min(size, rows) for size in sizes if size} or {rows}))
 
 

@@ -91,11 +91,8 @@ def token_choice(
             allowed = candidates(biased_E, groups, top_groups)
             chosen = sorted(allowed, key=lambda e, b=biased_E: (-b[e], e))[:k]
             total = sum(score_PNE[p, n, e] for e in chosen) if normalise else 1.0
-            if seconds_PN is not None and not seconds_PN[p, n]:
-                wanted = chosen[:1]
-            else:
-                wanted = chosen
-            result.wanted[p, n] = wanted
+            uses_all = seconds_PN is None or seconds_PN[p, n]
+            result.wanted[p, n] = wanted = chosen if uses_all else chosen[:1]
             for rank, e in enumerate(wanted):
                 time = n if time_PN is None else time_PN[p, n]
                 place = {

@@ -49,14 +49,9 @@ def test_the_two_gaps_differ():
     """Probabilities 0.3, 0.2 and five of 0.1: gaps of 0.1 and 0.1 / 0.5 = 0.2."""
     logits = np.log(np.array([[[0.3, 0.2] + [0.1] * 5]], np.float32))
     mask = np.ones((1, 1), bool)
-    for gap, threshold, experts in [
-        ("softmax", 0.11, 2),
-        ("softmax", 0.09, 1),
-        ("top2_renorm", 0.21, 2),
-        ("top2_renorm", 0.19, 1),
-    ]:
-        pairs = route(Adaptive(threshold, gap), logits, mask).assignment
-        assert pairs.chosen_PNK.sum() == experts, (gap, threshold)
+    for gap, experts in (("softmax", 2), ("top2_renorm", 1)):
+        pairs = route(Adaptive(0.15, gap), logits, mask).assignment
+        assert pairs.chosen_PNK.sum() == experts, gap
 
 
 @pytest.mark.parametrize(("threshold", "experts"), [(0.0, 1), (1.0, 2)])
@@ -70,9 +65,7 @@ def test_extremes_are_top_1_and_top_2(threshold, experts):
         np.testing.assert_array_equal(pairs.chosen_PNK.sum(-1), experts * MASK)
         assert count.max() == 1
     tied = np.zeros_like(LOGITS)
-    np.testing.assert_array_equal(
-        route(router, tied, MASK).assignment.chosen_PNK.sum(-1), 2 * MASK
-    )
+    np.testing.assert_array_equal(route(router, tied, MASK).assignment.chosen_PNK.sum(-1), 2 * MASK)
 
 
 def test_loss_is_zero_without_a_token_of_one_expert():

@@ -32,7 +32,9 @@ ROUTERS += [TokenChoice(pool=Pool("batch")), Adaptive(threshold=0.3)]
 TRIALS = 5
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(
+    jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
+)
 def route(router, x_BSD, kernel_DE, state):
     split = router.pool.split
     logits_PNE = router_logits(split(x_BSD), kernel_DE)

@@ -17,7 +17,11 @@ TOKENS = np.random.default_rng(0).integers(V, size=(P, N)).astype(np.int32)
 POSITIONS = np.tile(np.arange(N, dtype=np.int32), (P, 1))
 
 
-@functools.partial(jax.jit, static_argnames=("router", "experts"))
+@functools.partial(
+    jax.jit,
+    static_argnames=("router", "experts"),
+    compiler_options={"xla_backend_optimization_level": 0},
+)
 def compiled(router, tokens, positions, mask, key, state, experts):
     logits = jax.numpy.zeros((*tokens.shape, experts))
     scores = RouterScores(logits, jax.nn.softmax(logits), mask, tokens, positions, key=key)
@@ -50,12 +54,12 @@ def test_hash_modulo(key):
 
 def test_hash_by_a_random_table():
     """The same id, the same expert; all experts get ids; not the modulo; drawn once and for all."""
-    router = Hash("random", vocabulary=V)
+    router = Hash(method="random", vocabulary=V)
     table = router.table(E)
     assert table.shape == (V,)
     np.testing.assert_array_equal(route(router)[..., 0], table[TOKENS])
-    np.testing.assert_array_equal(Hash("random", vocabulary=V).table(E), table)
-    counts = np.bincount(Hash("random", vocabulary=8000).table(8), minlength=8)
+    np.testing.assert_array_equal(Hash(method="random", vocabulary=V).table(E), table)
+    counts = np.bincount(Hash(method="random", vocabulary=8000).table(8), minlength=8)
     assert len(counts) == 8
     assert (np.abs(counts - 1000) < 5 * np.sqrt(1000)).all()
     assert 0.1 < (table == np.arange(V) % E).mean() < 0.5
@@ -75,13 +79,13 @@ def test_balanced_table_balances_zipf():
     frequencies = 10**7 // np.arange(1, 2001)
     load = np.bincount(balanced_table(frequencies, 8), weights=frequencies)
     assert load.max() - load.min() <= frequencies[-1] * 2
-    for other in (np.arange(2000) % 8, Hash("random", vocabulary=2000).table(8)):
+    for other in (np.arange(2000) % 8, Hash(method="random", vocabulary=2000).table(8)):
         assert np.bincount(other, weights=frequencies).max() > 1.2 * load.mean()
 
 
 def test_hash_by_the_balanced_table():
     frequencies = tuple(np.random.default_rng(1).integers(0, 50, V).tolist())
-    router = Hash("balanced", frequencies=frequencies)
+    router = Hash(method="balanced", frequencies=frequencies)
     table = np.array(choice_oracles.balanced_table(list(frequencies), E))
     np.testing.assert_array_equal(route(router)[..., 0], table[TOKENS])
 
@@ -90,9 +94,9 @@ def test_hash_by_the_balanced_table():
 @pytest.mark.parametrize("key", [None, 0])
 def test_random_experts_are_distinct_and_uniform(k, key):
     """`route` checks that they are distinct. Five standard errors."""
-    tokens = np.random.default_rng(2).integers(V, size=(4, 2000)).astype(np.int32)
-    positions = np.tile(np.arange(2000, dtype=np.int32), (4, 1))
-    mask = np.ones((4, 2000), bool)
+    tokens = np.random.default_rng(2).integers(V, size=(2, 1000)).astype(np.int32)
+    positions = np.tile(np.arange(1000, dtype=np.int32), (2, 1))
+    mask = np.ones((2, 1000), bool)
     experts = route(RandomExperts(k=k), key, tokens=tokens, positions=positions, mask=mask)
     # In which order they come says nothing: uniform in each place.
     for place in range(k):
@@ -106,14 +110,16 @@ def test_random_experts_are_distinct_and_uniform(k, key):
 
 @pytest.mark.parametrize("router", [RandomExperts(), RandomExperts(k=2), Thor()], ids=str)
 def test_draws_change_with_the_key_and_only_with_it(router):
-    keyed = [route(router, key) for key in range(12)]
+    keyed = [route(router, key) for key in range(6)]
     np.testing.assert_array_equal(keyed[0], route(router, 0))
     assert len({draw.tobytes() for draw in keyed}) > 1
     # What stands there does not matter while training.
     np.testing.assert_array_equal(keyed[0], route(router, 0, tokens=(TOKENS + 1) % V))
 
 
-@pytest.mark.parametrize("router", [RandomExperts(k=2), Thor("layer"), Thor("token")], ids=str)
+@pytest.mark.parametrize(
+    "router", [RandomExperts(k=2), Thor(drawn_per="layer"), Thor(drawn_per="token")], ids=str
+)
 def test_without_a_key_id_and_position_decide(router):
     """Wherever they stand: decoding token by token is the forward pass over the whole text."""
     whole = route(router)
@@ -130,10 +136,10 @@ def test_without_a_key_id_and_position_decide(router):
         route(router, tokens=(TOKENS + 1) % V),
         route(router, positions=POSITIONS + 1),
     ):
-        assert 0.3 < (other[..., 0] != whole[..., 0]).mean()
+        assert (other[..., 0] != whole[..., 0]).mean() > 0.3
 
 
-@pytest.mark.parametrize(("k", "experts"), [(1, 4), (2, 4), (3, 8), (2, 2), (3, 4)])
+@pytest.mark.parametrize(("k", "experts"), [(1, 4), (3, 8), (3, 4)])
 @pytest.mark.parametrize("key", [None, 0])
 def test_forced_balance_is_exact(k, experts, key):
     """N k = 32 k is a multiple of E."""
@@ -154,27 +160,29 @@ def test_forced_balance_goes_by_position_outside_of_training():
 
 @pytest.mark.parametrize("drawn_per", ["layer", "sequence", "token"])
 def test_thor_draws_once_per_what_is_set(drawn_per):
-    """Over 60 keys, 30 sequences each, experts of the first draw are uniform too."""
-    router, rows = Thor(drawn_per), 30
+    """Over 100 keys, 10 sequences each; the experts of the first token are uniform."""
+    router, rows, keys = Thor(drawn_per=drawn_per), 10, 100
     tokens, positions = np.zeros((rows, N), np.int32), np.tile(POSITIONS[:1], (rows, 1))
     mask = np.ones((rows, N), bool)
-    draws = np.stack(
-        [
-            route(router, key, tokens=tokens, positions=positions, mask=mask)[..., 0]
-            for key in range(60)
-        ]
-    )
+
+    def draw(key):
+        output = compiled(router, tokens, positions, mask, key, {}, E)
+        return output.assignment.expert_index_PNK[..., 0]
+
+    draws = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), keys)))
+    assert draws.shape == (keys, rows, N)
+    route(router, 0)
     in_layer = {len(np.unique(draw)) for draw in draws}
     in_sequence = {len(np.unique(row)) for draw in draws for row in draw}
     assert (in_layer == {1}) == (drawn_per == "layer")
     assert (in_sequence == {1}) == (drawn_per != "token")
     assert max(in_layer) == (1 if drawn_per == "layer" else E)
-    share = np.bincount(draws[:, 0, 0], minlength=E) / 60
-    assert (np.abs(share - 1 / E) < 5 * np.sqrt(0.25 * 0.75 / 60)).all()
+    share = np.bincount(draws[:, 0, 0], minlength=E) / keys
+    assert (np.abs(share - 1 / E) < 5 * np.sqrt(0.25 * 0.75 / keys)).all()
     assert (share > 0).all()
     assert router.passes == 2
 
 
 @pytest.mark.parametrize("drawn_per", ["layer", "sequence"])
 def test_thor_draws_for_each_token_without_a_key(drawn_per):
-    assert all(len(np.unique(row)) == E for row in route(Thor(drawn_per))[..., 0])
+    assert all(len(np.unique(row)) == E for row in route(Thor(drawn_per=drawn_per))[..., 0])

@@ -30,16 +30,12 @@ SHARP_BIAS = 10 * BIAS
 
 def traced(router, logits_PNE, mask_PN, state, key=None, time_PN=TIME):
     time_PN = jnp.asarray(time_PN)
-    scores = RouterScores(
-        logits_PNE, jax.nn.softmax(logits_PNE), mask_PN, time_PN=time_PN, key=key
-    )
+    scores = RouterScores(logits_PNE, jax.nn.softmax(logits_PNE), mask_PN, time_PN=time_PN, key=key)
     return router(scores, state)
 
 
 # Compiling is what takes time here.
-compiled = jax.jit(
-    traced, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
-)
+compiled = jax.jit(traced, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def route(*arguments, **options):
@@ -79,7 +75,7 @@ CASES = [
     {"k": 3, "scale": 2.5, "score": "sqrt_softplus"},
     {"k": 8},
     {"k": 4, "score": "sigmoid", "groups": 4, "top_groups": 2, "bias_E": BIAS},
-    {"k": 2, "groups": 8, "top_groups": 3},
+    {"k": 2, "groups": 8, "top_groups": 3},  # Groups of one expert.
     {"k": 2, "bias_E": SHARP_BIAS, "capacity_factor": 0.7, "order": "priority"},
     {"k": 2, "capacity_factor": 0.5, "order": "left_to_right"},
     {"k": 2, "capacity_factor": 1.0, "order": "choices_first"},

@@ -91,9 +91,9 @@ def test_without_capacity_nothing_is_dropped(router, logits, mask):
     np.testing.assert_allclose(weight.sum(-1), router.scale * mask, rtol=1e-5)
     lowest = np.where(count > 0, logits, np.inf).min(-1)
     left = np.where(count > 0, -np.inf, logits).max(-1)
-    # Sigmoid and softmax round different logits to the same score where they are extreme.
+    # Scores are rounded: logits that are nearly the same may tie, and any that are extreme.
     if np.abs(logits).max() < 5:
-        assert (lowest >= left)[mask].all()
+        assert (lowest >= left - 1e-4)[mask].all()
 
 
 @pytest.mark.parametrize("router", [*DROPLESS, LIMITED[2]], ids=str)

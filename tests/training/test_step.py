@@ -299,12 +299,10 @@ ADDITIVE = {
     "topk": TokenChoice(),
     "topk balanced by sequence": TokenChoice(balance_over="pool"),
     "switch": TokenChoice(k=1, normalise=False),
-    "first choices balanced": TokenChoice(balance_first_only=True),
     "adaptive": Adaptive(threshold=0.2),
     "bias": TokenChoice(score="sigmoid", balance="bias", bias_rate=0.1),
     "quantile": TokenChoice(balance="quantile"),
     "expert_threshold": ExpertThreshold(Pool("sequence")),
-    "expert_threshold in its warm-up": ExpertThreshold(Pool("sequence"), warmup_steps=10),
     "hash": Hash(),
 }
 # Two layers, fast to compile.
@@ -323,7 +321,7 @@ def test_micro_batches_add_up_for_every_router(name):
     assert_all_same(parts, whole)
     # The losses are there, and the state moved.
     assert ("router/balance" in whole[0]) == (isinstance(router, TokenChoice | Adaptive))
-    assert np.all(whole[0]["router/load"].max(-1) > 0.25)
+    np.testing.assert_allclose(whole[0]["router/load"].sum(-1), 1.0, rtol=1e-5)
     for path, before in variables.router_state.items():
         assert np.abs(whole[2][path] - before).max() > 1e-4
 
@@ -347,12 +345,18 @@ def test_balance_over_micro_batches_is_another_loss():
     np.testing.assert_allclose(own_loss["loss"], batch_loss["loss"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("router", [TokenChoice(), ROUTERS["switch"]()], ids=lambda r: r.name)
 @pytest.mark.parametrize(
-    ("remat", "scan"), [("none", False), ("full", True), ("dots", False), ("named", True)]
+    ("name", "remat", "scan"),
+    [
+        ("topk", "dots", False),
+        ("topk", "named", True),
+        ("switch", "none", False),
+        ("switch", "full", True),
+    ],
 )
-def test_remat_and_scan_change_nothing_for_token_choice(router, remat, scan):
+def test_remat_and_scan_change_nothing_for_token_choice(name, remat, scan):
     """Law 2, with jitter: a layer's key does not depend on how the layers are compiled."""
+    router = ROUTERS[name]()
     shape = {"position": "rotary"}
     variables, batch = make_variables(router, **shape), make_batch()
     expected = sgd_step(variables, batch, make_model(router, **shape))
@@ -361,21 +365,25 @@ def test_remat_and_scan_change_nothing_for_token_choice(router, remat, scan):
     assert_all_same(sgd_step(variables, batch, model), expected)
 
 
-def test_jitter_is_there():
-    """Without it, the numbers of the test before are others."""
-    jittered, calm = (TokenChoice(k=1, normalise=False, jitter=j) for j in (0.1, 0.0))
-    variables, batch = make_variables(calm, **TWO), make_batch()
-    first, second = (
-        sgd_step(variables, batch, make_model(router, **TWO))[0] for router in (jittered, calm)
+def test_jitter_is_that_of_the_key():
+    """It moves the scores of every layer, so that the test before has something to compare."""
+    router = TokenChoice(k=1, normalise=False, jitter=0.1)
+    model, variables = make_model(router, **TWO), make_variables(router, **TWO)
+    entropy = jax.jit(
+        lambda inputs: forward(model, variables, make_batch(), None, inputs).routing.metrics[
+            "entropy"
+        ]
     )
-    assert np.abs(first["router/entropy"] - second["router/entropy"]).min() > 1e-6
+    keys = [LayerInputs(jax.random.key(seed)) for seed in (0, 0, 1)]
+    calm, one, again, other = (np.asarray(entropy(key)) for key in (None, *keys))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - calm).min() > 1e-6
+    assert np.abs(one - other).min() > 1e-6
 
 
-@pytest.mark.parametrize("alpha", [0.0, 2.0])
-def test_thor_is_two_passes_and_their_divergence(alpha):
+def test_thor_is_two_passes_and_their_divergence():
     """Zuo et al. 2021, eq. 4 and 5, from two forward passes with the step's keys."""
-    router = Thor(drawn_per="sequence")
-    shape = TWO | {"num_layers": 2}
+    router, alpha, shape = Thor(drawn_per="sequence"), 2.0, ONE
     variables, model = make_variables(router, **shape), make_model(router, **shape)
     batch = make_batch(packed=False)
     loss = LossConfig(z_loss=0.0, consistency=alpha)
