@@ -42,7 +42,8 @@ def forward(
         return _add(y_TD, token_R, out_RD * weight_R1), segment.write(pre_MF, pre_RF)
 
     rows = token_M.shape[0]
-    pre_MF = _empty((rows, wi_EDF.shape[-1]), x_TD.dtype)
+    # Rows of nobody stay 0: the backward pass reads them, beside others' rows.
+    pre_MF = _bits(jnp.zeros((rows, wi_EDF.shape[-1]), x_TD.dtype))
     carry = (jnp.zeros(x_TD.shape, jnp.float32), pre_MF)
     y_TD, pre_MF = _run(uniform, count_E, rows, carry, work, lambda carry, expert: carry)
     return y_TD.astype(x_TD.dtype), _floats(pre_MF, x_TD.dtype)

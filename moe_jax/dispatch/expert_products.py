@@ -1,8 +1,9 @@
 """All experts at once, for accelerators: batched or grouped matrix products of the compiler's.
 
 With as many rows for every expert these are batched products; otherwise `jax.lax.ragged_dot`,
-which TPU compilers turn into a grouped matrix-multiply kernel. (XLA's CPU backend turns it into a
-dense loop over experts, E times the work: there, `moe_jax.dispatch.expert_loop` runs instead.)
+which TPU compilers turn into a grouped matrix-multiply kernel, and `weight_gradient`. (XLA's CPU
+backend turns `ragged_dot` into a dense loop over experts, E times the work: there,
+`moe_jax.dispatch.expert_loop` runs instead.)
 Formulas as in `expert_loop`.
 """
 
@@ -10,6 +11,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+
+from moe_jax.dispatch.weight_gradient import weight_gradient
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -84,12 +87,7 @@ class _Products:
         """Returns the sum over each expert's rows of a b^T, [E, D, F]."""
         if self._uniform:
             return jnp.einsum("erd,erf->edf", self._by_expert(a_MD), self._by_expert(b_MF))
-        numbers = jax.lax.RaggedDotDimensionNumbers(
-            dot_dimension_numbers=(((0,), (0,)), ((), ())),
-            lhs_ragged_dimensions=[0],
-            rhs_group_dimensions=[],
-        )
-        return jax.lax.ragged_dot_general(a_MD, b_MF, self._count_E, numbers)
+        return weight_gradient(a_MD, b_MF, self._count_E)
 
     def _by_expert(self, rows_MA: jax.Array) -> jax.Array:
         return rows_MA.reshape(self._experts, -1, rows_MA.shape[-1])

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 RULES = ("none", "bias", "quantile")
 
 # The quantile is read off a histogram, which adds up over devices and micro-batches; within a
-# bin it is interpolated. Scores are in [0, 1], so differences are in [-1, 1].
+# bin it is interpolated. Scores are in [0, 1]; what biases push out of [-1, 1] counts at its end.
 _BINS = 4096
 
 

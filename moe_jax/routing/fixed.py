@@ -32,7 +32,7 @@ HASHES = ("modulo", "random", "balanced")
 DRAWN_PER = ("layer", "sequence", "token")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Fixed(Router):
     """What these routers share: no matrix, no state, no capacity, causal."""
 
@@ -56,7 +56,7 @@ class _Fixed(Router):
         return self
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Hash(_Fixed):
     """The expert is a function of the token's id.
 
@@ -129,7 +129,7 @@ def balanced_table(frequencies: np.ndarray, experts: int) -> np.ndarray:
     return table
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RandomExperts(_Fixed):
     """k different experts drawn for every token, in every step.
 
@@ -162,7 +162,7 @@ class RandomExperts(_Fixed):
         return self._output(jax.lax.top_k(number_PNE, min(self.k, experts))[1], scores)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ForcedBalanced(_Fixed):
     """Token n of the batch takes experts n k, ..., n k + k - 1, modulo E.
 
@@ -198,7 +198,7 @@ class ForcedBalanced(_Fixed):
         return self._output(expert_PNK, scores)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Thor(_Fixed):
     """Stochastic experts: one at random, in two passes whose predictions must agree.
 

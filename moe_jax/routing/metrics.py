@@ -91,12 +91,12 @@ def summarise(means: dict[str, jax.Array]) -> dict[str, jax.Array]:
     if _PAIRS not in means:
         return means
     metrics = {name: value for name, value in means.items() if name not in (_PAIRS, _WANTED)}
-    pairs_E, wanted = means[_PAIRS], means[_WANTED]
+    pairs_E, wanted, got = means[_PAIRS], means[_WANTED], means["mean_experts"]
     total = pairs_E.sum(-1)
     load_E = pairs_E / jnp.where(total > 0, total, 1.0)[..., None]
     metrics["load"] = load_E
     metrics["max_violation"] = jnp.maximum(load_E.max(-1) * load_E.shape[-1] - 1.0, 0.0)
-    dropped = 1.0 - total / jnp.where(wanted > 0, wanted, 1.0)
+    dropped = 1.0 - got / jnp.where(wanted > 0, wanted, 1.0)
     metrics["dropped_share"] = jnp.where(wanted > 0, jnp.clip(dropped, 0.0, 1.0), 0.0)
     return metrics
 

@@ -5,7 +5,8 @@
 Without a capacity no choice is ever dropped, and the router is causal. With capacity factor CF an
 expert has C = floor(N K CF / E) slots in a pool of N tokens, given out in a stated order
 (`moe_jax.routing.ranks`); a choice that comes too late is dropped and its token gets less, or
-only the residual. Padding has no choices and does not count in C.
+only the residual. Padding has no choices; it does not count in C, except with `left_to_right`,
+where C must not tell how many real tokens are still to come.
 
 | preset        | k | weights     | CF   | order           | losses, training                   |
 |---------------|---|-------------|------|-----------------|------------------------------------|
@@ -257,9 +258,7 @@ class TokenChoice(Router):
                 time_PN=scores.time_PN,
                 score_PN=jax.lax.stop_gradient(score_PNE.max(-1)),
             )
-            real_P = scores.mask_PN.sum(-1, dtype=jnp.int32)
-            fill_P = filled_capacity(real_P, self.capacity_factor * self.k, experts, capacity)
-            chosen_PNK = wanted_PNK & (slot_PNK < fill_P[:, None, None])
+            chosen_PNK = wanted_PNK & (slot_PNK < self._slots(scores, capacity)[:, None, None])
         return Pairs(
             expert_index_PNK=expert_PNK,
             weight_PNK=jnp.where(chosen_PNK, weight_PNK, 0.0),
@@ -268,6 +267,16 @@ class TokenChoice(Router):
             slot_PNK=slot_PNK,
             capacity=capacity,
         )
+
+    def _slots(self, scores: RouterScores, capacity: int) -> jax.Array:
+        """Returns how many of the C slots are given out in each pool, [P]."""
+        pools, _, experts = scores.logits_PNE.shape
+        if self.order == "left_to_right":
+            # How many real tokens are still to come is not known yet.
+            return jnp.full((pools,), capacity, jnp.int32)
+        assert self.capacity_factor is not None
+        real_P = scores.mask_PN.sum(-1, dtype=jnp.int32)
+        return filled_capacity(real_P, self.capacity_factor * self.k, experts, capacity)
 
     def _capacity(self, tokens: int, experts: int) -> int:
         assert self.capacity_factor is not None

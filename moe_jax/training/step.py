@@ -121,7 +121,8 @@ def make_train_step(
         optimizer: the optimiser.
         loss: weights of the loss terms.
         accumulation: micro-batches in a batch, worked on one after the other. Pools then hold
-            tokens of a micro-batch, everything else is as with one.
+            tokens of a micro-batch; routers that draw, draw anew for each, and V-MoE's importance
+            and load loss are means over them. Everything else is as with one.
         seed: of routers that draw; their choices are a function of it and of the step.
     """
 

@@ -74,7 +74,8 @@ def token_choice(
         groups: of experts.
         top_groups: the token chooses from so many.
         bias_E: added to the scores for the choice only.
-        capacity_factor: C = floor(n k CF / E) for n real tokens, at least 1; None for no limit.
+        capacity_factor: C = floor(n k CF / E), at least 1; n counts real tokens, from left to
+            right all; None for no limit.
         order: `left_to_right`, `choices_first` or `priority`.
         time_PN: positions in rows, for `left_to_right`.
         seconds_PN: whether the token asks for its second expert (GShard).
@@ -103,7 +104,9 @@ def token_choice(
                 requests.append((place, n, e, scale * score_PNE[p, n, e] / total))
         slots = len(requests)
         if capacity_factor is not None:
-            slots = max(oracles.capacity(len(real) * k, capacity_factor, experts), 1)
+            # From left to right, how many real tokens there are is not known in advance.
+            known = tokens if order == "left_to_right" else len(real)
+            slots = max(oracles.capacity(known * k, capacity_factor, experts), 1)
         taken = [0] * experts
         for _, n, e, weight in sorted(requests):
             if taken[e] < slots:

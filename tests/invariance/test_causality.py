@@ -1,6 +1,7 @@
 """Law 3: a model that says it is causal is, and the one that reads the future is caught.
 
-Structure: everything after position t is changed in all rows; logits up to t must not move. Every
+Structure: everything after position t is changed in all rows, and half of the rows end there;
+logits up to t must not move. Every
 registered router is tried with every pool, with a random key as in training.
 Training: on uniform random tokens no causal model can go below ln V.
 """
@@ -49,10 +50,15 @@ def compile_fast():
 
 
 def change_after(batch: Batch, position: int, seed: int) -> Batch:
-    """Returns the batch with all input tokens after `position` drawn anew, in every row."""
+    """Returns the batch with all after `position` drawn anew in every row, and odd rows ended."""
     other = tiny.make_batch(BATCH, LENGTH, seed)
-    inputs = np.where(np.arange(LENGTH) > position, other.inputs_BS, batch.inputs_BS)
-    return dataclasses.replace(batch, inputs_BS=inputs)
+    after = np.arange(LENGTH) > position
+    inputs = np.where(after, other.inputs_BS, batch.inputs_BS)
+    ended = after & (np.arange(BATCH) % 2 == 1)[:, None]
+    # Padding is what has no target.
+    return dataclasses.replace(
+        batch, inputs_BS=inputs, targets_BS=np.where(ended, 0, batch.targets_BS)
+    )
 
 
 def largest_move(
