@@ -34,19 +34,29 @@ def compile_case(function: Callable, *arguments: object) -> Case:
     return Case(run, memory.temp_size_in_bytes if memory is not None else 0)
 
 
-def measure(cases: dict[str, Case], rounds: int) -> dict[str, list[float]]:
-    """Runs all cases in turn, `rounds` times.
+@dataclasses.dataclass
+class Times:
+    """Seconds of every run of a case, and of the reference right before it."""
 
-    Returns:
-        seconds of every run, by case, in order: runs of the same round are neighbours in time.
-    """
-    times: dict[str, list[float]] = {name: [] for name in cases}
+    case: list[float] = dataclasses.field(default_factory=list)
+    reference: list[float] = dataclasses.field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Median of the case."""
+        return statistics.median(self.case)
+
+    @property
+    def ratio(self) -> float:
+        """Median ratio to the run right before: a machine that drifts drifts for both."""
+        return statistics.median(a / b for a, b in zip(self.case, self.reference, strict=True))
+
+
+def measure(cases: dict[str, Case], references: dict[str, Case], rounds: int) -> dict[str, Times]:
+    """Runs all cases in turn, `rounds` times, each right after its reference."""
+    times = {name: Times() for name in cases}
     for _ in range(rounds):
         for name, case in cases.items():
-            times[name].append(seconds(case.run))
+            times[name].reference.append(seconds(references[name].run))
+            times[name].case.append(seconds(case.run))
     return times
-
-
-def ratio(times: list[float], to: list[float]) -> float:
-    """Returns the median ratio of runs of the same round: a machine that drifts drifts for both."""
-    return statistics.median(a / b for a, b in zip(times, to, strict=True))

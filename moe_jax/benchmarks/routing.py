@@ -1,6 +1,7 @@
 """What every router costs with every transport, beside a dense layer of equal active FLOPs."""
 
 import dataclasses
+import functools
 import statistics
 
 from moe_jax.benchmarks import interleaved, layer
@@ -16,7 +17,7 @@ class Row:
         router: registered name.
         dispatch: transport.
         seconds: median wall time of a layer, forward and backward, router included.
-        ratio_to_dense: median ratio to a dense layer of the same active FLOPs in the same round.
+        ratio_to_dense: median ratio to a dense layer of the same active FLOPs, run right before.
         flops: counted FLOPs of the experts of both passes.
         memory_to_dense: temporary memory relative to that dense layer.
     """
@@ -51,47 +52,42 @@ def measure(
     x, dy, tokens = layer.random_inputs(size, dtype)
     experts = layer.expert_parameters(size, dtype)
     made = {name: get_router(name) for name in routers}
-    active = {name: router.experts_per_token for name, router in made.items()}
-    cases = {}
-    for count in sorted(set(active.values())):
-        params = layer.dense_parameters(size, count, dtype)
-        cases[f"dense {count:g}"] = interleaved.compile_case(
-            layer.step_of(layer.dense), params, x, dy
-        )
+    dense = {}
+    for active in {router.experts_per_token for router in made.values()}:
+        params = layer.dense_parameters(size, active, dtype)
+        dense[active] = interleaved.compile_case(layer.step_of(layer.dense), params, x, dy)
+    cases, references = {}, {}
     for name, router in made.items():
         router.check(size.rows, tokens.shape[1], size.experts)
         for dispatch in dispatches:
-
-            def run(params, x, router=router, dispatch=dispatch):  # type: ignore[no-untyped-def]
-                return layer.routed(router, dispatch, tokens, params, x)
-
-            cases[f"{name} {dispatch}"] = interleaved.compile_case(
-                layer.step_of(run), experts, x, dy
-            )
+            run = functools.partial(layer.routed, router, dispatch, tokens)
+            case = f"{name} {dispatch}"
+            cases[case] = interleaved.compile_case(layer.step_of(run), experts, x, dy)
+            references[case] = dense[router.experts_per_token]
     matmul, matmul_flops = make_matmul(dtype)
-    cases["matmul"] = interleaved.Case(matmul, 0)
-    times = interleaved.measure(cases, rounds)
-    rows = []
-    for name in routers:
-        dense = f"dense {active[name]:g}"
+    cases["matmul"] = references["matmul"] = interleaved.Case(matmul, 0)
+    times = interleaved.measure(cases, references, rounds)
+    rows: list[Row] = []
+    dense_seconds: dict[float, list[float]] = {}
+    for name, router in made.items():
+        active = router.experts_per_token
         for dispatch in dispatches:
             case = f"{name} {dispatch}"
+            dense_seconds.setdefault(active, []).extend(times[case].reference)
             rows.append(
                 Row(
                     router=name,
                     dispatch=dispatch,
-                    seconds=statistics.median(times[case]),
-                    ratio_to_dense=interleaved.ratio(times[case], times[dense]),
-                    flops=active[name] * expert_flops(size),
-                    memory_to_dense=cases[case].temporary_bytes / cases[dense].temporary_bytes,
+                    seconds=times[case].seconds,
+                    ratio_to_dense=times[case].ratio,
+                    flops=active * expert_flops(size),
+                    memory_to_dense=cases[case].temporary_bytes / dense[active].temporary_bytes,
                 )
             )
     return Result(
         rows=rows,
-        dense_seconds={
-            count: statistics.median(times[f"dense {count:g}"]) for count in set(active.values())
-        },
-        matmul_flops_per_second=matmul_flops / statistics.median(times["matmul"]),
+        dense_seconds={k: statistics.median(v) for k, v in dense_seconds.items()},
+        matmul_flops_per_second=matmul_flops / times["matmul"].seconds,
     )
 
 

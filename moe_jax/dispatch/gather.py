@@ -6,19 +6,16 @@ until every chosen pair is done, so that the result is exact whatever the load, 
 and time follows the busiest expert.
 """
 
-import functools
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
+from moe_jax.dispatch.network import ExpertNetwork
+from moe_jax.dispatch.turns import sum_over_turns
 from moe_jax.routing.assignment import Assignment, Pairs, Slots
-from moe_jax.types import ActivationsPND, RowsERD
+from moe_jax.types import ActivationsPND
 
 
-def gather(
-    assignment: Assignment, x_PND: ActivationsPND, expert_fn: Callable[[RowsERD], RowsERD]
-) -> ActivationsPND:
+def gather(assignment: Assignment, x_PND: ActivationsPND, experts: ExpertNetwork) -> ActivationsPND:
     """Dispatches by gather and combines by scatter-add (see `moe_jax.dispatch`)."""
     pools, tokens, width = x_PND.shape
     x_TD = jnp.asarray(x_PND).reshape(pools * tokens, width)
@@ -27,13 +24,13 @@ def gather(
     if isinstance(assignment, Slots):
         first_P11 = (jnp.arange(pools, dtype=jnp.int32) * tokens)[:, None, None]
         y_TD = _rows(
-            expert_fn,
+            experts,
             _by_expert(assignment.token_index_PEC + first_P11),
             _by_expert(jnp.where(assignment.filled_PEC, assignment.weight_PEC, 0.0)),
             x_TD,
         )
     else:
-        y_TD = _rounds(assignment, x_TD, expert_fn)
+        y_TD = _rounds(assignment, x_TD, experts)
     return y_TD.reshape(x_PND.shape)
 
 
@@ -43,18 +40,18 @@ def _by_expert(value_PEC: jax.Array) -> jax.Array:
 
 
 def _rows(
-    expert_fn: Callable[[RowsERD], RowsERD],
+    network: ExpertNetwork,
     token_ER: jax.Array,
     weight_ER: jax.Array,
     x_TD: jax.Array,
 ) -> jax.Array:
     """Runs each expert on its rows of `x_TD`; an empty row has weight 0 and adds nothing."""
     in_ERD = x_TD.at[token_ER].get(mode="promise_in_bounds")
-    out_ERD = expert_fn(in_ERD) * weight_ER[..., None].astype(x_TD.dtype)
+    out_ERD = network(in_ERD) * weight_ER[..., None].astype(x_TD.dtype)
     return jnp.zeros_like(x_TD).at[token_ER].add(out_ERD, mode="promise_in_bounds")
 
 
-def _rounds(pairs: Pairs, x_TD: jax.Array, expert_fn: Callable[[RowsERD], RowsERD]) -> jax.Array:
+def _rounds(pairs: Pairs, x_TD: jax.Array, network: ExpertNetwork) -> jax.Array:
     """Works off each expert's chosen tokens, T / E rows of every expert a round."""
     total, experts = x_TD.shape[0], pairs.experts
     rows = -(-total // experts)
@@ -66,20 +63,16 @@ def _rounds(pairs: Pairs, x_TD: jax.Array, expert_fn: Callable[[RowsERD], RowsER
     padding = ((0, 0), (0, experts * rows - total))
     order_ET = jnp.pad(order_ET, padding)
     weight_ET = jnp.pad(jnp.take_along_axis(weight_ET, order_ET[:, :total], -1), padding)
+    return sum_over_turns(_round, -(-busiest // rows), (x_TD, weight_ET, network), order_ET)
 
-    # What the rounds keep for their backward passes would add up to the worst case.
-    run = jax.checkpoint(functools.partial(_rows, expert_fn))
 
-    def work(y_TD: jax.Array, start: jax.Array) -> jax.Array:
-        token_ER = jax.lax.dynamic_slice_in_dim(order_ET, start, rows, axis=1)
-        weight_ER = jax.lax.dynamic_slice_in_dim(weight_ET, start, rows, axis=1)
-        return y_TD + run(token_ER, weight_ER, x_TD)
-
-    def one_round(y_TD: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
-        return jax.lax.cond(start < busiest, work, lambda y, _: y, y_TD, start), None
-
-    starts = jnp.arange(-(-total // rows), dtype=jnp.int32) * rows
-    return jax.lax.scan(one_round, jnp.zeros_like(x_TD), starts)[0]
+def _round(turn: jax.Array, arrays: tuple, order_ET: jax.Array) -> jax.Array:
+    """Works on the next T / E rows of every expert."""
+    x_TD, weight_ET, network = arrays
+    rows = order_ET.shape[1] // order_ET.shape[0]
+    token_ER = jax.lax.dynamic_slice_in_dim(order_ET, turn * rows, rows, axis=1)
+    weight_ER = jax.lax.dynamic_slice_in_dim(weight_ET, turn * rows, rows, axis=1)
+    return _rows(network, token_ER, weight_ER, x_TD)
 
 
 def _chosen(pairs: Pairs, total: int) -> jax.Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from moe_jax.dispatch.expert_rows import expert_rows
 from moe_jax.dispatch.network import ExpertNetwork
+from moe_jax.dispatch.turns import sum_over_turns
 from moe_jax.routing.assignment import Assignment, Pairs, Slots
 from moe_jax.routing.ranks import expert_bounds, sort_by_expert
 from moe_jax.types import ActivationsPND
@@ -83,34 +84,26 @@ def _in_turns(
     bounds: jax.Array,
     experts: ExpertNetwork,
 ) -> jax.Array:
-    """Works off sorted rows in turns of a bounded number, as many turns as there are rows for.
-
-    What a turn keeps for its backward pass would add up to the worst case, so it is recomputed.
-    """
+    """Works off sorted rows in turns of a bounded number, as many turns as there are rows for."""
     rows = _ROWS_PER_TOKEN * x_TD.shape[0]
-    turns = -(-token_M.shape[0] // rows)
-    padding = turns * rows - token_M.shape[0]
+    padding = -token_M.shape[0] % rows
     token_M, weight_M = (jnp.pad(a, (0, padding)) for a in (token_M, weight_M))
-    work = jax.checkpoint(_run)
+    return sum_over_turns(
+        _turn, -(-bounds[-1] // rows), (x_TD, weight_M, experts), (token_M, bounds)
+    )
 
-    def turn(y_TD: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
-        inside = jnp.clip(bounds - first, 0, rows)
-        y_TD = jax.lax.cond(
-            first < bounds[-1],
-            lambda y: (
-                y
-                + work(
-                    x_TD,
-                    jax.lax.dynamic_slice_in_dim(token_M, first, rows),
-                    jax.lax.dynamic_slice_in_dim(weight_M, first, rows),
-                    inside[1:] - inside[:-1],
-                    experts,
-                )
-            ),
-            lambda y: y,
-            y_TD,
-        )
-        return y_TD, None
 
-    firsts = jnp.arange(turns, dtype=jnp.int32) * rows
-    return jax.lax.scan(turn, jnp.zeros_like(x_TD), firsts)[0]
+def _turn(turn: jax.Array, arrays: tuple, indices: tuple) -> jax.Array:
+    """Works on the rows of one turn."""
+    x_TD, weight_M, experts = arrays
+    token_M, bounds = indices
+    rows = _ROWS_PER_TOKEN * x_TD.shape[0]
+    first = turn * rows
+    inside = jnp.clip(bounds - first, 0, rows)
+    return _run(
+        x_TD,
+        jax.lax.dynamic_slice_in_dim(token_M, first, rows),
+        jax.lax.dynamic_slice_in_dim(weight_M, first, rows),
+        inside[1:] - inside[:-1],
+        experts,
+    )

@@ -10,6 +10,7 @@ from moe_jax.evaluation.generate import Generator
 from moe_jax.evaluation.sampling import SamplingConfig
 from moe_jax.routing.expert_choice import ExpertChoice
 from moe_jax.routing.pools import Pool
+from moe_jax.routing.registry import ROUTERS, get_router
 
 LENGTH = 24
 
@@ -35,7 +36,17 @@ def make(kind, position="relative"):
 @pytest.mark.parametrize("kind", ["dense", "sequence", "position", "batch"])
 @pytest.mark.parametrize("position", ["relative", "rotary"])
 def test_cached_steps_equal_the_full_forward_pass(kind, position):
-    model, variables = make(kind, position)
+    assert_cached_steps_equal_full_pass(*make(kind, position))
+
+
+@pytest.mark.parametrize("name", [n for n in ROUTERS if n != "expert_choice"])
+def test_cached_steps_equal_the_full_forward_pass_for_every_router(name):
+    """Of random routers, too: what they draw is a function of the token and its position."""
+    shape = {"num_layers": 2, "moe_every": 1, "position": "rotary", "dispatch": "oracle"}
+    assert_cached_steps_equal_full_pass(*tiny.make(get_router(name), **shape))
+
+
+def assert_cached_steps_equal_full_pass(model, variables):
     tokens = tiny.make_batch(2, LENGTH).inputs_BS
     expected = full_logits(model, variables, tokens)
     generator = Generator(model, SamplingConfig(), end=1)
