@@ -1,9 +1,9 @@
-"""Huge pages for a CPU's memory: 10% to 25% of a training step on Linux, for one variable.
+"""Huge pages for a CPU's memory: a tenth to a quarter of a layer's time, for one variable.
 
 A step allocates and frees hundreds of megabytes. With pages of 4 KiB the kernel spends a good part
 of it handing them out one by one; glibc's malloc asks for pages of 2 MiB if `GLIBC_TUNABLES` says
 so when the process starts. So the process starts itself again, once, with the variable set. The
-measurement is in docs/results/speed.md.
+measurement is in docs/results/routing.md.
 """
 
 import glob

@@ -130,19 +130,15 @@ def balanced_table(frequencies: np.ndarray, experts: int) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RandomExperts(_Fixed):
-    """k different experts drawn for every token, in every step.
-
-    Attributes:
-        k: experts per token.
-    """
+class _SomeExperts(_Fixed):
+    """A fixed number of experts for every token."""
 
     k: int = 1
 
-    name = "random"
-
     def __post_init__(self) -> None:
-        _check_k(self.k, "RandomExperts")
+        if not isinstance(self.k, int) or self.k < 1:
+            name = type(self).__name__
+            raise UserError(f"{name}.k must be a whole number above 0, not {self.k!r}")
 
     @property
     def experts_per_token(self) -> float:
@@ -152,7 +148,21 @@ class RandomExperts(_Fixed):
     def check(self, batch: int, length: int, experts: int) -> None:
         """Refuses more choices than experts."""
         super().check(batch, length, experts)
-        _check_experts(self.k, experts, "RandomExperts")
+        if self.k > experts:
+            raise UserError(
+                f"{type(self).__name__}.k = {self.k} is more than the {experts} experts"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RandomExperts(_SomeExperts):
+    """k different experts drawn for every token, in every step.
+
+    Attributes:
+        k: experts per token.
+    """
+
+    name = "random"
 
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
         """Draws a number for every expert and takes the k largest."""
@@ -163,29 +173,14 @@ class RandomExperts(_Fixed):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ForcedBalanced(_Fixed):
+class ForcedBalanced(_SomeExperts):
     """Token n of the batch takes experts n k, ..., n k + k - 1, modulo E.
 
     Attributes:
         k: experts per token.
     """
 
-    k: int = 1
-
     name = "forced_balanced"
-
-    def __post_init__(self) -> None:
-        _check_k(self.k, "ForcedBalanced")
-
-    @property
-    def experts_per_token(self) -> float:
-        """Returns k."""
-        return float(self.k)
-
-    def check(self, batch: int, length: int, experts: int) -> None:
-        """Refuses more choices than experts."""
-        super().check(batch, length, experts)
-        _check_experts(self.k, experts, "ForcedBalanced")
 
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
         """Deals the experts out; outside of training by the position in the document."""
@@ -254,13 +249,3 @@ def _mix(x: jax.Array) -> jax.Array:
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
-
-
-def _check_k(k: int, name: str) -> None:
-    if not isinstance(k, int) or k < 1:
-        raise UserError(f"{name}.k must be a whole number above 0, not {k!r}")
-
-
-def _check_experts(k: int, experts: int, name: str) -> None:
-    if k > experts:
-        raise UserError(f"{name}.k = {k} is more than the {experts} experts")
