@@ -17,21 +17,13 @@ import jax
 import jax.numpy as jnp
 
 from moe_jax.dispatch.segments import Segments, make_segments, segment_sizes
+from moe_jax.dispatch.sorted_rows import Gradients, SortedRows
 
-Activation = Callable[[jax.Array], jax.Array]
 
-
-def forward(
-    activation: Activation,
-    uniform: bool,
-    x_TD: jax.Array,
-    token_M: jax.Array,
-    weight_M: jax.Array,
-    count_E: jax.Array,
-    wi_EDF: jax.Array,
-    wo_EDF: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+def forward(rows: SortedRows) -> tuple[jax.Array, jax.Array]:
     """Returns y [T, D] and the pre-activations [M, F] (see `moe_jax.dispatch.expert_rows`)."""
+    x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
+    activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
 
     def work(carry: tuple, segment: "_Segment") -> tuple:
         y_TD, pre_MF = carry
@@ -41,27 +33,17 @@ def forward(
         out_RD = jnp.einsum("rf,df->rd", activation(pre_RF), segment.of_expert(wo_EDF))
         return _add(y_TD, token_R, out_RD * weight_R1), segment.write(pre_MF, pre_RF)
 
-    rows = token_M.shape[0]
     # Rows of nobody stay 0: the backward pass reads them, beside others' rows.
-    pre_MF = _bits(jnp.zeros((rows, wi_EDF.shape[-1]), x_TD.dtype))
+    pre_MF = _bits(jnp.zeros((token_M.shape[0], wi_EDF.shape[-1]), x_TD.dtype))
     carry = (jnp.zeros(x_TD.shape, jnp.float32), pre_MF)
-    y_TD, pre_MF = _run(uniform, count_E, rows, carry, work, lambda carry, expert: carry)
+    y_TD, pre_MF = _run(rows, carry, work, lambda carry, expert: carry)
     return y_TD.astype(x_TD.dtype), _floats(pre_MF, x_TD.dtype)
 
 
-def backward(
-    activation: Activation,
-    uniform: bool,
-    x_TD: jax.Array,
-    token_M: jax.Array,
-    weight_M: jax.Array,
-    count_E: jax.Array,
-    wi_EDF: jax.Array,
-    wo_EDF: jax.Array,
-    pre_MF: jax.Array,
-    dy_TD: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Returns the gradients with respect to x, weight, wi and wo."""
+def backward(rows: SortedRows, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradients:
+    """Returns the gradients."""
+    x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
+    activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
 
     def work(carry: tuple, segment: "_Segment") -> tuple:
         dx_TD, d_weight_M, d_wi, d_wo = carry
@@ -95,7 +77,7 @@ def backward(
         _empty(wi_EDF.shape, wi_EDF.dtype),
         _empty(wo_EDF.shape, wo_EDF.dtype),
     )
-    dx_TD, d_weight_M, d_wi, d_wo = _run(uniform, count_E, token_M.shape[0], carry, work, empty)
+    dx_TD, d_weight_M, d_wi, d_wo = _run(rows, carry, work, empty)
     dtype = wi_EDF.dtype
     return dx_TD.astype(x_TD.dtype), d_weight_M, _floats(d_wi, dtype), _floats(d_wo, dtype)
 
@@ -147,28 +129,26 @@ class _UniformSegment(_Segment):
 
 
 def _run(
-    uniform: bool,
-    count_E: jax.Array,
-    rows: int,
+    rows: SortedRows,
     carry: tuple,
     work: Callable[[tuple, _Segment], tuple],
     empty: Callable[[tuple, jax.Array], tuple],
 ) -> tuple:
     """Works off all segments; `empty` is called for experts without rows."""
-    experts = count_E.shape[0]
-    if uniform:
-        size = rows // experts
+    number, experts = rows.token_M.shape[0], rows.count_E.shape[0]
+    if rows.uniform:
+        size = number // experts
         return jax.lax.fori_loop(
             0, experts, lambda e, carry: work(carry, _UniformSegment(e, size)), carry
         )
-    sizes = segment_sizes(rows, experts)
-    segments = make_segments(count_E, rows, sizes)
+    sizes = segment_sizes(number, experts)
+    segments = make_segments(rows.count_E, number, sizes)
 
     def loop(first: jax.Array, last: jax.Array, size: int, further: bool, carry: tuple) -> tuple:
         return jax.lax.fori_loop(
             first,
             last,
-            lambda i, carry: work(carry, _Segment(segments, i, size, rows, further)),
+            lambda i, carry: work(carry, _Segment(segments, i, size, number, further)),
             carry,
         )
 

@@ -7,47 +7,28 @@ backend turns `ragged_dot` into a dense loop over experts, E times the work: the
 Formulas as in `expert_loop`.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
+from moe_jax.dispatch.sorted_rows import Gradients, SortedRows
 from moe_jax.dispatch.weight_gradient import weight_gradient
 
-Activation = Callable[[jax.Array], jax.Array]
 
-
-def forward(
-    activation: Activation,
-    uniform: bool,
-    x_TD: jax.Array,
-    token_M: jax.Array,
-    weight_M: jax.Array,
-    count_E: jax.Array,
-    wi_EDF: jax.Array,
-    wo_EDF: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+def forward(rows: SortedRows) -> tuple[jax.Array, jax.Array]:
     """Returns y [T, D] and the pre-activations [M, F] (see `moe_jax.dispatch.expert_rows`)."""
-    multiply = _Products(uniform, count_E, token_M.shape[0])
+    x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
+    activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
+    multiply = _Products(rows)
     pre_MF = multiply.rows(_take(x_TD, token_M), wi_EDF, 1)
     out_MD = multiply.rows(activation(pre_MF), wo_EDF, 2)
     return _scatter(x_TD, token_M, out_MD * weight_M[:, None].astype(x_TD.dtype)), pre_MF
 
 
-def backward(
-    activation: Activation,
-    uniform: bool,
-    x_TD: jax.Array,
-    token_M: jax.Array,
-    weight_M: jax.Array,
-    count_E: jax.Array,
-    wi_EDF: jax.Array,
-    wo_EDF: jax.Array,
-    pre_MF: jax.Array,
-    dy_TD: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Returns the gradients with respect to x, weight, wi and wo."""
-    multiply = _Products(uniform, count_E, token_M.shape[0])
+def backward(rows: SortedRows, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradients:
+    """Returns the gradients."""
+    x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
+    activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
+    multiply = _Products(rows)
     weight_M1 = weight_M[:, None].astype(x_TD.dtype)
     g_MD = _take(dy_TD, token_M)
     hidden_MF, of_activation = jax.vjp(activation, pre_MF)
@@ -63,11 +44,11 @@ def backward(
 class _Products:
     """Products of sorted rows with their experts' weights."""
 
-    def __init__(self, uniform: bool, count_E: jax.Array, rows: int):
-        self._uniform, self._count_E = uniform, count_E
-        self._experts = count_E.shape[0]
+    def __init__(self, rows: SortedRows):
+        self._uniform, self._count_E = rows.uniform, rows.count_E
+        self._experts = rows.count_E.shape[0]
         # Rows of no expert come last; products leave them undefined.
-        self._mine_M1 = (jnp.arange(rows) < count_E.sum())[:, None]
+        self._mine_M1 = (jnp.arange(rows.token_M.shape[0]) < rows.count_E.sum())[:, None]
 
     def rows(self, rows_MA: jax.Array, weight_EDF: jax.Array, contract: int) -> jax.Array:
         """Multiplies each row with its expert's weight over the weight's axis `contract`."""

@@ -6,59 +6,39 @@ with e the expert of row m. The program is chosen when it is compiled for a plat
 program compiled for TPU on a machine without one is the TPU's.
 """
 
-import functools
+import dataclasses
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from moe_jax.dispatch import expert_loop, expert_products
-from moe_jax.dispatch.expert_loop import Activation
+from moe_jax.dispatch.sorted_rows import SortedRows
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def expert_rows(
-    activation: Activation,
-    uniform: bool,
-    x_TD: jax.Array,
-    token_M: jax.Array,
-    weight_M: jax.Array,
-    count_E: jax.Array,
-    wi_EDF: jax.Array,
-    wo_EDF: jax.Array,
-) -> jax.Array:
-    """Returns y [T, D].
-
-    Args:
-        activation: elementwise, between an expert's two matrices.
-        uniform: every expert has M / E rows.
-        x_TD: tokens.
-        token_M: token of each row, rows sorted by expert.
-        weight_M: combine weight of each row, float32.
-        count_E: rows of each expert, int32; rows after the last expert's are nobody's, and
-            their weight is 0.
-        wi_EDF: first matrices.
-        wo_EDF: second matrices, stored like the first.
-    """
-    return _forward(activation, uniform, x_TD, token_M, weight_M, count_E, wi_EDF, wo_EDF)[0]
+@jax.custom_vjp
+def expert_rows(rows: SortedRows) -> jax.Array:
+    """Returns y [T, D]."""
+    return _forward(rows)[0]
 
 
-def _forward(activation: Activation, uniform: bool, *arrays: jax.Array) -> tuple:
+def _forward(rows: SortedRows) -> tuple:
     y_TD, pre_MF = jax.lax.platform_dependent(
-        *arrays,
-        cpu=functools.partial(expert_loop.forward, activation, uniform),
-        default=functools.partial(expert_products.forward, activation, uniform),
+        rows, cpu=expert_loop.forward, default=expert_products.forward
     )
-    return y_TD, (*arrays, checkpoint_name(pre_MF, "moe_hidden"))
+    return y_TD, (rows, checkpoint_name(pre_MF, "moe_hidden"))
 
 
-def _backward(activation: Activation, uniform: bool, residuals: tuple, dy_TD: jax.Array) -> tuple:
+def _backward(residuals: tuple, dy_TD: jax.Array) -> tuple[SortedRows]:
+    rows, pre_MF = residuals
     dx_TD, d_weight_M, d_wi, d_wo = jax.lax.platform_dependent(
-        *residuals,
-        dy_TD,
-        cpu=functools.partial(expert_loop.backward, activation, uniform),
-        default=functools.partial(expert_products.backward, activation, uniform),
+        rows, pre_MF, dy_TD, cpu=expert_loop.backward, default=expert_products.backward
     )
-    return dx_TD, None, d_weight_M, None, d_wi, d_wo
+    experts = dataclasses.replace(rows.experts, wi_EDF=d_wi, wo_EDF=d_wo)
+    return (
+        dataclasses.replace(
+            rows, x_TD=dx_TD, token_M=None, weight_M=d_weight_M, count_E=None, experts=experts
+        ),
+    )
 
 
 expert_rows.defvjp(_forward, _backward)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from moe_jax.dispatch.expert_rows import expert_rows
 from moe_jax.dispatch.network import ExpertNetwork
+from moe_jax.dispatch.sorted_rows import SortedRows
 from moe_jax.dispatch.turns import sum_over_turns
 from moe_jax.routing.assignment import Assignment, Pairs, Slots
 from moe_jax.routing.ranks import expert_bounds, sort_by_expert
@@ -39,14 +40,14 @@ def _slots(slots: Slots, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
     first_P11 = (jnp.arange(pools, dtype=jnp.int32) * (x_TD.shape[0] // pools))[:, None, None]
     weight_PEC = jnp.where(slots.filled_PEC, slots.weight_PEC, 0.0)
     return expert_rows(
-        experts.activation,
-        True,
-        x_TD,
-        (slots.token_index_PEC + first_P11).swapaxes(0, 1).reshape(-1),
-        weight_PEC.swapaxes(0, 1).reshape(-1),
-        jnp.full((number,), pools * capacity, jnp.int32),
-        experts.wi_EDF,
-        experts.wo_EDF,
+        SortedRows(
+            x_TD,
+            (slots.token_index_PEC + first_P11).swapaxes(0, 1).reshape(-1),
+            weight_PEC.swapaxes(0, 1).reshape(-1),
+            jnp.full((number,), pools * capacity, jnp.int32),
+            experts,
+            uniform=True,
+        )
     )
 
 
@@ -61,20 +62,8 @@ def _pairs(pairs: Pairs, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
     bounds = expert_bounds(sorted_M, number)
     if choices <= _ROWS_PER_TOKEN:
         count_E = bounds[1:] - bounds[:-1]
-        return _run(x_TD, token_M, weight_M, count_E, experts)
+        return expert_rows(SortedRows(x_TD, token_M, weight_M, count_E, experts, uniform=False))
     return _in_turns(x_TD, token_M, weight_M, bounds, experts)
-
-
-def _run(
-    x_TD: jax.Array,
-    token_M: jax.Array,
-    weight_M: jax.Array,
-    count_E: jax.Array,
-    experts: ExpertNetwork,
-) -> jax.Array:
-    return expert_rows(
-        experts.activation, False, x_TD, token_M, weight_M, count_E, experts.wi_EDF, experts.wo_EDF
-    )
 
 
 def _in_turns(
@@ -100,10 +89,13 @@ def _turn(turn: jax.Array, arrays: tuple, indices: tuple) -> jax.Array:
     rows = _ROWS_PER_TOKEN * x_TD.shape[0]
     first = turn * rows
     inside = jnp.clip(bounds - first, 0, rows)
-    return _run(
-        x_TD,
-        jax.lax.dynamic_slice_in_dim(token_M, first, rows),
-        jax.lax.dynamic_slice_in_dim(weight_M, first, rows),
-        inside[1:] - inside[:-1],
-        experts,
+    return expert_rows(
+        SortedRows(
+            x_TD,
+            jax.lax.dynamic_slice_in_dim(token_M, first, rows),
+            jax.lax.dynamic_slice_in_dim(weight_M, first, rows),
+            inside[1:] - inside[:-1],
+            experts,
+            uniform=False,
+        )
     )

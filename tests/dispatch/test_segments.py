@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from moe_jax.dispatch import expert_loop, expert_products, weight_gradient
 from moe_jax.dispatch.expert_rows import expert_rows
+from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.dispatch.segments import make_segments, segment_sizes
+from moe_jax.dispatch.sorted_rows import SortedRows
 
 # Of these (rows, experts), so that few programs are compiled.
 SIZES = [(1, 1), (37, 1), (5, 9), (64, 4), (203, 6), (400, 16)]
@@ -101,8 +103,10 @@ def arguments(count, spare):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def run(module, uniform, arrays, dy):
-    y, pre = module.forward(jax.nn.gelu, uniform, *arrays)
-    return y, pre, module.backward(jax.nn.gelu, uniform, *arrays, pre, dy)
+    *rows, wi, wo = arrays
+    rows = SortedRows(*rows, ExpertNetwork(wi, wo), uniform)
+    y, pre = module.forward(rows)
+    return y, pre, module.backward(rows, pre, dy)
 
 
 def one_by_one(x, token, weight, count, wi, wo):
@@ -143,7 +147,7 @@ def test_each_platform_gets_its_program(case):
     def gradient(x, weight, *weights):
         y, backward = jax.vjp(
             lambda x, weight, *weights: expert_rows(
-                jax.nn.gelu, uniform, x, token, weight, count, *weights
+                SortedRows(x, token, weight, count, ExpertNetwork(*weights), uniform)
             ),
             x,
             weight,
