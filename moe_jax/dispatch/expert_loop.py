@@ -33,8 +33,8 @@ def forward(rows: SortedRows) -> tuple[jax.Array, jax.Array]:
         out_RD = jnp.einsum("rf,df->rd", activation(pre_RF), segment.of_expert(wo_EDF))
         return _add(y_TD, token_R, out_RD * weight_R1), segment.write(pre_MF, pre_RF)
 
-    # Rows of nobody stay 0: the backward pass reads them, beside others' rows.
-    pre_MF = _bits(jnp.zeros((token_M.shape[0], wi_EDF.shape[-1]), x_TD.dtype))
+    # Rows of nobody are never written: the backward pass masks them where it reads them.
+    pre_MF = _empty((token_M.shape[0], wi_EDF.shape[-1]), x_TD.dtype)
     carry = (jnp.zeros(x_TD.shape, jnp.float32), pre_MF)
     y_TD, pre_MF = _run(rows, carry, work, lambda carry, expert: carry)
     return y_TD.astype(x_TD.dtype), _floats(pre_MF, x_TD.dtype)
@@ -50,7 +50,8 @@ def backward(rows: SortedRows, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradients
         token_R = segment.slice(token_M)
         weight_R1 = segment.mask(segment.slice(weight_M))[:, None].astype(x_TD.dtype)
         g_RD = _take(dy_TD, token_R)
-        hidden_RF, of_activation = jax.vjp(activation, segment.slice(pre_MF))
+        pre_RF = segment.mask(segment.slice(pre_MF))
+        hidden_RF, of_activation = jax.vjp(activation, pre_RF)
         u_RF = g_RD @ segment.of_expert(wo_EDF)
         d_weight_R = jnp.einsum("rf,rf->r", u_RF, hidden_RF, preferred_element_type=jnp.float32)
         (d_pre_RF,) = of_activation(u_RF * weight_R1)
@@ -98,12 +99,14 @@ class _Segment:
         return jax.lax.dynamic_slice_in_dim(array_M, self._first, self._size)
 
     def mask(self, value_R: jax.Array) -> jax.Array:
-        return jnp.where(self._mine_R, value_R, 0)
+        return jnp.where(self._mine(value_R), value_R, 0)
 
     def write(self, array_M: jax.Array, value_R: jax.Array) -> jax.Array:
-        mine = self._mine_R.reshape(-1, *[1] * (value_R.ndim - 1))
-        value_R = jnp.where(mine, _bits(value_R), self.slice(array_M))
+        value_R = jnp.where(self._mine(value_R), _bits(value_R), self.slice(array_M))
         return jax.lax.dynamic_update_slice_in_dim(array_M, value_R, self._first, 0)
+
+    def _mine(self, value_R: jax.Array) -> jax.Array:
+        return self._mine_R.reshape(-1, *[1] * (value_R.ndim - 1))
 
     def of_expert(self, weight_EDF: jax.Array) -> jax.Array:
         return jax.lax.dynamic_index_in_dim(weight_EDF, self._expert, keepdims=False)
