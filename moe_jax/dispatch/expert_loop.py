@@ -29,8 +29,10 @@ def forward(rows: SortedRows) -> tuple[jax.Array, jax.Array]:
         y_TD, pre_MF = carry
         token_R = segment.slice(token_M)
         weight_R1 = segment.mask(segment.slice(weight_M))[:, None].astype(x_TD.dtype)
-        pre_RF = _take(x_TD, token_R) @ segment.of_expert(wi_EDF)
-        out_RD = jnp.einsum("rf,df->rd", activation(pre_RF), segment.of_expert(wo_EDF))
+        x_RD = _take(x_TD, token_R)
+        with jax.named_scope("experts"):
+            pre_RF = x_RD @ segment.of_expert(wi_EDF)
+            out_RD = jnp.einsum("rf,df->rd", activation(pre_RF), segment.of_expert(wo_EDF))
         return _add(y_TD, token_R, out_RD * weight_R1), segment.write(pre_MF, pre_RF)
 
     # Rows of nobody are never written: the backward pass masks them where it reads them.
@@ -49,15 +51,16 @@ def backward(rows: SortedRows, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradients
         dx_TD, d_weight_M, d_wi, d_wo = carry
         token_R = segment.slice(token_M)
         weight_R1 = segment.mask(segment.slice(weight_M))[:, None].astype(x_TD.dtype)
-        g_RD = _take(dy_TD, token_R)
-        pre_RF = segment.mask(segment.slice(pre_MF))
-        hidden_RF, of_activation = jax.vjp(activation, pre_RF)
-        u_RF = g_RD @ segment.of_expert(wo_EDF)
-        d_weight_R = jnp.einsum("rf,rf->r", u_RF, hidden_RF, preferred_element_type=jnp.float32)
-        (d_pre_RF,) = of_activation(u_RF * weight_R1)
-        dx_RD = jnp.einsum("rf,df->rd", d_pre_RF, segment.of_expert(wi_EDF))
-        d_wi_DF = jnp.einsum("rd,rf->df", _take(x_TD, token_R), d_pre_RF)
-        d_wo_DF = jnp.einsum("rd,rf->df", g_RD * weight_R1, hidden_RF)
+        g_RD, x_RD = _take(dy_TD, token_R), _take(x_TD, token_R)
+        with jax.named_scope("experts"):
+            pre_RF = segment.mask(segment.slice(pre_MF))
+            hidden_RF, of_activation = jax.vjp(activation, pre_RF)
+            u_RF = g_RD @ segment.of_expert(wo_EDF)
+            d_weight_R = jnp.einsum("rf,rf->r", u_RF, hidden_RF, preferred_element_type=jnp.float32)
+            (d_pre_RF,) = of_activation(u_RF * weight_R1)
+            dx_RD = jnp.einsum("rf,df->rd", d_pre_RF, segment.of_expert(wi_EDF))
+            d_wi_DF = jnp.einsum("rd,rf->df", x_RD, d_pre_RF)
+            d_wo_DF = jnp.einsum("rd,rf->df", g_RD * weight_R1, hidden_RF)
         return (
             _add(dx_TD, token_R, dx_RD),
             segment.write(d_weight_M, d_weight_R),

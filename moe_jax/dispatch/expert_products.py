@@ -50,6 +50,7 @@ class _Products:
         # Rows of no expert come last; products leave them undefined.
         self._mine_M1 = (jnp.arange(rows.token_M.shape[0]) < rows.count_E.sum())[:, None]
 
+    @jax.named_scope("experts")
     def rows(self, rows_MA: jax.Array, weight_EDF: jax.Array, contract: int) -> jax.Array:
         """Multiplies each row with its expert's weight over the weight's axis `contract`."""
         if self._uniform:
@@ -64,6 +65,7 @@ class _Products:
         out_MF = jax.lax.ragged_dot_general(rows_MA, weight_EDF, self._count_E, numbers)
         return jnp.where(self._mine_M1, out_MF, 0)
 
+    @jax.named_scope("experts")
     def weights(self, a_MD: jax.Array, b_MF: jax.Array) -> jax.Array:
         """Returns the sum over each expert's rows of a b^T, [E, D, F]."""
         if self._uniform:

@@ -27,6 +27,7 @@ class ExpertNetwork:
         default=jax.nn.gelu, metadata={"static": True}
     )
 
+    @jax.named_scope("experts")
     def __call__(self, x_ERD: RowsERD) -> RowsERD:
         """Applies each expert to its own rows, all at once."""
         x_ERD = checkpoint_name(x_ERD, "moe_in")
