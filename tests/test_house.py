@@ -19,6 +19,7 @@ LAYERS = [
     ["data"],
     ["flops"],
     ["models"],
+    ["sharding"],
     ["dispatch"],
     ["routing"],
     ["types"],

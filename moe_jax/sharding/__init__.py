@@ -1,0 +1,1 @@
+"""Meshes of devices, logical axis names, and how a program is cut along them."""

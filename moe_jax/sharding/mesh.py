@@ -1,0 +1,154 @@
+"""The mesh: devices in a grid whose axes are the ways in which work is cut.
+
+| axis     | cuts                                      | travels over it                              |
+|----------|-------------------------------------------|----------------------------------------------|
+| `slice`  | the batch, between slices (DCN)           | gradients                                    |
+| `data`   | the batch                                 | gradients                                    |
+| `fsdp`   | the batch, and every weight's `embed`     | weights before their use, gradients          |
+| `expert` | the batch, and the experts                | tokens to their experts and back             |
+| `tensor` | heads, hidden units, vocabulary           | activations                                  |
+
+Every axis but `tensor` holds rows of the batch. An axis of size 1 costs nothing.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+
+from moe_jax.errors import UserError, nearest
+
+AXES = ("slice", "data", "fsdp", "expert", "tensor")
+# Axes over which the rows of a batch are spread.
+BATCH_AXES = ("slice", "data", "fsdp", "expert")
+EXPERT_PARALLELISM = ("explicit", "implicit")
+
+# A logical axis name and the mesh axes that it is cut along.
+Rules = tuple[tuple[str, tuple[str, ...]], ...]
+DEFAULT_RULES: dict[str, str | None] = {
+    "vocab": "tensor",
+    "embed": "fsdp",
+    "heads": "tensor",
+    "mlp": "tensor",
+    "experts": "expert",
+    "expert_embed": "fsdp",
+    "expert_mlp": "tensor",
+    "router": None,
+    "norm": None,
+    "layers": None,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How many devices along each axis, and which parameter axes are cut along them.
+
+    Attributes:
+        slice: slices of a multi-slice TPU.
+        data: copies of the model that share nothing; -1 takes the devices that are left.
+        fsdp: devices that share the storage of every weight.
+        expert: devices that share the experts.
+        tensor: devices that share each matrix product.
+        rules: changes to `DEFAULT_RULES`: logical axis name to a mesh axis, several, or None.
+        expert_parallelism: how tokens get to the experts of other devices: `explicit` (all-to-alls
+            of our own) or `implicit` (the compiler's, from sharding constraints).
+        buffer_factor: rows that a device can send to another at a time, relative to its share if
+            all got as many; for routers without a capacity, whose surplus takes further turns.
+    """
+
+    slice: int = 1
+    data: int = -1
+    fsdp: int = 1
+    expert: int = 1
+    tensor: int = 1
+    rules: Mapping[str, str | Sequence[str] | None] = dataclasses.field(default_factory=dict)
+    expert_parallelism: str = "explicit"
+    buffer_factor: float = 1.5
+
+    def __post_init__(self) -> None:
+        for name in AXES:
+            size = getattr(self, name)
+            if not isinstance(size, int) or size == 0 or size < -1:
+                raise UserError(
+                    f"Mesh.{name} must be a whole number above 0, or -1 for the rest, not {size!r}"
+                )
+        if sum(getattr(self, name) == -1 for name in AXES) > 1:
+            raise UserError("only one axis of Mesh can be -1 (the devices that are left)")
+        if self.expert_parallelism not in EXPERT_PARALLELISM:
+            raise UserError(
+                f"Mesh.expert_parallelism = {self.expert_parallelism!r} is unknown; known: "
+                f"{', '.join(EXPERT_PARALLELISM)}."
+                + nearest(self.expert_parallelism, EXPERT_PARALLELISM)
+            )
+        if not self.buffer_factor > 0:
+            raise UserError(f"Mesh.buffer_factor must be above 0, not {self.buffer_factor}")
+        self.resolved_rules()
+
+    def resolved_rules(self) -> Rules:
+        """Returns the mesh axes of every logical axis.
+
+        Raises:
+            UserError: for a logical or a mesh axis that does not exist.
+        """
+        rules: dict[str, str | Sequence[str] | None] = {**DEFAULT_RULES, **self.rules}
+        resolved = []
+        for name, target in rules.items():
+            if name not in DEFAULT_RULES:
+                raise UserError(
+                    f"Mesh.rules: no parameter has an axis {name!r}; known: "
+                    f"{', '.join(DEFAULT_RULES)}." + nearest(name, DEFAULT_RULES)
+                )
+            axes = () if target is None else (target,) if isinstance(target, str) else tuple(target)
+            for axis in axes:
+                if axis not in AXES:
+                    raise UserError(
+                        f"Mesh.rules: {name!r} -> {axis!r} is not a mesh axis; known: "
+                        f"{', '.join(AXES)}." + nearest(axis, AXES)
+                    )
+            resolved.append((name, axes))
+        return tuple(resolved)
+
+    def sizes(self, devices: int) -> dict[str, int]:
+        """Returns the size of every axis on so many devices.
+
+        Raises:
+            UserError: if the sizes do not multiply up to the number of devices.
+        """
+        sizes = {name: getattr(self, name) for name in AXES}
+        fixed = int(np.prod([size for size in sizes.values() if size > 0]))
+        for name, size in sizes.items():
+            if size == -1 and devices % fixed == 0:
+                sizes[name] = devices // fixed
+        if int(np.prod(list(sizes.values()))) != devices:
+            given = " x ".join(f"{name} {size}" for name, size in sizes.items() if size != 1)
+            raise UserError(
+                f"Mesh: {given or 'all axes 1'} does not make {devices} devices; the sizes have to "
+                "multiply up to the number of devices (-1 takes the rest)"
+            )
+        return sizes
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """Arranges devices, all by default, so that near axes are near on the chip network.
+
+    Raises:
+        UserError: if the sizes do not fit the devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = config.sizes(len(devices))
+    shape = tuple(sizes.values())
+    if sizes["slice"] > 1 and devices[0].platform == "tpu":
+        try:
+            grid = mesh_utils.create_hybrid_device_mesh(
+                (1, *shape[1:]),
+                (sizes["slice"], 1, 1, 1, 1),
+                devices,
+                allow_split_physical_axes=True,
+            )
+        except (ValueError, AssertionError) as error:
+            raise UserError(f"Mesh.slice = {sizes['slice']}: {error}") from error
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return jax.sharding.Mesh(grid, AXES)

@@ -1,0 +1,135 @@
+"""How arrays are cut along a mesh: parameters by the names of their axes, batches by rows.
+
+A parameter has two layouts. It is *stored* cut along every mesh axis that its logical axes map
+to. It is *computed with* cut only along `tensor`, and along `expert` where it counts experts: what
+it is cut along otherwise is gathered before its use and its gradient is scattered after.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from moe_jax.errors import UserError
+from moe_jax.sharding.mesh import BATCH_AXES, MeshConfig, Rules, make_mesh
+
+# Logical names of the axes of an array; None for one that is not cut.
+LogicalAxes = tuple[str | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Partition:
+    """A mesh and the rules that cut arrays along it; hashable.
+
+    Attributes:
+        mesh: the devices.
+        rules: mesh axes of each logical axis.
+        expert_parallelism: `explicit` or `implicit` (see `MeshConfig`).
+        buffer_factor: see `MeshConfig`.
+    """
+
+    mesh: Mesh
+    rules: Rules
+    expert_parallelism: str = "explicit"
+    buffer_factor: float = 1.5
+
+    @property
+    def batch_shards(self) -> int:
+        """Parts that the rows of a batch are cut into."""
+        return math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
+
+    def size(self, axis: str) -> int:
+        """Returns the number of devices along a mesh axis."""
+        return int(self.mesh.shape[axis])
+
+    def stored(self, axes: LogicalAxes) -> PartitionSpec:
+        """Returns the mesh axes that a parameter is stored along."""
+        rules = dict(self.rules)
+        return PartitionSpec(*(_entry(rules[a] if a else ()) for a in axes))
+
+    def computed(self, axes: LogicalAxes) -> PartitionSpec:
+        """Returns the mesh axes that a parameter is computed with along."""
+        rules = dict(self.rules)
+        entries = []
+        for name in axes:
+            kept = ("tensor", "expert") if name == "experts" else ("tensor",)
+            targets = rules[name] if name else ()
+            entries.append(_entry(tuple(axis for axis in targets if axis in kept)))
+        return PartitionSpec(*entries)
+
+    def sharding(self, spec: PartitionSpec) -> NamedSharding:
+        """Returns a sharding over this mesh."""
+        return NamedSharding(self.mesh, spec)
+
+    @property
+    def replicated(self) -> NamedSharding:
+        """The whole array on every device."""
+        return self.sharding(PartitionSpec())
+
+    @property
+    def rows(self) -> NamedSharding:
+        """Rows of a batch over all axes but `tensor`."""
+        return self.sharding(PartitionSpec(BATCH_AXES))
+
+    def check(self, name: str, axes: LogicalAxes, shape: tuple[int, ...]) -> None:
+        """Refuses a parameter that the rules cannot cut.
+
+        Raises:
+            UserError: if two of its axes are cut along the same mesh axis, or a size is not a
+                multiple of the devices it is cut over.
+        """
+        seen: dict[str, str] = {}
+        for logical, size in zip(axes, shape, strict=True):
+            targets = dict(self.rules)[logical] if logical else ()
+            parts = math.prod(self.size(axis) for axis in targets)
+            for axis in targets:
+                if axis in seen and self.size(axis) > 1:
+                    raise UserError(
+                        f"{name}: its axes {seen[axis]!r} and {logical!r} are both cut along the "
+                        f"mesh axis {axis!r}; change Mesh.rules for one of them"
+                    )
+                seen[axis] = str(logical)
+            if size % parts:
+                raise UserError(
+                    f"{name}: axis {logical!r} of size {size} does not divide over "
+                    f"{' x '.join(f'{a} {self.size(a)}' for a in targets)} = {parts} devices"
+                )
+
+    def constrain(self, x: jax.Array, spec: PartitionSpec) -> jax.Array:
+        """Says inside a compiled function how an array is cut."""
+        return jax.lax.with_sharding_constraint(x, self.sharding(spec))
+
+    def constrain_rows(self, x: jax.Array) -> jax.Array:
+        """Cuts the first axis over all devices that hold rows, and no other axis."""
+        return self.constrain(x, PartitionSpec(BATCH_AXES))
+
+    def place_rows(self, tree: Any) -> Any:
+        """Makes global arrays from host arrays with all rows of the batch in every process."""
+        rows = self.rows
+
+        def place(array: np.ndarray) -> jax.Array:
+            array = np.asarray(array)
+            return jax.make_array_from_callback(array.shape, rows, lambda index: array[index])
+
+        return jax.tree.map(place, tree)
+
+
+def make_partition(config: MeshConfig, devices: list[jax.Device] | None = None) -> Partition:
+    """Makes the mesh of a configuration over all devices, or over those given.
+
+    Raises:
+        UserError: if the mesh does not fit the devices.
+    """
+    return Partition(
+        make_mesh(config, devices),
+        config.resolved_rules(),
+        config.expert_parallelism,
+        config.buffer_factor,
+    )
+
+
+def _entry(axes: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    return axes[0] if len(axes) == 1 else axes or None
