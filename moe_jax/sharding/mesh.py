@@ -1,12 +1,12 @@
 """The mesh: devices in a grid whose axes are the ways in which work is cut.
 
-| axis     | cuts                                      | travels over it                              |
-|----------|-------------------------------------------|----------------------------------------------|
-| `slice`  | the batch, between slices (DCN)           | gradients                                    |
-| `data`   | the batch                                 | gradients                                    |
+| axis     | cuts                              | travels over it                         |
+|----------|-----------------------------------|-----------------------------------------|
+| `slice`  | the batch, between slices (DCN)   | gradients                               |
+| `data`   | the batch                         | gradients                               |
 | `fsdp`   | the batch, and every weight's `embed`     | weights before their use, gradients          |
-| `expert` | the batch, and the experts                | tokens to their experts and back             |
-| `tensor` | heads, hidden units, vocabulary           | activations                                  |
+| `expert` | the batch, and the experts        | tokens to their experts and back        |
+| `tensor` | heads, hidden units, vocabulary   | activations                             |
 
 Every axis but `tensor` holds rows of the batch. An axis of size 1 costs nothing.
 """
