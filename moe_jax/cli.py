@@ -36,18 +36,36 @@ def _parser() -> argparse.ArgumentParser:
         metavar="VALUE",
         help="sets one value, such as --gin.Train.steps=100",
     )
+    cpu = argparse.ArgumentParser(add_help=False)
+    cpu.add_argument("--cpu_devices", type=int, metavar="N", help="virtual CPU devices (tests)")
+    several = argparse.ArgumentParser(add_help=False, parents=[cpu])
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
+    several.add_argument("--num_processes", type=int, metavar="N", help="processes of the run")
+    several.add_argument("--process_id", type=int, metavar="I", help="which one this is, from 0")
+    several.add_argument(
+        "--start_timeout", type=float, default=300, metavar="SECONDS", help="to wait for all"
+    )
     checkpoint = argparse.ArgumentParser(add_help=False)
     checkpoint.add_argument("--checkpoint", required=True, metavar="DIR", help="a run directory")
     checkpoint.add_argument("--step", type=int, help="the checkpoint's step (default: the latest)")
 
-    verb = verbs.add_parser("train", parents=[common, gin], help="train, or go on training")
+    verb = verbs.add_parser(
+        "train", parents=[common, gin, several], help="train, or go on training"
+    )
     verb.add_argument("--output_dir", required=True, metavar="DIR", help="the run directory")
-    verbs.add_parser("eval", parents=[common, gin, checkpoint], help="perplexity of a checkpoint")
+    verbs.add_parser(
+        "eval", parents=[common, gin, checkpoint, several], help="perplexity of a checkpoint"
+    )
     verb = verbs.add_parser("generate", parents=[common, gin, checkpoint], help="write text")
     verb.add_argument("--prompt", default="", metavar="TEXT")
     verb.add_argument("--samples", type=int, default=1, metavar="N")
-    verb = verbs.add_parser("config", parents=[common, gin], help="check, show or list gin files")
+    verb = verbs.add_parser(
+        "config", parents=[common, gin, cpu], help="check, show or list gin files"
+    )
     verb.add_argument("action", choices=("check", "show", "list"))
+    verb.add_argument(
+        "--sharding", action="store_true", help="show: how each parameter is cut along the mesh"
+    )
     verb = verbs.add_parser("bench", parents=[common, gin], help="measure on this machine")
     verb.add_argument(
         "what",
@@ -84,6 +102,38 @@ def _flags(parser: argparse.ArgumentParser) -> list[str]:
             for verb in action.choices.values():
                 flags += verb._option_string_actions
     return flags
+
+
+def _start(args: argparse.Namespace) -> None:
+    """Gets devices and processes ready, for the verbs that can use several."""
+    from moe_jax.commands import cpu_devices
+
+    processes = getattr(args, "num_processes", None)
+    cpu_devices.prepare(getattr(args, "cpu_devices", None), processes)
+    if not hasattr(args, "coordinator"):
+        return
+    if processes and processes > 1 and not args.debug and os.environ.get("JAX_PLATFORMS") == "cpu":
+        from moe_jax.commands.start import hide_library_output
+
+        hide_library_output()
+    from moe_jax.sharding.processes import initialize
+
+    initialize(args.coordinator, args.num_processes, args.process_id, args.start_timeout)
+
+
+def _is_main() -> bool:
+    """Returns whether this process prints: of several, only the first does."""
+    return "jax" not in sys.modules or sys.modules["jax"].process_index() == 0
+
+
+def _leave(code: int) -> int:
+    """Ends a process of several at once: at its normal end it would wait for the others."""
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _train(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
@@ -125,6 +175,8 @@ def _config(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
         return configure.list_files()
     if args.action == "check":
         return configure.check(args.gin_file, bindings, _paths(args))
+    if args.sharding:
+        return configure.show_sharding(_files(args), bindings, _paths(args))
     return configure.show(_files(args), bindings, _paths(args))
 
 
@@ -181,6 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         args, bindings = _parse(argv)
+        _start(args)
         result = _VERBS[args.verb](args, bindings)
     except UserError as error:
         if debug:
@@ -189,12 +242,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("moe-jax: stopped", file=sys.stderr)
-        return 130
+        return _leave(130)
     except Exception as error:
         if debug:
             raise
         return _stopped(error)
-    if args.json:
+    if args.json and _is_main():
         print(json.dumps(result))
     return 0
 
@@ -203,14 +256,15 @@ def _stopped(error: Exception) -> int:
     """Reports an exception that is not the user's mistake, or an interrupt of training."""
     if isinstance(error, Interrupted):
         number, message = error.args
-        print(message)
+        if _is_main():
+            print(message)
         return 128 + int(number)
     text = " ".join(str(error).split())[:500]
     print(
         f"moe-jax: {type(error).__name__}: {text} (this may be a bug; --debug shows where)",
         file=sys.stderr,
     )
-    return 1
+    return _leave(1)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """`moe-jax config check | show | list`."""
 
+import math
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from moe_jax import config, experiment
+from moe_jax.commands.start import mesh_line
 from moe_jax.errors import UserError
+from moe_jax.sharding.partition import make_partition
 
 
 def list_files() -> dict[str, Any]:
@@ -61,4 +64,58 @@ def show(files: list[str], bindings: list[str], search_paths: list[str]) -> dict
         "active_parameters": counts.active,
         "tokens_per_step": tokens,
         "train_flops_per_token": flops,
+    }
+
+
+def show_sharding(files: list[str], bindings: list[str], search_paths: list[str]) -> dict[str, Any]:
+    """Prints how every parameter is cut along the mesh, allocating nothing.
+
+    Raises:
+        UserError: if the mesh does not fit the devices, or a parameter not the mesh.
+    """
+    described = experiment.load(files, bindings, search_paths)
+    partition = make_partition(described.mesh)
+    model = described.language_model()
+    shapes = model.abstract().params
+    table = Table("parameter", "shape", "axes", "stored along", "bytes a device")
+    rows: list[dict[str, Any]] = []
+    for name, axes in model.logical_axes().items():
+        leaf = shapes[name]
+        partition.check(name, axes, leaf.shape)
+        along = []
+        for entry in partition.stored(axes):
+            entries = entry if isinstance(entry, tuple) else (entry,)
+            along.append([a for a in entries if a is not None and partition.size(a) > 1])
+        parts = math.prod(partition.size(axis) for group in along for axis in group)
+        size = leaf.size * leaf.dtype.itemsize // parts
+        rows.append(
+            {
+                "name": name,
+                "shape": list(leaf.shape),
+                "axes": list(axes),
+                "stored": along,
+                "bytes_per_device": size,
+            }
+        )
+        table.add_row(
+            name,
+            " x ".join(map(str, leaf.shape)),
+            ", ".join(str(axis) for axis in axes),
+            ", ".join("+".join(group) or "-" for group in along),
+            f"{size:,}",
+        )
+    total = sum(row["bytes_per_device"] for row in rows)
+    whole = sum(leaf.size * leaf.dtype.itemsize for leaf in shapes.values())
+    console = Console()
+    console.print(table)
+    console.print(
+        f"Mesh: {mesh_line(partition)}\n{total:,} bytes of parameters a device, {whole:,} in all",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return {
+        "mesh": dict(partition.mesh.shape),
+        "parameters": rows,
+        "bytes_per_device": total,
+        "bytes": whole,
     }

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from rich.console import Console
-
 from moe_jax.commands.load import load_experiment, load_variables
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_results
+from moe_jax.commands.start import make_checked_partition, make_console
 from moe_jax.evaluation.perplexity import Evaluator
+from moe_jax.sharding.processes import together
 
 
 def evaluate(
@@ -23,12 +23,13 @@ def evaluate(
     Raises:
         UserError: for anything the user can mend.
     """
-    directory, described = load_experiment(checkpoint, files, bindings, search_paths)
-    console = Console()
-    model = described.language_model()
+    with together():
+        directory, described = load_experiment(checkpoint, files, bindings, search_paths)
+    console = make_console()
+    model = described.language_model(make_checked_partition(described))
     with quiet(debug):
         step, variables = load_variables(directory, step, model)
-    with console.status("reading the data ..."), quiet(debug):
+    with console.status("reading the data ..."), quiet(debug), together():
         from moe_jax.data import pipeline
 
         held_out = pipeline.eval_batches(described.data)

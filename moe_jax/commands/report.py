@@ -10,8 +10,10 @@ from moe_jax.experiment import Experiment
 from moe_jax.routing.router import Router
 
 
-def print_header(console: Console, described: Experiment, directory: epath.Path) -> None:
-    """Prints what is about to be trained, in three lines."""
+def print_header(
+    console: Console, described: Experiment, directory: epath.Path, mesh: str | None = None
+) -> None:
+    """Prints what is about to be trained, and on what mesh, in three or four lines."""
     model, data = described.model, described.data
     counts = described.parameters()
     tokens = data.batch_size * data.sequence_length
@@ -26,6 +28,7 @@ def print_header(console: Console, described: Experiment, directory: epath.Path)
         f"token: {shape}",
         f"Data:  {data.task}, {data.batch_size} x {data.sequence_length} = {tokens:,} tokens a "
         f"step, {described.train.steps:,} steps = {tokens * described.train.steps / 1e6:,.1f}M",
+        *([f"Mesh:  {mesh}"] if mesh else []),
         f"Run:   {directory}",
     ]
     for line in lines:

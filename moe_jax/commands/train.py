@@ -3,23 +3,36 @@
 import shlex
 from typing import Any
 
+import jax
 from etils import epath
 from rich.console import Console
 
 from moe_jax import config, experiment
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_header, print_results
+from moe_jax.commands.start import (
+    make_checked_partition,
+    make_console,
+    mesh_line,
+    mesh_sizes,
+)
 from moe_jax.errors import Interrupted, UserError
 from moe_jax.evaluation.generate import Generator
 from moe_jax.evaluation.perplexity import Evaluator
 from moe_jax.experiment import Experiment
+from moe_jax.models.functional import Variables
+from moe_jax.sharding.partition import Partition
+from moe_jax.sharding.processes import barrier, is_main, together
 from moe_jax.training import run_directory
 from moe_jax.training.checkpoints import Checkpoints
-from moe_jax.training.loop import Loop
+from moe_jax.training.loop import Loop, Stream
 from moe_jax.training.progress import make_reporter
 from moe_jax.training.state import make_state
 from moe_jax.training.step import make_train_step
-from moe_jax.training.writers import MetricWriter, read_metrics
+from moe_jax.training.writers import make_writer, read_metrics
+
+# A model larger than this writes no sample on a mesh: one device has to hold it.
+_SAMPLE_BYTES = 2 << 30
 
 
 def train(
@@ -36,9 +49,11 @@ def train(
         UserError: for anything the user can mend.
         Interrupted: after Ctrl-C or SIGTERM, with everything saved.
     """
-    described = experiment.load(files, bindings, search_paths)
+    with together():
+        described = experiment.load(files, bindings, search_paths)
+    partition = make_checked_partition(described)
     directory = run_directory.prepare(output_dir)
-    console = Console()
+    console = make_console()
     checkpoints = Checkpoints(directory / run_directory.CHECKPOINTS, described.checkpoints)
     try:
         latest = checkpoints.latest()
@@ -52,7 +67,7 @@ def train(
             console.print(f"Going on from step {latest} in {directory}")
             for line in run_directory.config_changes(directory, config.operative()):
                 console.print(f"  configuration changed: {line}", markup=False)
-        sample = _run(described, directory, checkpoints, console, command, debug)
+        sample = _run(described, partition, directory, checkpoints, console, command, debug)
         return _finish(console, directory, described, sample, command[0])
     finally:
         checkpoints.close()
@@ -60,39 +75,35 @@ def train(
 
 def _run(
     described: Experiment,
+    partition: Partition | None,
     directory: epath.Path,
     checkpoints: Checkpoints,
     console: Console,
     command: list[str],
     debug: bool,
-) -> str:
+) -> str | None:
     """Trains, and returns a sample."""
     latest = checkpoints.latest()
-    with console.status("reading the data ..."), quiet(debug):
+    with console.status("reading the data ..."), quiet(debug), together():
         from moe_jax.data import pipeline
 
         vocabulary = pipeline.vocabulary_of(described.data)
         described.check_vocabulary(vocabulary.vocab_size)
-        batches = pipeline.TrainBatches(described.data)
+        batches = _batches(described, partition)
         held_out = pipeline.eval_batches(described.data)
         bytes_of_token = pipeline.token_bytes(described.data, described.model.vocab_size)
-    model, optimizer = described.language_model(), described.optimizer
+    model, optimizer = described.language_model(partition), described.optimizer
     evaluator = Evaluator(model, held_out, bytes_of_token)
-    print_header(console, described, directory)
+    print_header(console, described, directory, mesh_line(partition) if partition else None)
     if latest is None:
         state = make_state(model, optimizer, described.train.seed)
     else:
         with quiet(debug):
             state = checkpoints.restore(latest, model, optimizer, batches)
     # Only now: a configuration that does not fit the checkpoint must not take the run's place.
-    (directory / run_directory.CONFIG_FILE).write_text(config.operative())
-    run_directory.write_record(
-        directory,
-        parameters=vars(described.parameters()),
-        train_flops_per_token=described.train_flops_per_token(),
-        tokens_per_step=described.data.batch_size * described.data.sequence_length,
-    )
-    writer = MetricWriter(directory, latest or 0)
+    if is_main():
+        _describe(described, partition, directory)
+    writer = make_writer(directory, latest or 0)
     writer.write_text("config.gin", config.operative())
     loop = Loop(
         config=described.train,
@@ -116,8 +127,44 @@ def _run(
             f"Stopped and saved at step {int(state.step)} of {described.train.steps}. "
             f"To go on, run the same command again:\n  {shlex.join(command)}",
         )
-    generator = Generator(model, described.sampling, vocabulary.eos_id)
-    return str(vocabulary.decode(generator(state.variables, [])))
+    return _sample(described, partition, state.variables, vocabulary)
+
+
+def _batches(described: Experiment, partition: Partition | None) -> Stream:
+    from moe_jax.data.pipeline import TrainBatches
+    from moe_jax.data.placed import PlacedBatches
+
+    if partition is None:
+        return TrainBatches(described.data)
+    return PlacedBatches(described.data, partition)
+
+
+def _describe(described: Experiment, partition: Partition | None, directory: epath.Path) -> None:
+    """Writes the configuration and `run.json`."""
+    (directory / run_directory.CONFIG_FILE).write_text(config.operative())
+    run_directory.write_record(
+        directory,
+        mesh=mesh_sizes(partition),
+        parameters=vars(described.parameters()),
+        train_flops_per_token=described.train_flops_per_token(),
+        tokens_per_step=described.data.batch_size * described.data.sequence_length,
+    )
+
+
+def _sample(
+    described: Experiment, partition: Partition | None, variables: Variables, vocabulary: Any
+) -> str | None:
+    """Returns text that the model writes, on one device; None where that is too small for it."""
+    if partition is not None:
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
+        if size > _SAMPLE_BYTES:
+            return None
+        whole = jax.jit(lambda tree: tree, out_shardings=partition.replicated)(variables)
+        variables = jax.tree.map(lambda array: array.addressable_data(0), whole)
+    if not is_main():
+        return None
+    generator = Generator(described.language_model(), described.sampling, vocabulary.eos_id)
+    return str(vocabulary.decode(generator(variables, [])))
 
 
 def _finish(
@@ -127,7 +174,13 @@ def _finish(
     sample: str | None,
     program: str,
 ) -> dict[str, Any]:
-    """Prints the last evaluation, the sample and the next commands; returns the figures."""
+    """Prints the last evaluation, the sample and the next commands; returns the figures.
+
+    Of several processes the first does, and the others wait for it.
+    """
+    barrier("finished")
+    if not is_main():
+        return {}
     evaluations = [r for r in read_metrics(directory) if r["kind"] == "eval"]
     if not evaluations:
         raise UserError(f"{directory} has no evaluation in its metrics.jsonl")

@@ -1,7 +1,8 @@
 """Checkpoints through Orbax: asynchronous, atomic, the last few kept.
 
 A checkpoint holds, in one atomic step directory: `variables` (parameters and router state, all
-that evaluation needs), `optimizer`, `data` (the position in the training data) and `meta`.
+that evaluation needs), `optimizer`, `data` (the position in the training data) and `meta`. All
+processes of a run save and restore together; how many there are does not matter to what is saved.
 """
 
 import dataclasses
@@ -18,7 +19,9 @@ from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState, abstract_state
 
-FORMAT_VERSION = 1
+# 2: the position in the data by stream; 1 had that of the only stream.
+FORMAT_VERSION = 2
+_READABLE = (1, 2)
 
 
 class Position(Protocol):
@@ -35,10 +38,10 @@ class _PositionHandler(ocp.CheckpointHandler):
     """Lets Orbax write a `Position` as an item of a checkpoint."""
 
     def save(self, directory: epath.Path, args: "_SavePosition") -> None:
-        args.position.save(directory / f"process_{jax.process_index()}")
+        args.position.save(directory)
 
     def restore(self, directory: epath.Path, args: "_RestorePosition") -> None:
-        args.position.restore(directory / f"process_{jax.process_index()}")
+        args.position.restore(directory)
 
 
 @ocp.args.register_with_handler(_PositionHandler, for_save=True)
@@ -118,17 +121,19 @@ class Checkpoints:
             UserError: if the checkpoint is of another model, optimiser or data stream.
         """
         abstract = abstract_state(model, optimizer)
-        optimizer_tree = _listed(abstract.optimizer_state)
+        optimizer_tree = _listed(_placed(abstract.optimizer_state))
         restored = self._restore(
             step,
-            variables=ocp.args.StandardRestore(_tree(abstract.variables)),
+            variables=ocp.args.StandardRestore(_placed(_tree(abstract.variables))),
             optimizer=ocp.args.StandardRestore(optimizer_tree),
             data=_RestorePosition(position),
         )
         structure = jax.tree.structure(abstract.optimizer_state)
         leaves = [restored["optimizer"][name] for name in optimizer_tree]
         return TrainState(
-            jax.numpy.asarray(step, np.int32),
+            jax.make_array_from_callback(
+                (), _placed(abstract.step).sharding, lambda index: np.asarray(step, np.int32)
+            ),
             Variables(**restored["variables"]),
             jax.tree.unflatten(structure, leaves),
         )
@@ -139,16 +144,15 @@ class Checkpoints:
         Raises:
             UserError: if the checkpoint is of another model.
         """
-        args = ocp.args.StandardRestore(_tree(model.abstract()))
+        args = ocp.args.StandardRestore(_placed(_tree(model.abstract())))
         return Variables(**self._restore(step, variables=args)["variables"])
 
     def _restore(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
         meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
         version = meta["meta"]["format_version"]
-        if version != FORMAT_VERSION:
-            raise UserError(
-                f"the checkpoint has format {version}, this program reads {FORMAT_VERSION}"
-            )
+        if version not in _READABLE:
+            readable = " and ".join(map(str, _READABLE))
+            raise UserError(f"the checkpoint has format {version}, this program reads {readable}")
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError) as error:
@@ -170,6 +174,15 @@ class Checkpoints:
 
 def _tree(variables: Variables) -> dict[str, Any]:
     return {"params": variables.params, "router_state": variables.router_state}
+
+
+def _placed(tree: Any) -> Any:
+    """Puts arrays that say nothing else on one device, wherever they were saved from."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device),
+        tree,
+    )
 
 
 def _listed(tree: Any) -> dict[str, Any]:

@@ -9,13 +9,14 @@ import jax
 from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.models.functional import Variables
+from moe_jax.sharding.processes import Agreement
 from moe_jax.training.checkpoints import Checkpoints, Position
 from moe_jax.training.interrupt import Interrupt
 from moe_jax.training.pace import Pace
 from moe_jax.training.progress import Reporter
 from moe_jax.training.state import TrainState
 from moe_jax.training.step import Metrics
-from moe_jax.training.writers import MetricWriter
+from moe_jax.training.writers import Writer
 
 # From the variables to the figures of an evaluation, by name.
 EvaluateFn = Callable[[Variables], Mapping[str, float]]
@@ -72,7 +73,7 @@ class Loop:
     batches: Stream
     evaluate: EvaluateFn
     checkpoints: Checkpoints
-    writer: MetricWriter
+    writer: Writer
     reporter: Reporter
     flops_per_token: float
 
@@ -86,6 +87,7 @@ class Loop:
         self._pace = Pace()
         self.reporter.start(first, steps)
         pending: tuple[int, Metrics] | None = None
+        agreement, stopped = Agreement(), 0
         with Interrupt() as interrupt:
             try:
                 for done in range(first + 1, steps + 1):
@@ -93,7 +95,9 @@ class Loop:
                     # The record of the step before: fetching this one's would wait for it.
                     self._log(pending)
                     pending = (done, metrics)
-                    stopping = interrupt.signal is not None
+                    # Of several processes all stop after the same step, whoever got the signal.
+                    stopped = agreement.ask(interrupt.signal or 0)
+                    stopping = stopped > 0
                     if self._evaluates(done, stopping) or stopping or done == steps:
                         self._log(pending)
                         pending = None
@@ -105,7 +109,7 @@ class Loop:
             finally:
                 self.reporter.stop()
             self.checkpoints.wait()
-        return state, interrupt.signal if int(state.step) < steps else None
+        return state, stopped if stopped and int(state.step) < steps else None
 
     def _evaluates(self, done: int, stopping: bool) -> bool:
         every = self.config.eval_every

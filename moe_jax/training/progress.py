@@ -129,7 +129,25 @@ class LineReporter:
         """Nothing to end."""
 
 
+class SilentReporter:
+    """Shows nothing, for all processes but the first."""
+
+    def start(self, step: int, steps: int) -> None:
+        """Shows nothing."""
+
+    def update(self, step: int, loss: float, tokens_per_second: float) -> None:
+        """Shows nothing."""
+
+    def message(self, text: str) -> None:
+        """Shows nothing."""
+
+    def stop(self) -> None:
+        """Has nothing to end."""
+
+
 def make_reporter(console: Console | None = None) -> Reporter:
-    """Returns a bar on a terminal, lines elsewhere."""
+    """Returns a bar on a terminal, lines elsewhere, nothing for a quiet console."""
     console = console or Console(file=sys.stdout)
+    if console.quiet:
+        return SilentReporter()
     return BarReporter(console) if console.is_terminal else LineReporter(console)

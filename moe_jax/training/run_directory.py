@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from etils import epath
 
 from moe_jax import __version__
 from moe_jax.errors import UserError
+from moe_jax.sharding.processes import gather, is_main, together
 
 CONFIG_FILE = "config.gin"
 RUN_FILE = "run.json"
@@ -24,22 +26,39 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "seqio", "ten
 def prepare(output_dir: str) -> epath.Path:
     """Makes the directory if need be and makes sure that it can be written to.
 
+    Of several processes the first makes it, and the others make sure that they see the same one.
+
     Raises:
-        UserError: if it cannot.
+        UserError: if it cannot be written to, or the processes do not share it.
     """
     directory = epath.Path(output_dir).expanduser()
     if "://" not in output_dir:
         directory = directory.absolute()
-    probe = directory / f".probe-{uuid.uuid4().hex}"
+    probe = directory / f".probe-{gather(uuid.uuid4().hex)[0]}"
+    with together():
+        if is_main():
+            _write_probe(probe)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        with together():
+            if not probe.exists():
+                raise UserError(
+                    f"the output directory {directory} is not the one that process 0 writes to; "
+                    "give a directory that all hosts share"
+                )
+    finally:
+        if is_main():
+            probe.unlink()
+    return directory
+
+
+def _write_probe(probe: epath.Path) -> None:
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
         probe.write_text("")
-        probe.unlink()
     except OSError as error:
         raise UserError(
-            f"cannot write to the output directory {directory}: {error.strerror or error}"
+            f"cannot write to the output directory {probe.parent}: {error.strerror or error}"
         ) from None
-    return directory
 
 
 def find_run(checkpoint: str) -> epath.Path:
@@ -73,8 +92,8 @@ def config_changes(directory: epath.Path, config: str) -> list[str]:
     return [line for line in changes if line[:1] in "+-" and line[:3] not in ("+++", "---")]
 
 
-def write_record(directory: epath.Path, **facts: Any) -> None:
-    """Writes `run.json`: versions, commit, devices, and the facts given."""
+def write_record(directory: epath.Path, mesh: Mapping[str, int], **facts: Any) -> None:
+    """Writes `run.json`: versions, commit, devices, the sizes of the mesh, and the facts given."""
     path = directory / RUN_FILE
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     record = json.loads(path.read_text()) if path.exists() else {"started": []}
@@ -89,7 +108,7 @@ def write_record(directory: epath.Path, **facts: Any) -> None:
             "count": jax.device_count(),
             "processes": jax.process_count(),
         },
-        "mesh": {"data": 1},
+        "mesh": dict(mesh),
         **facts,
     }
     path.write_text(json.dumps(record, indent=2) + "\n")

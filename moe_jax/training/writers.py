@@ -3,12 +3,45 @@
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from etils import epath
 
+from moe_jax.sharding.processes import is_main
+
 METRICS_FILE = "metrics.jsonl"
+
+
+class Writer(Protocol):
+    """Takes the metrics of a run."""
+
+    def write(self, step: int, kind: str, metrics: Mapping[str, Any]) -> None:
+        """Writes the metrics of one step."""
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a text."""
+
+    def close(self) -> None:
+        """Writes out what is pending."""
+
+
+class SilentWriter:
+    """Writes nothing, for all processes but the first."""
+
+    def write(self, step: int, kind: str, metrics: Mapping[str, Any]) -> None:
+        """Writes nothing."""
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes nothing."""
+
+    def close(self) -> None:
+        """Has nothing pending."""
+
+
+def make_writer(directory: epath.Path, resumed_step: int) -> Writer:
+    """Returns the writer of this process: of several, only the first writes."""
+    return MetricWriter(directory, resumed_step) if is_main() else SilentWriter()
 
 
 class MetricWriter:

@@ -1,0 +1,122 @@
+"""Training data as independent streams, each a fixed part of every batch.
+
+Stream i of `Data.shards` gives rows [i * B / shards, (i + 1) * B / shards) of each batch. So what
+is in a batch depends on the configuration and the step alone, however many processes read it, and
+the positions of the streams can be saved by one number of processes and restored by another.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from etils import epath
+
+from moe_jax.data.config import DataConfig
+from moe_jax.data.rows import rows_of, vocabulary_of
+from moe_jax.errors import UserError
+
+_FINGERPRINT = "fingerprint.json"
+# Where format 1 kept the only stream's position.
+_FORMAT_1 = "process_0"
+
+
+def streams_of(config: DataConfig, rows: tuple[int, int]) -> range:
+    """Returns the streams that give rows [first, last) of a batch."""
+    size = config.batch_size // config.shards
+    return range(rows[0] // size, -(-rows[1] // size))
+
+
+def writers_of(config: DataConfig, held: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+    """Returns for each stream the lowest process that reads it, which saves its position.
+
+    Args:
+        config: the data.
+        held: rows of the batch that each process reads.
+    """
+    writers: dict[int, int] = {}
+    for process, rows in sorted(held.items(), reverse=True):
+        writers.update(dict.fromkeys(streams_of(config, rows), process))
+    return writers
+
+
+class Stream(Iterator[dict[str, np.ndarray]]):
+    """One part of the training data, without an end; its rows of each batch, by feature.
+
+    Attributes:
+        index: which stream.
+
+    Raises:
+        UserError: if the data are fewer than its part of one batch.
+    """
+
+    def __init__(self, config: DataConfig, index: int):
+        self.index = index
+        self._config = config
+        # One stream reads the task as it is, in the order it has without streams.
+        self._stream = index if config.shards > 1 else None
+        size = config.batch_size // config.shards
+        rows = rows_of(config, "train", training=True, stream=self._stream)
+        self._check_one_batch(size)
+        self._iterator = iter(rows.batch(size, drop_remainder=True).prefetch(2))
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        return {name: value.numpy() for name, value in next(self._iterator).items()}
+
+    def _check_one_batch(self, size: int) -> None:
+        """Refuses too few rows: the stream would be empty or one batch repeated."""
+        config = self._config
+        rows = rows_of(config, "train", training=False, stream=self._stream)
+        found = sum(1 for _ in itertools.islice(rows, size))
+        if found < size:
+            part = "" if config.shards == 1 else f" in stream {self.index} of {config.shards}"
+            raise UserError(
+                f"task {config.task!r} has {found} training rows of {config.sequence_length} "
+                f"tokens{part}, fewer than one batch of {size}; use more text, a smaller "
+                "Data.batch_size or a shorter Data.sequence_length"
+            )
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """Returns what must not change for a saved position to have a meaning."""
+        config = self._config
+        vocabulary = vocabulary_of(config)
+        return {
+            "task": config.task,
+            "sequence_length": config.sequence_length,
+            "batch_size": config.batch_size,
+            "shards": config.shards,
+            "seed": config.seed,
+            "pack": config.pack,
+            "vocabulary": hashlib.sha256(vocabulary.sp_model).hexdigest()[:16],
+        }
+
+    def save(self, directory: epath.Path) -> None:
+        """Writes the position to a directory of its own in `directory`."""
+        own = directory / f"stream_{self.index}"
+        own.mkdir(parents=True, exist_ok=True)
+        tf.train.Checkpoint(iterator=self._iterator).write(str(own / "position"))
+        (own / _FINGERPRINT).write_text(json.dumps(self._fingerprint(), indent=1))
+
+    def restore(self, directory: epath.Path) -> None:
+        """Goes to a saved position.
+
+        Raises:
+            UserError: if the position was saved for other data or another batch.
+        """
+        own = directory / f"stream_{self.index}"
+        for other in ("stream_0", _FORMAT_1):
+            if not own.exists():
+                own = directory / other
+        saved = {"shards": 1, **json.loads((own / _FINGERPRINT).read_text())}
+        now = self._fingerprint()
+        changed = [f"{k}: {saved.get(k)!r} -> {now[k]!r}" for k in now if saved.get(k) != now[k]]
+        if changed:
+            raise UserError(
+                "the saved position in the data does not fit this configuration "
+                f"({'; '.join(changed)}); go back to it, or start in another --output_dir"
+            )
+        checkpoint = tf.train.Checkpoint(iterator=self._iterator)
+        checkpoint.read(str(own / "position")).assert_consumed()
