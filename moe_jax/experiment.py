@@ -19,12 +19,15 @@ Every name that gin files can configure is registered here and nowhere else:
 | `InverseSquareRoot`, `WarmupCosine` | learning-rate schedules                             |
 | `Loss`                              | weights of the loss terms                           |
 | `Train`, `Checkpoints`              | the loop                                            |
+| `Mesh`                              | how it is spread over devices                       |
 | `Sampling`                          | how text is generated                               |
 """
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
+
+import jax
 
 from moe_jax import config
 from moe_jax.data.config import DataConfig
@@ -41,6 +44,8 @@ from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Router
 from moe_jax.routing.threshold import ExpertThreshold
 from moe_jax.routing.token_choice import TokenChoice
+from moe_jax.sharding.mesh import BATCH_AXES, MeshConfig
+from moe_jax.sharding.partition import Partition, make_partition
 from moe_jax.training.checkpoints import CheckpointConfig
 from moe_jax.training.loop import TrainConfig
 from moe_jax.training.optimizers import Optimizer, adafactor, adamw
@@ -57,6 +62,7 @@ class Experiment:
         optimizer: the optimiser with its schedule.
         train: steps, logging, evaluation.
         router: None for a dense model.
+        mesh: how it is spread over devices.
         data: task and batch.
         loss: weights of the loss terms.
         checkpoints: when to save.
@@ -67,6 +73,7 @@ class Experiment:
     optimizer: Optimizer
     train: TrainConfig
     router: Router | None = None
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
@@ -92,9 +99,35 @@ class Experiment:
         """The router, if the model has experts to route to."""
         return self.router if self.model.num_experts else None
 
-    def language_model(self) -> LanguageModel:
-        """Returns the model without arrays."""
-        return LanguageModel(self.model, self.active_router)
+    def partition(self) -> Partition | None:
+        """Arranges all devices of all processes; None if there is one.
+
+        Raises:
+            UserError: if the mesh, or the batch's rows, do not fit them.
+        """
+        if jax.device_count() == 1:
+            self.mesh.sizes(1)
+            return None
+        partition = make_partition(self.mesh)
+        rows, parts = self.data.batch_size // self.train.accumulation, partition.batch_shards
+        if rows % parts:
+            raise UserError(
+                f"{rows} rows (Data.batch_size / Train.accumulation) do not divide over the "
+                f"{parts} devices of the mesh axes {', '.join(BATCH_AXES)}"
+            )
+        heads, tensor = self.model.num_heads, partition.size("tensor")
+        for name, size in (("num_heads", heads), ("d_model", self.model.d_model)):
+            if size % tensor:
+                raise UserError(f"Mesh.tensor = {tensor} does not divide Model.{name} = {size}")
+        return partition
+
+    def language_model(self, partition: Partition | None = None) -> LanguageModel:
+        """Returns the model without arrays, over a mesh or for one device.
+
+        Raises:
+            UserError: if the mesh cannot cut a parameter.
+        """
+        return LanguageModel(self.model, self.active_router, partition)
 
     @property
     def experts_per_token(self) -> float:
@@ -152,6 +185,7 @@ _REGISTERED: dict[str, Callable[..., Any]] = {
     "WarmupCosine": warmup_cosine,
     "Loss": LossConfig,
     "Train": TrainConfig,
+    "Mesh": MeshConfig,
     "Checkpoints": CheckpointConfig,
     "Sampling": SamplingConfig,
 }

@@ -157,7 +157,7 @@ def xla_flops(config, router, *, training):
     def objective(params, router_state, inputs, targets):
         batch = Batch(inputs, targets, jnp.ones(targets.shape, jnp.float32))
         bound = Variables(params, router_state)
-        return token_loss(bound, forward(model, bound, batch), batch, loss)[0]
+        return token_loss(model, bound, forward(model, bound, batch), batch, loss)[0]
 
     function = jax.grad(objective) if training else objective
     tokens = jax.ShapeDtypeStruct((ROWS, LENGTH), jnp.int32)

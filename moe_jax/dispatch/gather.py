@@ -6,16 +6,20 @@ until every chosen pair is done, so that the result is exact whatever the load, 
 and time follows the busiest expert.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.dispatch.turns import sum_over_turns
 from moe_jax.routing.assignment import Assignment, Pairs, Slots
-from moe_jax.types import ActivationsPND
+from moe_jax.types import ActivationsPND, RowsERD
+
+# From rows of every expert [E, R, D] to their outputs; `ExpertNetwork` is one.
+Network = Callable[[RowsERD], RowsERD]
 
 
-def gather(assignment: Assignment, x_PND: ActivationsPND, experts: ExpertNetwork) -> ActivationsPND:
+def gather(assignment: Assignment, x_PND: ActivationsPND, experts: Network) -> ActivationsPND:
     """Dispatches by gather and combines by scatter-add (see `moe_jax.dispatch`)."""
     pools, tokens, width = x_PND.shape
     x_TD = jnp.asarray(x_PND).reshape(pools * tokens, width)
@@ -40,7 +44,7 @@ def _by_expert(value_PEC: jax.Array) -> jax.Array:
 
 
 def _rows(
-    network: ExpertNetwork,
+    network: Network,
     token_ER: jax.Array,
     weight_ER: jax.Array,
     x_TD: jax.Array,
@@ -51,7 +55,7 @@ def _rows(
     return jnp.zeros_like(x_TD).at[token_ER].add(out_ERD, mode="promise_in_bounds")
 
 
-def _rounds(pairs: Pairs, x_TD: jax.Array, network: ExpertNetwork) -> jax.Array:
+def _rounds(pairs: Pairs, x_TD: jax.Array, network: Network) -> jax.Array:
     """Works off each expert's chosen tokens, T / E rows of every expert a round."""
     total, experts = x_TD.shape[0], pairs.experts
     rows = -(-total // experts)

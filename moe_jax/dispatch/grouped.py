@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from moe_jax.dispatch.expert_rows import expert_rows
 from moe_jax.dispatch.network import ExpertNetwork
-from moe_jax.dispatch.sorted_rows import SortedRows
+from moe_jax.dispatch.sorted_rows import SortedRows, WorkList, sorted_by_expert
 from moe_jax.dispatch.turns import sum_over_turns
-from moe_jax.routing.assignment import Assignment, Pairs, Slots
-from moe_jax.routing.ranks import expert_bounds, sort_by_expert
+from moe_jax.routing.assignment import Assignment, Slots
+from moe_jax.routing.ranks import expert_bounds
 from moe_jax.types import ActivationsPND
 
 # Rows in memory at a time, relative to tokens. Only a router of more choices than this, such as
@@ -30,7 +30,7 @@ def grouped(
     if isinstance(assignment, Slots):
         y_TD = _slots(assignment, x_TD, experts)
     else:
-        y_TD = _pairs(assignment, x_TD, experts)
+        y_TD = work_off(WorkList.of_pairs(assignment), x_TD, experts)
     return y_TD.reshape(x_PND.shape)
 
 
@@ -51,19 +51,17 @@ def _slots(slots: Slots, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
     )
 
 
-def _pairs(pairs: Pairs, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
-    """Every expert has the pairs that chose it; the others come last and are nobody's."""
-    choices, number = pairs.expert_index_PNK.shape[-1], pairs.experts
-    expert_M = jnp.where(pairs.chosen_PNK, pairs.expert_index_PNK, number).reshape(-1)
-    sorted_M, order_M = sort_by_expert(expert_M, number)
-    token_M = order_M // choices
-    weight_M = pairs.weight_PNK.reshape(-1)[order_M]
-    weight_M = jnp.where(sorted_M < number, weight_M, 0.0)
-    bounds = expert_bounds(sorted_M, number)
-    if choices <= _ROWS_PER_TOKEN:
+def work_off(work: WorkList, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
+    """Works off a list of (token, expert, weight), all experts being here; returns y [T, D]."""
+    rows = work.token_M.shape[0]
+    work = sorted_by_expert(work)
+    bounds = expert_bounds(work.expert_M, work.experts)
+    if rows <= _ROWS_PER_TOKEN * x_TD.shape[0]:
         count_E = bounds[1:] - bounds[:-1]
-        return expert_rows(SortedRows(x_TD, token_M, weight_M, count_E, experts, uniform=False))
-    return _in_turns(x_TD, token_M, weight_M, bounds, experts)
+        return expert_rows(
+            SortedRows(x_TD, work.token_M, work.weight_M, count_E, experts, uniform=False)
+        )
+    return _in_turns(x_TD, work.token_M, work.weight_M, bounds, experts)
 
 
 def _in_turns(

@@ -69,6 +69,7 @@ class Evaluator:
         self._bytes = sum(
             int(bytes_of_token[b.targets_BS][b.weights_BS > 0].sum()) for b in self._batches
         )
+        self._partition = model.partition
         self._trained = _make_evaluate(model, model.router)
         causal = model.router.causal() if model.router is not None else None
         same = causal is model.router
@@ -85,6 +86,8 @@ class Evaluator:
     def _run(self, evaluate: Evaluate, variables: Variables) -> tuple[float, float, int]:
         sums = np.zeros(3)
         for batch in self._batches:
+            if self._partition is not None:
+                batch = self._partition.place_rows(batch)
             sums += np.asarray(jax.device_get(evaluate(variables, batch)), np.float64)
         nll, tokens, experts = sums
         return float(nll / max(tokens, 1)), float(experts / max(tokens, 1)), int(tokens)
@@ -95,7 +98,7 @@ def _make_evaluate(model: LanguageModel, router: Router | None) -> Evaluate:
 
     def evaluate(variables: Variables, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
         output = forward(model, variables, batch, router)
-        _, nll = token_loss(variables, output, batch, LossConfig())
+        _, nll = token_loss(model, variables, output, batch, LossConfig())
         tokens = jnp.sum(batch.weights_BS)
         experts_L = output.routing.metrics.get("mean_experts", jnp.zeros(1))
         return nll, tokens, jnp.mean(experts_L) * tokens

@@ -6,22 +6,33 @@ from flax import nnx
 from moe_jax.models.attention import Attention, KeyValueCache, Rows
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.feed_forward import FeedForward
-from moe_jax.models.moe import LayerInputs, MixtureOfExperts, RoutedTokens, Routing
+from moe_jax.models.layer_inputs import LayerInputs, RoutedTokens, Routing
+from moe_jax.models.moe import MixtureOfExperts
 from moe_jax.models.normalization import RMSNorm
 from moe_jax.routing.router import Router
+from moe_jax.sharding.partition import Partition
 from moe_jax.types import ActivationsBSD
 
 
 class Layer(nnx.Module):
     """Attention and feed-forward, each normalised before and added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, router: Router | None, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: ModelConfig,
+        router: Router | None,
+        rngs: nnx.Rngs,
+        partition: Partition | None = None,
+    ):
         self.attention_norm = RMSNorm(config.d_model)
         self.attention = Attention(config, rngs)
         self.ffn_norm = RMSNorm(config.d_model)
-        self.ffn: FeedForward | MixtureOfExperts = (
-            FeedForward(config, rngs) if router is None else MixtureOfExperts(config, router, rngs)
-        )
+        self.ffn: FeedForward | MixtureOfExperts
+        if router is None:
+            self.ffn = FeedForward(config, rngs)
+        else:
+            self.ffn = MixtureOfExperts(config, router, rngs, partition)
+        self.partition = partition
 
     def __call__(
         self,
@@ -35,23 +46,33 @@ class Layer(nnx.Module):
         """Returns the new residual stream, the routing of an MoE layer, and the cache."""
         with jax.named_scope("attention"):
             update, cache = self.attention(self.attention_norm(x_BSD), rows, cache)
-            x_BSD = x_BSD + update
+            x_BSD = self._cut(x_BSD + update)
         if isinstance(self.ffn, FeedForward):
             with jax.named_scope("feed_forward"):
-                return x_BSD + self.ffn(self.ffn_norm(x_BSD)), None, cache
+                return self._cut(x_BSD + self.ffn(self.ffn_norm(x_BSD))), None, cache
         assert router is not None
         with jax.named_scope("moe"):
             update, routing = self.ffn(self.ffn_norm(x_BSD), known, inputs, router)
-            return x_BSD + update, routing, cache
+            return self._cut(x_BSD + update), routing, cache
+
+    def _cut(self, x_BSD: jax.Array) -> jax.Array:
+        """Cuts the residual stream by rows, over a mesh."""
+        return x_BSD if self.partition is None else self.partition.constrain_rows(x_BSD)
 
 
 class LayerGroup(nnx.Module):
     """The unit that repeats: the first layer is the mixture of experts, if there is one."""
 
-    def __init__(self, config: ModelConfig, router: Router | None, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: ModelConfig,
+        router: Router | None,
+        rngs: nnx.Rngs,
+        partition: Partition | None = None,
+    ):
         dense = config.period - (1 if config.num_experts else 0)
-        layers = [Layer(config, router, rngs)] if config.num_experts else []
-        self.layers = nnx.List(layers + [Layer(config, None, rngs) for _ in range(dense)])
+        routers = [router] * (config.period - dense) + [None] * dense
+        self.layers = nnx.List([Layer(config, r, rngs, partition) for r in routers])
 
     def __call__(
         self,

@@ -1,6 +1,8 @@
 """The decoder-only language model."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +12,16 @@ from moe_jax.errors import UserError
 from moe_jax.models.attention import KeyValueCache, Rows
 from moe_jax.models.block import LayerGroup
 from moe_jax.models.config import ModelConfig
-from moe_jax.models.moe import LayerInputs, RoutedTokens, Routing
+from moe_jax.models.layer_inputs import LayerInputs, RoutedTokens, Routing
 from moe_jax.models.normalization import RMSNorm
 from moe_jax.models.parameters import kernel, split
 from moe_jax.models.remat import rematerialise
 from moe_jax.routing.router import Router
+from moe_jax.sharding.partition import Partition
 from moe_jax.types import ActivationsBSD, LogitsBSV, MaskBS, TokensBS
+
+# Parameters with one of these axes are rounded to the compute precision before they are used.
+_ROUNDED_AXES = {"heads", "mlp", "expert_mlp"}
 
 # Per layer of a group, stacked over the groups.
 Caches = list[KeyValueCache]
@@ -44,16 +50,23 @@ class Decoder(nnx.Module):
     they are on the way out (Praxis' shared embedding, as in GLaM).
     """
 
-    def __init__(self, config: ModelConfig, router: Router | None, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: ModelConfig,
+        router: Router | None,
+        rngs: nnx.Rngs,
+        partition: Partition | None = None,
+    ):
         if config.num_experts and router is None:
             raise UserError(f"a model with {config.num_experts} experts needs a router")
         self.embedding = kernel(
             rngs, (config.vocab_size, config.d_model), ("vocab", "embed"), config.d_model
         )
-        self.groups = _stacked(config, router, rngs)
+        self.groups = _stacked(config, router, rngs, partition)
         self.final_norm = RMSNorm(config.d_model)
         self.config = config
         self.router = router
+        self.partition = partition
 
     def __call__(
         self,
@@ -81,14 +94,33 @@ class Decoder(nnx.Module):
         if mask_BS is None:
             mask_BS = jnp.ones(tokens_BS.shape, jnp.bool_)
         with jax.named_scope("embed"):
-            x_BSD = self.embedding[...].at[tokens_BS].get(mode="promise_in_bounds")
+            x_BSD = self._embedding().at[tokens_BS].get(mode="promise_in_bounds")
             x_BSD = (x_BSD * config.d_model**0.5).astype(config.compute_dtype)
+            if self.partition is not None:
+                x_BSD = self.partition.constrain_rows(x_BSD)
         known = RoutedTokens(tokens_BS, rows.positions_BS, mask_BS)
         x_BSD, routing, caches = self._layers(
             x_BSD, rows, known, self._of_layers(inputs), router or self.router, caches
         )
         with jax.named_scope("final_norm"):
             return DecoderOutput(self.final_norm(x_BSD), routing, caches)
+
+    def _embedding(self) -> jax.Array:
+        """Returns the embedding, over a mesh cut as it is computed with."""
+        return self._computed_with(self.embedding)[...]
+
+    def _computed_with(self, parameter: nnx.Variable[Any]) -> nnx.Variable[Any]:
+        """Gathers a parameter that is stored in parts; in the compute precision where it may be.
+
+        Without a mesh, the parameter itself.
+        """
+        if self.partition is None:
+            return parameter
+        axes = parameter.get_metadata("logical_axes")
+        value = parameter[...]
+        if set(axes) & _ROUNDED_AXES:
+            value = value.astype(self.config.compute_dtype)
+        return parameter.replace(self.partition.constrain(value, self.partition.computed(axes)))
 
     def logits(self, hidden_BSD: ActivationsBSD) -> LogitsBSV:
         """Returns float32 logits."""
@@ -123,6 +155,7 @@ class Decoder(nnx.Module):
 
         def body(x: jax.Array, group: tuple) -> tuple:
             (params, state, caches), inputs = group
+            params = _map_variables(self._computed_with, params)
             layers = nnx.merge(graph, params, state)
             x, routing, caches = layers(x, rows, known, inputs, router, caches)
             return x, (routing, caches)
@@ -141,12 +174,21 @@ class Decoder(nnx.Module):
         return x_BSD, routing, caches
 
 
-def _stacked(config: ModelConfig, router: Router | None, rngs: nnx.Rngs) -> LayerGroup:
+def _map_variables(
+    function: Callable[[nnx.Variable[Any]], nnx.Variable[Any]], state: nnx.State
+) -> nnx.State:
+    flat = [(path, function(variable)) for path, variable in state.flat_state()]
+    return nnx.State.from_flat_path(flat)
+
+
+def _stacked(
+    config: ModelConfig, router: Router | None, rngs: nnx.Rngs, partition: Partition | None
+) -> LayerGroup:
     """Makes all groups at once: one module whose parameters have the groups as first axis."""
     keys = jax.random.split(rngs.params(), config.num_periods)
 
     def create(key: jax.Array) -> LayerGroup:
-        return LayerGroup(config, router, nnx.Rngs(params=key))
+        return LayerGroup(config, router, nnx.Rngs(params=key), partition)
 
     graph = nnx.graphdef(nnx.eval_shape(lambda: create(keys[0])))
     return nnx.merge(graph, jax.vmap(lambda key: nnx.state(create(key)))(keys))

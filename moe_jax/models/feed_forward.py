@@ -49,7 +49,7 @@ class Experts(nnx.Module):
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         shape = (config.num_experts, config.d_model, config.d_ff)
-        axes = ("experts", "embed", "mlp")
+        axes = ("experts", "expert_embed", "expert_mlp")
         self.wi = kernel(rngs, shape, axes, config.d_model)
         self.wo = kernel(rngs, shape, axes, config.d_ff)
 

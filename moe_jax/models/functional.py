@@ -5,6 +5,7 @@ Everything under `groups/` is stacked: its first axis counts the groups of layer
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 from flax import nnx
@@ -13,6 +14,7 @@ from moe_jax.models.config import ModelConfig
 from moe_jax.models.decoder import Decoder
 from moe_jax.models.parameters import split
 from moe_jax.routing.router import Router
+from moe_jax.sharding.partition import Partition
 
 # Arrays by path.
 Arrays = dict[str, jax.Array]
@@ -42,29 +44,56 @@ class LanguageModel:
     Attributes:
         config: the shape.
         router: the router it is trained with, None for a dense model.
+        partition: the mesh that it is spread over; None for a single device.
+
+    Raises:
+        UserError: if the mesh cannot cut a parameter.
     """
 
-    def __init__(self, config: ModelConfig, router: Router | None):
+    def __init__(
+        self, config: ModelConfig, router: Router | None, partition: Partition | None = None
+    ):
         self.config = config
+        self.partition = partition
         self.router = router if config.num_experts else None
         abstract = nnx.eval_shape(lambda: self._create(jax.random.key(0)))
         self._graph, self._params, self._state = split(abstract)
+        if partition is not None:
+            shapes = _flatten(self._params)
+            for name, axes in self.logical_axes().items():
+                partition.check(name, axes, shapes[name].shape)
 
     def _create(self, key: jax.Array) -> Decoder:
-        return Decoder(self.config, self.router, nnx.Rngs(params=key))
+        return Decoder(self.config, self.router, nnx.Rngs(params=key), self.partition)
 
     def init(self, key: jax.Array) -> Variables:
-        """Makes the initial arrays on the device, in one compiled function, never twice."""
+        """Makes the initial arrays on the devices, in one compiled function, never twice."""
 
         def create(key: jax.Array) -> Variables:
             _, params, state = split(self._create(key))
             return Variables(_flatten(params), _flatten(state))
 
-        return jax.jit(create)(key)
+        return jax.jit(create, out_shardings=self.shardings())(key)
 
     def abstract(self) -> Variables:
-        """Returns shapes and types only."""
-        return Variables(_flatten(self._params), _flatten(self._state))
+        """Returns shapes, types and, over a mesh, shardings only."""
+        shapes = Variables(_flatten(self._params), _flatten(self._state))
+        shardings = self.shardings()
+        if shardings is None:
+            return shapes
+        return jax.tree.map(
+            lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings
+        )
+
+    def shardings(self) -> Any:
+        """Returns how `Variables` are stored over the mesh; None without one."""
+        if self.partition is None:
+            return None
+        axes = self.logical_axes()
+        stored = self.partition.stored
+        params: Any = {name: self.partition.sharding(stored(axes[name])) for name in axes}
+        state: Any = {name: self.partition.replicated for name in _flatten(self._state)}
+        return Variables(params, state)
 
     def logical_axes(self) -> dict[str, tuple[str, ...]]:
         """Returns the logical names of every parameter's axes, `layers` first where stacked."""

@@ -14,7 +14,7 @@ class RMSNorm(nnx.Module):
     """x / sqrt(mean(x^2) + 1e-6) * scale, computed in float32."""
 
     def __init__(self, width: int):
-        self.scale = constant(1.0, (width,), ("embed",))
+        self.scale = constant(1.0, (width,), ("norm",))
 
     def __call__(self, x_BSD: ActivationsBSD) -> ActivationsBSD:
         """Normalises the last axis."""

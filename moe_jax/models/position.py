@@ -34,7 +34,7 @@ class RelativeBias(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.buckets, self.max_distance = config.relative_buckets, config.relative_max_distance
         shape = (self.buckets, config.num_heads)
-        self.table = kernel(rngs, shape, ("buckets", "heads"), fan_in=config.num_heads)
+        self.table = kernel(rngs, shape, ("position", "position"), fan_in=config.num_heads)
 
     def at(self, distance: jax.Array) -> jax.Array:
         """Returns the bias [..., heads] at distances >= 0 to earlier positions, any shape."""

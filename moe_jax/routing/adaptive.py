@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from moe_jax.errors import UserError, nearest
 from moe_jax.routing.assignment import Pairs, RouterOutput, RouterScores
-from moe_jax.routing.losses import balance_loss, router_z_loss
+from moe_jax.routing.losses import balance_loss, batch_shares, router_z_loss
 from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Router, RouterState
@@ -87,7 +87,9 @@ class Adaptive(Router):
         return RouterOutput(
             assignment=pairs,
             losses={
-                "balance": balance_loss(count_PE, p_PNE, scores.mask_PN, share_E=scores.share_E),
+                "balance": balance_loss(
+                    count_PE, p_PNE, scores.mask_PN, share_E=batch_shares(count_PE, scores)
+                ),
                 "router_z": router_z_loss(scores),
             },
             metrics=health(pairs, scores),

@@ -40,6 +40,9 @@ class RouterScores:
             every router is deterministic.
         share_E: share of each expert in the choices of the whole batch, where the tokens here
             are only a part of it; None if they are all.
+        first_pool: index of the first of these pools among those of all devices, int32 scalar.
+        axes: mesh axes over which the batch's other tokens are spread, inside `jax.shard_map`;
+            empty where all are here (static).
     """
 
     logits_PNE: ScoresPNE
@@ -50,6 +53,18 @@ class RouterScores:
     time_PN: TokensPN | None = None
     key: jax.Array | None = None
     share_E: VectorE | None = None
+    first_pool: jax.Array | int = 0
+    axes: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+
+    def total(self, value: jax.Array) -> jax.Array:
+        """Sums a value over the devices that hold the batch's other tokens."""
+        return jax.lax.psum(value, self.axes) if self.axes else value
+
+    def pool_keys(self) -> jax.Array:
+        """Returns a random key of each pool, the same wherever the pool is, [P]."""
+        assert self.key is not None
+        pools = self.first_pool + jnp.arange(self.mask_PN.shape[0])
+        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(self.key, pools)
 
 
 @jax.tree_util.register_dataclass

@@ -189,6 +189,7 @@ class ForcedBalanced(_SomeExperts):
         place_PN = scores.positions_PN
         if scores.key is not None or place_PN is None:
             place_PN = jnp.arange(pools * tokens, dtype=jnp.int32).reshape(pools, tokens)
+            place_PN += scores.first_pool * tokens
         expert_PNK = (place_PN[..., None] * self.k + jnp.arange(self.k)) % experts
         return self._output(expert_PNK, scores)
 
@@ -224,18 +225,19 @@ class Thor(_Fixed):
         """Draws; outside of training for each token."""
         del state
         pools, tokens, experts = scores.logits_PNE.shape
-        drawn = {"layer": (1, 1), "sequence": (pools, 1), "token": (pools, tokens)}[self.drawn_per]
-        if scores.key is None:
-            drawn = (pools, tokens)
-        number_PN = _random_numbers(scores, (*drawn, 1))[..., 0]
+        if scores.key is not None and self.drawn_per == "layer":
+            number_PN = jax.random.uniform(scores.key, (1, 1))
+        else:
+            drawn = 1 if scores.key is not None and self.drawn_per == "sequence" else tokens
+            number_PN = _random_numbers(scores, (pools, drawn, 1))[..., 0]
         expert_PN = jnp.minimum((number_PN * experts).astype(jnp.int32), experts - 1)
         return self._output(jnp.broadcast_to(expert_PN, (pools, tokens))[..., None], scores)
 
 
 def _random_numbers(scores: RouterScores, shape: tuple[int, ...]) -> jax.Array:
-    """Returns numbers in [0, 1): from the key, or else from token ids and positions."""
+    """Returns numbers [P, ...] in [0, 1): from the key, or else from token ids and positions."""
     if scores.key is not None:
-        return jax.random.uniform(scores.key, shape, jnp.float32)
+        return jax.vmap(lambda key: jax.random.uniform(key, shape[1:]))(scores.pool_keys())
     assert scores.tokens_PN is not None
     assert scores.positions_PN is not None
     mixed_PN = scores.tokens_PN.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)

@@ -38,6 +38,18 @@ def share(count_E: jax.Array) -> jax.Array:
     return count_E / jnp.where(total > 0, total, 1.0)
 
 
+def batch_shares(count_PE: jax.Array, scores: RouterScores) -> jax.Array:
+    """Returns the experts' shares in the choices of the whole batch, wherever its tokens are, [E].
+
+    Args:
+        count_PE: choices of each expert in each pool, before any is dropped.
+        scores: what they were made on.
+    """
+    if scores.share_E is not None:
+        return scores.share_E
+    return share(scores.total(count_PE.astype(jnp.float32).sum(0)))
+
+
 def balance_loss(
     count_PE: jax.Array,
     score_PNE: jax.Array,
@@ -70,27 +82,25 @@ def balance_loss(
 def importance_loss(scores: RouterScores) -> Scalar:
     """Returns CV^2 over experts of the summed probabilities (V-MoE)."""
     p_PNE = jnp.where(scores.mask_PN[..., None], scores.probabilities_PNE, 0.0)
-    return _squared_variation(p_PNE.sum((0, 1)))
+    return _squared_variation(scores.total(p_PNE.sum((0, 1))))
 
 
-def load_loss(
-    logits_PNE: jax.Array, noisy_PNE: jax.Array, mask_PN: MaskPN, noise: float, k: int
-) -> Scalar:
+def load_loss(scores: RouterScores, noisy_PNE: jax.Array, noise: float, k: int) -> Scalar:
     """Returns CV^2 over experts of the expected number of tokens under fresh noise (V-MoE).
 
     The probability that expert e stays among a token's top k when its own noise is drawn again
     is 1 - Phi((threshold - logit_e) / noise), the threshold being the k-th largest noisy logit.
 
     Args:
-        logits_PNE: logits without noise.
+        scores: logits without noise, and which tokens are real.
         noisy_PNE: the logits that were chosen by.
-        mask_PN: real tokens.
         noise: standard deviation of the noise.
         k: choices per token.
     """
     kth_PN1 = jax.lax.top_k(noisy_PNE, k)[0][..., -1:]
-    wins_PNE = 1.0 - jax.scipy.stats.norm.cdf((kth_PN1 - logits_PNE) / noise)
-    return _squared_variation(jnp.sum(jnp.where(mask_PN[..., None], wins_PNE, 0.0), axis=(0, 1)))
+    wins_PNE = 1.0 - jax.scipy.stats.norm.cdf((kth_PN1 - scores.logits_PNE) / noise)
+    wins_PNE = jnp.where(scores.mask_PN[..., None], wins_PNE, 0.0)
+    return _squared_variation(scores.total(wins_PNE.sum((0, 1))))
 
 
 def _squared_variation(value_E: jax.Array) -> Scalar:

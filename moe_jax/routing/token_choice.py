@@ -31,7 +31,13 @@ from moe_jax.errors import UserError, nearest
 from moe_jax.routing import balance
 from moe_jax.routing.assignment import Pairs, RouterOutput, RouterScores
 from moe_jax.routing.capacity import expert_choice_capacity, filled_capacity
-from moe_jax.routing.losses import balance_loss, importance_loss, load_loss, router_z_loss
+from moe_jax.routing.losses import (
+    balance_loss,
+    batch_shares,
+    importance_loss,
+    load_loss,
+    router_z_loss,
+)
 from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.ranks import ORDERS, slot_ranks
@@ -225,15 +231,16 @@ class TokenChoice(Router):
     def _noisy_logits(self, scores: RouterScores) -> jax.Array:
         if scores.key is None or not self.noise:
             return scores.logits_PNE
-        shape = scores.logits_PNE.shape
-        noise_PNE = jax.random.normal(jax.random.fold_in(scores.key, 1), shape, jnp.float32)
+        _, *shape = scores.logits_PNE.shape
+        noise_PNE = jax.vmap(lambda key: jax.random.normal(key, shape))(scores.pool_keys())
         return scores.logits_PNE + noise_PNE * (self.noise / shape[-1])
 
     def _wanted(self, weight_PNK: jax.Array, scores: RouterScores) -> jax.Array:
         wanted_PNK = jnp.broadcast_to(scores.mask_PN[..., None], weight_PNK.shape)
         if self.second_choice == "all" or scores.key is None:
             return wanted_PNK
-        uniform_PN = jax.random.uniform(scores.key, weight_PNK.shape[:2], jnp.float32)
+        tokens = weight_PNK.shape[1]
+        uniform_PN = jax.vmap(lambda key: jax.random.uniform(key, (tokens,)))(scores.pool_keys())
         second_PN = 2.0 * weight_PNK[..., 1] > uniform_PN
         return wanted_PNK & jnp.stack([jnp.ones_like(second_PN), second_PN], axis=-1)
 
@@ -297,7 +304,7 @@ class TokenChoice(Router):
                 count_PE,
                 score_PNE,
                 scores.mask_PN,
-                share_E=scores.share_E,
+                share_E=batch_shares(count_PE, scores),
                 by_pool=self.balance_over == "pool",
             ),
             "router_z": router_z_loss(scores),
@@ -306,9 +313,7 @@ class TokenChoice(Router):
             losses["importance"] = importance_loss(scores)
             if scores.key is not None:
                 noise = self.noise / score_PNE.shape[-1]
-                losses["load"] = load_loss(
-                    scores.logits_PNE, logits_PNE, scores.mask_PN, noise, self.k
-                )
+                losses["load"] = load_loss(scores, logits_PNE, noise, self.k)
         return losses
 
     def update_state(

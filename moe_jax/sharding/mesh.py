@@ -4,7 +4,7 @@
 |----------|-----------------------------------|-----------------------------------------|
 | `slice`  | the batch, between slices (DCN)   | gradients                               |
 | `data`   | the batch                         | gradients                               |
-| `fsdp`   | the batch, and every weight's `embed`     | weights before their use, gradients          |
+| `fsdp`   | the batch, every weight's `embed`   | weights before their use, gradients     |
 | `expert` | the batch, and the experts        | tokens to their experts and back        |
 | `tensor` | heads, hidden units, vocabulary   | activations                             |
 
@@ -37,6 +37,7 @@ DEFAULT_RULES: dict[str, str | None] = {
     "expert_mlp": "tensor",
     "router": None,
     "norm": None,
+    "position": None,
     "layers": None,
 }
 

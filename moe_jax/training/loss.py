@@ -14,7 +14,7 @@ import jax.numpy as jnp
 DEFAULT_CHUNK = 2048
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def vocabulary_loss(
     hidden_TD: jax.Array,
     embedding_VD: jax.Array,
@@ -22,6 +22,7 @@ def vocabulary_loss(
     weights_T: jax.Array,
     z_loss: float = 0.0,
     chunk: int = DEFAULT_CHUNK,
+    vocabulary_axis: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Sums the cross-entropy of tied-embedding logits over tokens.
 
@@ -37,12 +38,16 @@ def vocabulary_loss(
         weights_T: float32, 0 for tokens that do not count.
         z_loss: coefficient of the squared log partition (GLaM and T5X: 1e-4).
         chunk: tokens whose logits are in memory at a time.
+        vocabulary_axis: inside `jax.shard_map`, the mesh axis along which the embedding's rows are
+            cut; the gradient of the activations is then a device's part of a sum over it.
 
     Returns:
         (objective, nll), both float32 scalars in nats; only the objective has a gradient, with
         respect to the activations and the embedding.
     """
-    return _forward(hidden_TD, embedding_VD, targets_T, weights_T, z_loss, chunk, False)[:2]
+    return _forward(
+        hidden_TD, embedding_VD, targets_T, weights_T, z_loss, chunk, vocabulary_axis, False
+    )[:2]
 
 
 def _forward(
@@ -52,6 +57,7 @@ def _forward(
     weights_T: jax.Array,
     z_loss: float,
     chunk: int,
+    axis: str | None,
     with_gradient: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
     tokens, width = hidden_TD.shape
@@ -68,14 +74,14 @@ def _forward(
         objective, nll, d_embedding = carry
         hidden_CD, targets_C, weights_C = xs
         logits_CV = _matmul("cd,vd->cv", hidden_CD, embedding)
-        log_z_C = jax.nn.logsumexp(logits_CV, axis=-1)
-        target_C = jnp.take_along_axis(logits_CV, targets_C[:, None], axis=-1)[:, 0]
+        log_z_C = log_partition(logits_CV, axis)
+        target_C = _target_logits(logits_CV, targets_C, axis)
         nll += jnp.sum(weights_C * (log_z_C - target_C))
         objective += jnp.sum(weights_C * (log_z_C - target_C + z_loss * jnp.square(log_z_C)))
         if not with_gradient:
             return (objective, nll, d_embedding), None
         p_CV = jnp.exp(logits_CV - log_z_C[:, None]) * (1 + 2 * z_loss * log_z_C)[:, None]
-        hit_CV = jnp.arange(embedding.shape[0], dtype=targets_C.dtype) == targets_C[:, None]
+        hit_CV = _hits(targets_C, embedding.shape[0], axis)
         d_logits_CV = ((p_CV - hit_CV) * weights_C[:, None]).astype(hidden_CD.dtype)
         d_embedding += _matmul("cv,cd->vd", d_logits_CV, hidden_CD)
         d_hidden_CD = _matmul("cv,vd->cd", d_logits_CV, embedding).astype(hidden_CD.dtype)
@@ -92,6 +98,28 @@ def _forward(
     return objective, nll, d_hidden, d_embedding
 
 
+def log_partition(logits_CV: jax.Array, axis: str | None) -> jax.Array:
+    """Returns the logsumexp over the vocabulary, cut along a mesh axis or not, [C]."""
+    if axis is None:
+        return jax.nn.logsumexp(logits_CV, axis=-1)
+    largest_C = jax.lax.pmax(jax.lax.stop_gradient(logits_CV.max(-1)), axis)
+    return largest_C + jnp.log(jax.lax.psum(jnp.exp(logits_CV - largest_C[:, None]).sum(-1), axis))
+
+
+def _hits(targets_C: jax.Array, vocabulary: int, axis: str | None) -> jax.Array:
+    """Returns where the targets are among a device's part of the vocabulary, [C, V] bool."""
+    first = 0 if axis is None else jax.lax.axis_index(axis) * vocabulary
+    token_V = first + jnp.arange(vocabulary, dtype=targets_C.dtype)
+    return token_V == targets_C[:, None]
+
+
+def _target_logits(logits_CV: jax.Array, targets_C: jax.Array, axis: str | None) -> jax.Array:
+    if axis is None:
+        return jnp.take_along_axis(logits_CV, targets_C[:, None], axis=-1)[:, 0]
+    hit_CV = _hits(targets_C, logits_CV.shape[-1], axis)
+    return jax.lax.psum(jnp.where(hit_CV, logits_CV, 0.0).sum(-1), axis)
+
+
 def _matmul(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
 
@@ -103,17 +131,24 @@ def _vjp_forward(
     weights_T: jax.Array,
     z_loss: float,
     chunk: int,
+    axis: str | None,
 ) -> tuple:
     objective, nll, d_hidden, d_embedding = _forward(
-        hidden_TD, embedding_VD, targets_T, weights_T, z_loss, chunk, True
+        hidden_TD, embedding_VD, targets_T, weights_T, z_loss, chunk, axis, True
     )
     return (objective, nll), (d_hidden, d_embedding)
 
 
-def _vjp_backward(z_loss: float, chunk: int, residuals: tuple, cotangents: tuple) -> tuple:
+def _vjp_backward(
+    z_loss: float, chunk: int, axis: str | None, residuals: tuple, cotangents: tuple
+) -> tuple:
     del z_loss, chunk
     d_hidden, d_embedding = residuals
     scale, _ = cotangents
+    if axis is not None:
+        # The objective is the same on all devices along the axis, each with its part of the
+        # cotangent.
+        scale = jax.lax.psum(scale, axis)
     # The product is rounded, not its factors: 1 / tokens in bfloat16 may be 0.2% off.
     d_hidden = (scale * d_hidden.astype(jnp.float32)).astype(d_hidden.dtype)
     return d_hidden, scale * d_embedding, None, None

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.training.optimizers import Optimizer
@@ -27,7 +28,7 @@ class TrainState:
 
 
 def make_state(model: LanguageModel, optimizer: Optimizer, seed: int) -> TrainState:
-    """Makes the state before the first step, on the device, in one compiled function."""
+    """Makes the state before the first step, on the devices, in one compiled function."""
 
     def create(key: jax.Array) -> TrainState:
         variables = model.init(key)
@@ -35,12 +36,58 @@ def make_state(model: LanguageModel, optimizer: Optimizer, seed: int) -> TrainSt
             jnp.zeros((), jnp.int32), variables, optimizer.transform.init(variables.params)
         )
 
-    return jax.jit(create)(jax.random.key(seed))
+    return jax.jit(create, out_shardings=state_shardings(model, optimizer))(jax.random.key(seed))
 
 
 def abstract_state(model: LanguageModel, optimizer: Optimizer) -> TrainState:
-    """Returns the shapes and types of the state, for restoring."""
-    variables = model.abstract()
+    """Returns the shapes, types and, over a mesh, shardings of the state, for restoring."""
+    state = _shapes(model, optimizer)
+    shardings = state_shardings(model, optimizer)
+    if shardings is None:
+        return state
+    return jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, shardings
+    )
+
+
+def state_shardings(model: LanguageModel, optimizer: Optimizer) -> Any:
+    """Returns how the state is stored over the model's mesh; None without one.
+
+    What the optimiser keeps of a parameter is cut like the parameter; of Adafactor's factors,
+    which lack one of its axes, the others are.
+    """
+    partition = model.partition
+    if partition is None:
+        return None
+    state = _shapes(model, optimizer)
+    specs = {name: partition.stored(axes) for name, axes in model.logical_axes().items()}
+    shapes = {name: value.shape for name, value in state.variables.params.items()}
+
+    def of_leaf(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.sharding.NamedSharding:
+        names = [part.key for part in path if isinstance(part, jax.tree_util.DictKey)]
+        name = next((n for n in reversed(names) if n in specs), None)
+        spec = None if name is None else _spec_like(leaf.shape, shapes[name], specs[name])
+        return partition.sharding(spec or PartitionSpec())
+
+    optimizer_state = jax.tree_util.tree_map_with_path(of_leaf, state.optimizer_state)
+    step: Any = partition.replicated
+    return TrainState(step, model.shardings(), optimizer_state)
+
+
+def _shapes(model: LanguageModel, optimizer: Optimizer) -> TrainState:
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     step: Any = jax.ShapeDtypeStruct((), jnp.int32)
-    optimizer_state = jax.eval_shape(optimizer.transform.init, variables.params)
-    return TrainState(step, variables, optimizer_state)
+    return TrainState(step, params, jax.eval_shape(optimizer.transform.init, params.params))
+
+
+def _spec_like(
+    shape: tuple[int, ...], of_shape: tuple[int, ...], spec: PartitionSpec
+) -> PartitionSpec | None:
+    """Returns the cuts of an array from those of a parameter that has at most one axis more."""
+    if shape == of_shape:
+        return spec
+    entries = [*spec, *[None] * (len(of_shape) - len(spec))]
+    for axis in range(len(of_shape)):
+        if shape == of_shape[:axis] + of_shape[axis + 1 :]:
+            return PartitionSpec(*entries[:axis], *entries[axis + 1 :])
+    return None

@@ -12,14 +12,15 @@ from moe_jax.errors import UserError, nearest
 from moe_jax.models.attention import Rows
 from moe_jax.models.decoder import DecoderOutput
 from moe_jax.models.functional import LanguageModel, Variables
-from moe_jax.models.moe import LayerInputs, Routing
+from moe_jax.models.layer_inputs import LayerInputs, Routing
 from moe_jax.routing.losses import share
 from moe_jax.routing.metrics import summarise
 from moe_jax.routing.router import Router
 from moe_jax.training.consistency import consistency_loss
 from moe_jax.training.loss import DEFAULT_CHUNK, vocabulary_loss
 from moe_jax.training.optimizers import Optimizer
-from moe_jax.training.state import TrainState
+from moe_jax.training.over_rows import sum_over_rows
+from moe_jax.training.state import TrainState, state_shardings
 
 # Scalars and vectors by name.
 Metrics = dict[str, jax.Array]
@@ -92,19 +93,24 @@ def forward(
 
 
 def token_loss(
-    variables: Variables, output: DecoderOutput, batch: Batch, config: LossConfig
+    model: LanguageModel,
+    variables: Variables,
+    output: DecoderOutput,
+    batch: Batch,
+    config: LossConfig,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns (objective, negative log-likelihood) summed over the batch's targets, nats."""
-    with jax.named_scope("vocabulary_loss"):
-        hidden_BSD = output.hidden_BSD
+
+    def sums(embedding_VD: jax.Array, rows: tuple, axis: str | None) -> tuple:
+        hidden_TD, targets_T, weights_T = rows
         return vocabulary_loss(
-            hidden_BSD.reshape(-1, hidden_BSD.shape[-1]),
-            variables.params["embedding"],
-            batch.targets_BS.reshape(-1),
-            batch.weights_BS.reshape(-1).astype(jnp.float32),
-            config.z_loss,
-            config.chunk,
+            hidden_TD, embedding_VD, targets_T, weights_T, config.z_loss, config.chunk, axis
         )
+
+    rows = (output.hidden_BSD, batch.targets_BS, batch.weights_BS.astype(jnp.float32))
+    with jax.named_scope("vocabulary_loss"):
+        objective, nll = sum_over_rows(model.partition, sums, variables.params["embedding"], rows)
+    return objective, nll
 
 
 def make_train_step(
@@ -145,7 +151,10 @@ def make_train_step(
             metrics[f"router/{name}"] = value
         return TrainState(state.step + 1, Variables(params, router_state), optimizer_state), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    if model.partition is None:
+        return jax.jit(step, donate_argnums=0)
+    shardings = (state_shardings(model, optimizer), model.partition.replicated)
+    return jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
 
 class _Work:
@@ -207,7 +216,9 @@ class _Work:
         """Returns what a part of the batch adds to the objective, routing and metrics."""
         variables = Variables(params, self._variables.router_state)
         outputs = self._passes(variables, part, key, share_LE)
-        losses = [token_loss(variables, output, part, self._loss) for output in outputs]
+        losses = [
+            token_loss(self._model, variables, output, part, self._loss) for output in outputs
+        ]
         # Means over the part's real tokens, weighted so that the parts add up to the batch's mean.
         weight = jnp.sum(part.mask_BS) / self._real
         routing = _mean([output.routing for output in outputs])
@@ -237,16 +248,16 @@ class _Work:
     def _divergence(
         self, params: dict[str, jax.Array], outputs: list[DecoderOutput], part: Batch
     ) -> jax.Array:
-        first, second = (
-            output.hidden_BSD.reshape(-1, output.hidden_BSD.shape[-1]) for output in outputs
-        )
-        return consistency_loss(
-            first,
-            second,
-            params["embedding"],
-            part.weights_BS.reshape(-1).astype(jnp.float32),
-            self._loss.chunk,
-        )
+        def sums(embedding_VD: jax.Array, rows: tuple, axis: str | None) -> tuple:
+            first_TD, second_TD, weights_T = rows
+            divergence = consistency_loss(
+                first_TD, second_TD, embedding_VD, weights_T, self._loss.chunk, axis
+            )
+            return (divergence,)
+
+        hidden = tuple(output.hidden_BSD for output in outputs)
+        rows = (*hidden, part.weights_BS.astype(jnp.float32))
+        return sum_over_rows(self._model.partition, sums, params["embedding"], rows)[0]
 
     def _shares(self, parts: tuple[Batch, jax.Array]) -> jax.Array | None:
         """Returns the experts' shares in the choices of the whole batch, if the loss wants them.

@@ -17,7 +17,7 @@ import tiny
 from moe_jax.data.batch import Batch
 from moe_jax.evaluation.perplexity import Evaluator
 from moe_jax.models.functional import LanguageModel
-from moe_jax.models.moe import LayerInputs
+from moe_jax.models.layer_inputs import LayerInputs
 from moe_jax.routing.expert_choice import ExpertChoice
 from moe_jax.routing.pools import KINDS, Pool
 from moe_jax.routing.registry import ROUTERS as REGISTERED

@@ -152,12 +152,15 @@ def test_load_loss(noise, k):
         load += norm.sf((kth - LOGITS[p, n].astype(np.float64)) / noise)
     expected = squared_variation(load)
     assert expected > 1e-3
-    actual = jax.jit(load_loss, static_argnums=4)(LOGITS, noisy, jnp.asarray(MASK), noise, k)
+    scores = RouterScores(LOGITS, LOGITS, jnp.asarray(MASK))
+    actual = jax.jit(load_loss, static_argnums=3)(scores, noisy, noise, k)
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
 def test_load_loss_of_a_balanced_router_is_zero():
     logits = 10 * jnp.eye(E)[None]
     mask = jnp.ones((1, E), bool)
-    np.testing.assert_allclose(load_loss(logits, logits, mask, 1.0, 1), 0.0, atol=1e-6)
-    assert load_loss(logits, logits, mask & (jnp.arange(E) < 1), 1.0, 1) > 2
+    balanced = RouterScores(logits, logits, mask)
+    np.testing.assert_allclose(load_loss(balanced, logits, 1.0, 1), 0.0, atol=1e-6)
+    one = RouterScores(logits, logits, mask & (jnp.arange(E) < 1))
+    assert load_loss(one, logits, 1.0, 1) > 2

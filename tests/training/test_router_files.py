@@ -8,7 +8,7 @@ import tiny
 
 from moe_jax import config, experiment
 from moe_jax.models.functional import Variables
-from moe_jax.models.moe import LayerInputs
+from moe_jax.models.layer_inputs import LayerInputs
 from moe_jax.routing.registry import ROUTERS, get_router
 from moe_jax.training.optimizers import adamw
 from moe_jax.training.state import make_state
@@ -65,9 +65,8 @@ def router_gradient(model, variables, batch):
             changed = Variables(variables.params | {KERNEL: kernel}, variables.router_state)
             inputs = LayerInputs(jax.random.key(1), None)
             output = forward(model, changed, batch, inputs=inputs)
-            return (
-                token_loss(changed, output, batch, LossConfig(z_loss=0.0))[0] / batch.inputs_BS.size
-            )
+            loss = token_loss(model, changed, output, batch, LossConfig(z_loss=0.0))[0]
+            return loss / batch.inputs_BS.size
 
         return jax.grad(nll)(kernel)
 

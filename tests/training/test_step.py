@@ -17,7 +17,7 @@ from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.models.config import REMAT_POLICIES, ModelConfig
 from moe_jax.models.functional import LanguageModel, Variables
-from moe_jax.models.moe import LayerInputs
+from moe_jax.models.layer_inputs import LayerInputs
 from moe_jax.routing.adaptive import Adaptive
 from moe_jax.routing.expert_choice import ExpertChoice
 from moe_jax.routing.fixed import Hash, RandomExperts, Thor

@@ -1,0 +1,99 @@
+"""What goes into the routing of a layer beside the activations, and what comes out of it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from moe_jax.routing.assignment import RouterScores
+from moe_jax.routing.router import Router
+from moe_jax.types import MaskBS, TokensBS
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Routing:
+    """What routing leaves behind, by name; in a model's output with the layers in front.
+
+    Attributes:
+        losses: unscaled auxiliary losses.
+        metrics: health of the routing (`moe_jax.routing.metrics`).
+        statistics: what the router's state is updated from.
+    """
+
+    losses: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    statistics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RoutedTokens:
+    """What routing may know beside the activations, the same in every layer.
+
+    Attributes:
+        tokens_BS: input tokens.
+        positions_BS: their positions in their documents.
+        mask_BS: false for padding.
+    """
+
+    tokens_BS: TokensBS
+    positions_BS: TokensBS
+    mask_BS: MaskBS
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LayerInputs:
+    """What routing may know in one layer; for a model with the layers in front.
+
+    Attributes:
+        key: random key while training, None outside of it.
+        share_E: `moe_jax.routing.assignment.RouterScores.share_E`.
+    """
+
+    key: jax.Array | None = None
+    share_E: jax.Array | None = None
+
+    def keys(self) -> tuple[jax.Array | None, jax.Array | None]:
+        """Returns the key of the router's draws and the key of the jitter on its input."""
+        if self.key is None:
+            return None, None
+        router_key, jitter_key = jax.random.split(self.key)
+        return router_key, jitter_key
+
+
+def router_scores(
+    router: Router,
+    logits_BSE: jax.Array,
+    known: RoutedTokens,
+    inputs: LayerInputs,
+    first_pool: jax.Array | int = 0,
+    axes: tuple[str, ...] = (),
+) -> RouterScores:
+    """Returns the scores of a router's pools.
+
+    Args:
+        router: its pool says how the rows are cut.
+        logits_BSE: of the rows that are here.
+        known: of the same rows.
+        inputs: of the layer.
+        first_pool: see `RouterScores`.
+        axes: see `RouterScores`.
+    """
+    split = router.pool.split
+    logits_PNE = split(logits_BSE)
+    length = logits_BSE.shape[1]
+    time_BS = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), logits_BSE.shape[:2])
+    return RouterScores(
+        logits_PNE=logits_PNE,
+        probabilities_PNE=jax.nn.softmax(logits_PNE, axis=-1),
+        mask_PN=split(known.mask_BS),
+        tokens_PN=split(known.tokens_BS),
+        positions_PN=split(known.positions_BS),
+        time_PN=split(time_BS),
+        key=inputs.keys()[0],
+        share_E=inputs.share_E,
+        first_pool=first_pool,
+        axes=axes,
+    )
