@@ -8,11 +8,10 @@ import jax
 from rich.console import Console
 
 from moe_jax import config
-from moe_jax.errors import UserError
 from moe_jax.experiment import Experiment
 from moe_jax.sharding import processes
 from moe_jax.sharding.mesh import AXES
-from moe_jax.sharding.partition import Partition, make_partition
+from moe_jax.sharding.partition import Partition
 
 
 def make_console() -> Console:
@@ -29,15 +28,7 @@ def make_checked_partition(described: Experiment) -> Partition | None:
         UserError: if they are not, the mesh does not fit the devices, or the batch not the mesh.
     """
     processes.check_same({**processes.versions(), **processes.config_facts(config.operative())})
-    partition = make_partition(described.mesh)
-    rows, micro = described.data.batch_size, described.train.accumulation
-    if rows % (partition.batch_shards * micro):
-        parts = f" / Train.accumulation = {micro}" if micro > 1 else ""
-        raise UserError(
-            f"Data.batch_size = {rows}{parts} does not divide over the {partition.batch_shards} "
-            "devices of the mesh that hold rows (all axes but tensor)"
-        )
-    return None if jax.device_count() == 1 else partition
+    return described.partition()
 
 
 def mesh_sizes(partition: Partition | None) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Which rows of a batch a process holds, and global arrays made of them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,7 +22,8 @@ def process_rows(sharding: Sharding, rows: int) -> dict[int, Rows]:
         ValueError: if the rows do not divide over the devices.
     """
     held: dict[int, Rows] = {}
-    for device, index in sharding.devices_indices_map((rows,)).items():
+    devices: Mapping[Any, Any] = sharding.devices_indices_map((rows,))
+    for device, index in devices.items():
         first, last, _ = index[0].indices(rows)
         known = held.get(device.process_index, (first, last))
         held[device.process_index] = (min(first, known[0]), max(last, known[1]))
@@ -39,7 +41,7 @@ def place_rows(tree: Any, sharding: Sharding, rows: int, first: int) -> Any:
     """
 
     def place(array: np.ndarray) -> jax.Array:
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:
             start, stop, _ = index[0].indices(rows)
             return array[(slice(start - first, stop - first), *index[1:])]
 
