@@ -1,5 +1,6 @@
 """Training data in streams: the same batches for any number of readers, saved by stream."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,7 +12,16 @@ from moe_jax.data.pipeline import TrainBatches
 from moe_jax.data.streams import streams_of, writers_of
 from moe_jax.errors import UserError
 
-CONFIG = DataConfig(sequence_length=32, batch_size=8, seed=3, shards=4)
+CONFIG = DataConfig(sequence_length=16, batch_size=8, seed=3, shards=4)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def text(tmp_path_factory):
+    """Gives all tests a text of their own: opening a stream of it is quick."""
+    global CONFIG
+    path = tmp_path_factory.mktemp("streams") / "numbers.txt"
+    path.write_text("\n".join(f"Chapter {i} tells of whale number {i * 7}." for i in range(3000)))
+    CONFIG = dataclasses.replace(CONFIG, task=f"text:{path}")
 
 
 def readers(count):
@@ -35,12 +45,10 @@ def whole(parts):
 
 
 def test_any_number_of_readers_reads_the_same_batches():
-    alone = [whole(open_all(1)) for _ in range(1)]
-    one, two, four, eight = (open_all(count) for count in (1, 2, 4, 8))
-    for step in range(3):
+    one, two, eight = (open_all(count) for count in (1, 2, 8))
+    for _ in range(2):
         expected = whole(one)
-        assert step or (expected == alone[0]).all()
-        for parts in (two, four, eight):
+        for parts in (two, eight):
             np.testing.assert_array_equal(whole(parts), expected)
     assert len({row.tobytes() for row in expected}) == CONFIG.batch_size
 
@@ -61,7 +69,7 @@ def test_one_stream_is_written_by_one_process():
     assert writers_of(CONFIG, {1: (0, 8), 0: (4, 8)}) == {0: 1, 1: 1, 2: 0, 3: 0}
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 4), (8, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 4)])
 def test_another_number_of_readers_goes_on_exactly(tmp_path, before, after):
     directory = epath.Path(tmp_path)
     saved = open_all(before)
@@ -78,14 +86,14 @@ def test_another_number_of_readers_goes_on_exactly(tmp_path, before, after):
 
 def test_another_number_of_streams_is_refused(tmp_path):
     TrainBatches(CONFIG).save(epath.Path(tmp_path))
-    other = TrainBatches(DataConfig(sequence_length=32, batch_size=8, seed=3, shards=8))
+    other = TrainBatches(dataclasses.replace(CONFIG, shards=8))
     with pytest.raises(UserError, match="shards: 4 -> 8"):
         other.restore(epath.Path(tmp_path))
 
 
 def test_positions_of_format_1_are_read(tmp_path):
     """Before there were streams, the only position was that of process 0."""
-    config = DataConfig(sequence_length=32, batch_size=8, seed=3)
+    config = dataclasses.replace(CONFIG, shards=1)
     batches = TrainBatches(config)
     next(batches)
     batches.save(epath.Path(tmp_path))
