@@ -123,13 +123,17 @@ def _start(args: argparse.Namespace) -> None:
 
 def _is_main() -> bool:
     """Returns whether this process prints: of several, only the first does."""
-    return "jax" not in sys.modules or sys.modules["jax"].process_index() == 0
+    return not _is_connected() or sys.modules["jax"].process_index() == 0
+
+
+def _is_connected() -> bool:
+    """Returns whether this is one of several processes, without starting JAX."""
+    return "jax" in sys.modules and bool(sys.modules["jax"].distributed.is_initialized())
 
 
 def _leave(code: int) -> int:
     """Ends a process of several at once: at its normal end it would wait for the others."""
-    jax = sys.modules.get("jax")
-    if jax is not None and jax.distributed.is_initialized():
+    if _is_connected():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
