@@ -66,7 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--sharding", action="store_true", help="show: how each parameter is cut along the mesh"
     )
-    verb = verbs.add_parser("bench", parents=[common, gin], help="measure on this machine")
+    _add_bench(verbs.add_parser("bench", parents=[common, gin], help="measure on this machine"))
+    return parser
+
+
+def _add_bench(verb: argparse.ArgumentParser) -> None:
+    """Adds the flags of `bench`."""
     verb.add_argument(
         "what",
         choices=("step", "routing", "adaptive"),
@@ -81,7 +86,6 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--dispatches", default="grouped,gather", metavar="A,B", help="routing")
     verb.add_argument("--dtype", default="float32", help="routing, adaptive: of the experts")
     verb.add_argument("--rounds", type=int, default=5, help="routing, adaptive: runs of each case")
-    return parser
 
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -19,9 +19,8 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.multidevice]
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "launch_local.sh"
-# Losses of some 9.5 nats of float32: sums over rows and experts are in another order on another
-# mesh, and in what comes after the first step the difference grows.
-TOLERANCE = 2e-4
+# Relative, of losses in float32: sums are in another order. 2e-7 was seen.
+TOLERANCE = 1e-5
 GIN = """
 include 'runs/quickstart.gin'
 include 'routers/topk.gin'
