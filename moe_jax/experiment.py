@@ -27,8 +27,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from moe_jax import config
 from moe_jax.data.config import DataConfig
 from moe_jax.errors import UserError
@@ -44,6 +42,7 @@ from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Router
 from moe_jax.routing.threshold import ExpertThreshold
 from moe_jax.routing.token_choice import TokenChoice
+from moe_jax.sharding import mesh
 from moe_jax.sharding.mesh import BATCH_AXES, MeshConfig
 from moe_jax.sharding.partition import Partition, make_partition
 from moe_jax.training.checkpoints import CheckpointConfig
@@ -105,10 +104,11 @@ class Experiment:
         Raises:
             UserError: if the mesh, or the batch's rows, do not fit them.
         """
-        if jax.device_count() == 1:
+        devices = mesh.available_devices()
+        if len(devices) == 1:
             self.mesh.sizes(1)
             return None
-        partition = make_partition(self.mesh)
+        partition = make_partition(self.mesh, devices)
         rows, parts = self.data.batch_size // self.train.accumulation, partition.batch_shards
         if rows % parts:
             raise UserError(

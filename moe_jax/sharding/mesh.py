@@ -131,13 +131,18 @@ class MeshConfig:
         return sizes
 
 
+def available_devices() -> list[jax.Device]:
+    """Returns the devices of all processes."""
+    return list(jax.devices())
+
+
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
     """Arranges devices, all by default, so that near axes are near on the chip network.
 
     Raises:
         UserError: if the sizes do not fit the devices.
     """
-    devices = list(jax.devices() if devices is None else devices)
+    devices = available_devices() if devices is None else list(devices)
     sizes = config.sizes(len(devices))
     shape = tuple(sizes.values())
     if sizes["slice"] > 1 and devices[0].platform == "tpu":

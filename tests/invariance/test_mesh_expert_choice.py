@@ -1,0 +1,88 @@
+"""Law 2 for expert choice and the dense model: a step is the same on every mesh."""
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from mesh_step import SEED, Setting, check
+
+from moe_jax.models.functional import LanguageModel
+from moe_jax.routing.capped import CappedExpertChoice
+from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routing.pools import Pool
+from moe_jax.routing.threshold import ExpertThreshold
+from moe_jax.sharding.mesh import MeshConfig
+from moe_jax.sharding.partition import make_partition
+from moe_jax.training.optimizers import adafactor
+from moe_jax.training.state import make_state
+
+WHOLE, OWN = ExpertChoice(pool=Pool("batch")), ExpertChoice(pool=Pool("batch", rows=2))
+MESHES = {
+    "data 2": MeshConfig(data=2),
+    "expert 4": MeshConfig(data=1, expert=4),
+    "fsdp 2, tensor 2": MeshConfig(data=1, fsdp=2, tensor=2),
+    "data 2, expert 4": MeshConfig(data=2, expert=4),
+    "slice 2, data 2, fsdp 2": MeshConfig(slice=2, data=2, fsdp=2),
+    "fsdp 2, expert 2, tensor 2": MeshConfig(data=1, fsdp=2, expert=2, tensor=2),
+}
+IMPLICIT = MeshConfig(data=2, fsdp=1, expert=2, tensor=2, expert_parallelism="implicit")
+
+
+@pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES.keys())
+@pytest.mark.parametrize("router", [WHOLE, OWN], ids=["whole batch", "two rows"])
+def test_expert_choice(router, mesh):
+    check(router, mesh, Setting(num_layers=2))
+
+
+@pytest.mark.parametrize("router", [WHOLE, OWN], ids=["whole batch", "two rows"])
+def test_implicit_expert_parallelism(router):
+    check(router, IMPLICIT)
+
+
+@pytest.mark.parametrize(
+    ("router", "mesh"),
+    [
+        (ExpertChoice(pool=Pool("sequence")), MESHES["fsdp 2, expert 2, tensor 2"]),
+        (ExpertChoice(pool=Pool("position", rows=4)), MESHES["data 2"]),
+        (ExpertChoice(pool=Pool("position")), MESHES["expert 4"]),
+        (CappedExpertChoice(pool=Pool("sequence"), iterations=20), MESHES["expert 4"]),
+        (ExpertThreshold(Pool("batch", rows=2)), MESHES["data 2, expert 4"]),
+        (ExpertThreshold(Pool("batch"), warmup_steps=2), MESHES["expert 4"]),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_variants(router, mesh):
+    check(router, mesh)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting(accumulation=2),
+        Setting(remat="full", num_layers=4),
+        Setting(remat="dots", num_layers=4, scan_layers=False),
+        Setting(num_layers=4, accumulation=2, remat="dots_no_batch"),
+        Setting(dispatch="gather"),
+    ],
+    ids=str,
+)
+def test_settings(setting):
+    check(OWN, MESHES["fsdp 2, expert 2, tensor 2"], setting)
+
+
+@pytest.mark.parametrize("mesh", ["slice 2, data 2, fsdp 2", "fsdp 2, tensor 2"])
+def test_dense_model(mesh):
+    check(None, MESHES[mesh])
+
+
+def test_initial_state_does_not_depend_on_the_mesh():
+    """Of the model and of an optimiser whose state has other shapes than the parameters."""
+    optimizer = adafactor()
+    devices = jax.devices()
+    partition = make_partition(MESHES["fsdp 2, expert 2, tensor 2"], devices)
+    alone = make_state(LanguageModel(tiny.config(), OWN), optimizer, SEED)
+    spread = make_state(LanguageModel(tiny.config(), OWN, partition), optimizer, SEED)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(alone), jax.device_get(spread))
+    wi = spread.variables.params["groups/layers/0/ffn/experts/wi"]
+    assert len(wi.sharding.device_set) == 8
+    assert wi.addressable_shards[0].data.size == wi.size // 8

@@ -1,0 +1,76 @@
+"""Law 2 for token choice and the fixed routers: a step is the same on every mesh."""
+
+import dataclasses
+
+import pytest
+from mesh_step import Setting, check
+
+from moe_jax.routing.adaptive import Adaptive
+from moe_jax.routing.fixed import ForcedBalanced, Hash, RandomExperts, Thor
+from moe_jax.routing.pools import Pool
+from moe_jax.routing.registry import get_router
+from moe_jax.routing.token_choice import TokenChoice
+from moe_jax.sharding.mesh import MeshConfig
+
+EXPERT_4 = MeshConfig(data=2, expert=4)
+ALL = MeshConfig(data=1, fsdp=2, expert=2, tensor=2)
+# Buffers that hold a quarter of the expected rows: several turns.
+NARROW = MeshConfig(data=1, expert=4, buffer_factor=0.25)
+DATA = MeshConfig(data=4)
+IMPLICIT = MeshConfig(data=2, expert=2, expert_parallelism="implicit")
+
+
+def router(name: str, rows: int = 2, **changes: object) -> TokenChoice:
+    """Returns a preset with pools of a number of rows; 0 for the whole batch."""
+    return dataclasses.replace(get_router(name), pool=Pool("batch", rows=rows), **changes)
+
+
+# V-MoE's: a loss that is not a mean over tokens.
+NOISY = router("topk", k=2, noise=1.0, capacity_factor=1.5, order="priority")
+
+
+@pytest.mark.parametrize(
+    ("which", "mesh"),
+    [
+        (router("switch"), EXPERT_4),
+        (router("switch", rows=0), ALL),
+        (router("gshard_top2"), ALL),
+        (router("gshard_top2", rows=0), EXPERT_4),
+        (router("glam_top2"), DATA),
+        (router("topk"), EXPERT_4),
+        (router("topk", rows=0), ALL),
+        (router("topk"), NARROW),
+        (router("topk", balance="bias"), DATA),
+        (router("topk", balance="quantile"), ALL),
+        (router("topk", balance_over="pool"), EXPERT_4),
+        (NOISY, EXPERT_4),
+        (Adaptive(pool=Pool("sequence")), EXPERT_4),
+        (Adaptive(pool=Pool("sequence")), ALL),
+        (Hash(), EXPERT_4),
+        (RandomExperts(k=2), ALL),
+        (ForcedBalanced(k=1), EXPERT_4),
+        (Thor(), ALL),
+        (Thor(drawn_per="token"), EXPERT_4),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_step(which, mesh):
+    check(which, mesh)
+
+
+@pytest.mark.parametrize("name", ["switch", "gshard_top2"])
+def test_implicit_expert_parallelism(name):
+    check(router(name), IMPLICIT)
+
+
+@pytest.mark.parametrize(
+    ("which", "setting"),
+    [
+        (router("switch"), Setting(accumulation=2)),
+        (router("topk"), Setting(accumulation=2, remat="full")),
+        (router("topk"), Setting(remat="dots", num_layers=2, scan_layers=False)),
+    ],
+    ids=str,
+)
+def test_settings(which, setting):
+    check(which, EXPERT_4, setting)
