@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
 
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.parameters import kernel
 from moe_jax.models.position import MASKED, RelativeBias, causal_mask, rotate
+from moe_jax.sharding.mesh import BATCH_AXES
+from moe_jax.sharding.partition import Partition
 from moe_jax.types import ActivationsBSD, TokensBS
 
 
@@ -39,7 +42,7 @@ class Rows:
 class Attention(nnx.Module):
     """Multi-head attention without biases; logits and softmax in float32."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, partition: Partition | None = None):
         width, inner = config.d_model, config.num_heads * config.head_dim
         self.query = kernel(rngs, (width, inner), ("embed", "heads"), width)
         self.key = kernel(rngs, (width, inner), ("embed", "heads"), width)
@@ -47,6 +50,7 @@ class Attention(nnx.Module):
         self.output = kernel(rngs, (inner, width), ("heads", "embed"), inner)
         self.bias = RelativeBias(config, rngs) if config.position == "relative" else None
         self.config = config
+        self.partition = partition
 
     def __call__(
         self, x_BSD: ActivationsBSD, rows: Rows, cache: KeyValueCache | None = None
@@ -57,23 +61,49 @@ class Attention(nnx.Module):
             q, k = rotate(q, rows.positions_BS), rotate(k, rows.positions_BS)
         q, k, v = (checkpoint_name(a, "qkv") for a in (q, k, v))
         if cache is None:
-            mask = self._row_mask(rows, x_BSD.shape[1])
+            context = self._over_rows(q, k, v, rows)
         else:
             k = _write(cache.key, k, rows.positions_BS[:, 0])
             v = _write(cache.value, v, rows.positions_BS[:, 0])
             cache = KeyValueCache(k, v)
-            mask = self._cache_mask(rows.positions_BS, k.shape[1])
-        context = checkpoint_name(_attend(q, k, v, mask), "attention_context")
-        context = context.reshape(*x_BSD.shape[:2], -1)
+            context = _attend(q, k, v, self._cache_mask(rows.positions_BS, k.shape[1]))
+        context = checkpoint_name(context, "attention_context").reshape(*x_BSD.shape[:2], -1)
         return context @ self.output[...].astype(x_BSD.dtype), cache
 
     def _project(self, x_BSD: ActivationsBSD, weight: nnx.Param[jax.Array]) -> jax.Array:
         projected = x_BSD @ weight[...].astype(x_BSD.dtype)
         return projected.reshape(*x_BSD.shape[:2], self.config.num_heads, self.config.head_dim)
 
-    def _row_mask(self, rows: Rows, length: int) -> jax.Array:
+    def _over_rows(self, q: jax.Array, k: jax.Array, v: jax.Array, rows: Rows) -> jax.Array:
+        """Attends within whole rows; over a mesh, each device within its own, for its heads.
+
+        Left to the compiler, the gradient of the bias would be summed over devices as
+        [heads, query, key] where the table's gradient is enough.
+        """
+        table = None if self.bias is None else self.bias.table[...]
+
+        def attend(qkv: tuple, rows: Rows, table: jax.Array | None) -> jax.Array:
+            q, k, v = qkv
+            return _attend(q, k, v, self._row_mask(rows, q.shape[1], table))
+
+        if self.partition is None:
+            return attend((q, k, v), rows, table)
+        heads = self.partition.computed(("heads",))[0]
+        by_head = PartitionSpec(BATCH_AXES, None, heads)
+        return jax.shard_map(
+            attend,
+            mesh=self.partition.mesh,
+            in_specs=(by_head, PartitionSpec(BATCH_AXES), PartitionSpec(None, heads)),
+            out_specs=by_head,
+            check_vma=False,
+        )((q, k, v), rows, table)
+
+    def _row_mask(self, rows: Rows, length: int, table: jax.Array | None) -> jax.Array:
         """Returns what is added to the logits of whole rows: [heads or B, ..., query, key]."""
-        mask = self.bias.causal(length) if self.bias is not None else causal_mask(length)
+        if self.bias is None or table is None:
+            mask = causal_mask(length)
+        else:
+            mask = self.bias.causal(table, length)
         if rows.segments_BS is None:
             return mask
         same = rows.segments_BS[:, :, None] == rows.segments_BS[:, None, :]

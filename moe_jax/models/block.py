@@ -25,7 +25,7 @@ class Layer(nnx.Module):
         partition: Partition | None = None,
     ):
         self.attention_norm = RMSNorm(config.d_model)
-        self.attention = Attention(config, rngs)
+        self.attention = Attention(config, rngs, partition)
         self.ffn_norm = RMSNorm(config.d_model)
         self.ffn: FeedForward | MixtureOfExperts
         if router is None:

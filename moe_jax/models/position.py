@@ -41,8 +41,10 @@ class RelativeBias(nnx.Module):
         lookup = jnp.asarray(distance_buckets(self.buckets, self.max_distance), jnp.int32)
         return self.table[...][lookup[jnp.clip(distance, 0, self.max_distance)]]
 
-    def causal(self, length: int) -> jax.Array:
+    def causal(self, table: jax.Array, length: int) -> jax.Array:
         """Returns the bias of a whole row, [heads, query, key], with the future masked.
+
+        The table [buckets, heads] is this module's, or the columns of some of its heads.
 
         Element (q, k) depends on q - k only, so one vector over distances is skewed into the
         matrix by reshaping: its gradient is a sum, where a gather's would be a scatter.
@@ -50,7 +52,7 @@ class RelativeBias(nnx.Module):
         lookup = distance_buckets(self.buckets, self.max_distance)
         lookup = lookup[np.minimum(np.arange(length), self.max_distance)]
         one_hot = jnp.asarray(np.eye(self.buckets, dtype=np.float32)[lookup])
-        bias_SH = jnp.dot(one_hot, self.table[...], precision=jax.lax.Precision.HIGHEST)
+        bias_SH = jnp.dot(one_hot, table, precision=jax.lax.Precision.HIGHEST)
         return _skew(bias_SH.T)
 
 

@@ -103,7 +103,7 @@ def test_buckets_of_t5():
 
 def test_bias_of_rows_equals_bias_at_distances():
     bias = RelativeBias(tiny.CONFIG, nnx.Rngs(params=jax.random.key(0)))
-    rows = np.asarray(bias.causal(LENGTH))
+    rows = np.asarray(bias.causal(bias.table[...], LENGTH))
     distance = np.arange(LENGTH)[:, None] - np.arange(LENGTH)
     expected = np.moveaxis(np.asarray(bias.at(np.maximum(distance, 0))), -1, 0)
     np.testing.assert_allclose(rows[:, distance >= 0], expected[:, distance >= 0], rtol=1e-6)
