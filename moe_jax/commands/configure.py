@@ -77,7 +77,8 @@ def show_sharding(files: list[str], bindings: list[str], search_paths: list[str]
     partition = make_partition(described.mesh)
     model = described.language_model()
     shapes = model.abstract().params
-    table = Table("parameter", "shape", "axes", "stored along", "bytes a device")
+    console = Console()
+    console.print("bytes a device, parameter, its axes: name size / mesh axis it is cut along")
     rows: list[dict[str, Any]] = []
     for name, axes in model.logical_axes().items():
         leaf = shapes[name]
@@ -97,17 +98,13 @@ def show_sharding(files: list[str], bindings: list[str], search_paths: list[str]
                 "bytes_per_device": size,
             }
         )
-        table.add_row(
-            name,
-            " x ".join(map(str, leaf.shape)),
-            ", ".join(str(axis) for axis in axes),
-            ", ".join("+".join(group) or "-" for group in along),
-            f"{size:,}",
+        described_axes = ", ".join(
+            f"{axis} {length}" + (f" / {' x '.join(group)}" if group else "")
+            for axis, length, group in zip(axes, leaf.shape, along, strict=True)
         )
+        console.print(f"{size:>16,}  {name}  {described_axes}", highlight=False, soft_wrap=True)
     total = sum(row["bytes_per_device"] for row in rows)
     whole = sum(leaf.size * leaf.dtype.itemsize for leaf in shapes.values())
-    console = Console()
-    console.print(table)
     console.print(
         f"Mesh: {mesh_line(partition)}\n{total:,} bytes of parameters a device, {whole:,} in all",
         highlight=False,

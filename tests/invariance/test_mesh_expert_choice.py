@@ -29,9 +29,13 @@ IMPLICIT = MeshConfig(data=2, fsdp=1, expert=2, tensor=2, expert_parallelism="im
 
 
 @pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES.keys())
-@pytest.mark.parametrize("router", [WHOLE, OWN], ids=["whole batch", "two rows"])
-def test_expert_choice(router, mesh):
-    check(router, mesh, Setting(num_layers=2 if router is WHOLE else 1))
+def test_pools_of_one_device(mesh):
+    check(OWN, mesh)
+
+
+@pytest.mark.parametrize("mesh", ["data 2, expert 4", "fsdp 2, expert 2, tensor 2"])
+def test_pools_that_straddle_devices(mesh):
+    check(WHOLE, MESHES[mesh], Setting(num_layers=2))
 
 
 @pytest.mark.parametrize("router", [WHOLE, OWN], ids=["whole batch", "two rows"])
@@ -58,10 +62,8 @@ def test_variants(router, mesh):
 @pytest.mark.parametrize(
     "setting",
     [
-        Setting(accumulation=2),
-        Setting(remat="full", num_layers=4),
-        Setting(remat="dots", num_layers=4, scan_layers=False),
-        Setting(num_layers=4, accumulation=2, remat="dots_no_batch"),
+        Setting(remat="full", num_layers=4, scan_layers=False),
+        Setting(remat="dots_no_batch", num_layers=4, accumulation=2),
         Setting(dispatch="gather"),
     ],
     ids=label,

@@ -44,7 +44,6 @@ NOISY = router("topk", k=2, noise=1.0, capacity_factor=1.5, order="priority")
         (router("topk", balance="quantile"), ALL),
         (router("topk", balance_over="pool"), EXPERT_4),
         (NOISY, EXPERT_4),
-        (Adaptive(pool=Pool("sequence")), EXPERT_4),
         (Adaptive(pool=Pool("sequence")), ALL),
         (Hash(), EXPERT_4),
         (RandomExperts(k=2), ALL),
@@ -66,8 +65,8 @@ def test_implicit_expert_parallelism(name):
 @pytest.mark.parametrize(
     ("which", "setting"),
     [
-        (router("switch"), Setting(accumulation=2)),
-        (router("topk"), Setting(accumulation=2, remat="full")),
+        (router("switch"), Setting(accumulation=2, remat="full")),
+        (router("topk"), Setting(accumulation=2)),
     ],
     ids=label,
 )
