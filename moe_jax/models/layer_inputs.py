@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from moe_jax.routing.assignment import RouterScores
 from moe_jax.routing.router import Router
-from moe_jax.types import MaskBS, TokensBS
+from moe_jax.types import ActivationsBSD, MaskBS, TokensBS
 
 
 @jax.tree_util.register_dataclass
@@ -44,6 +44,22 @@ class RoutedTokens:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class LayerRows:
+    """Rows of a batch as a layer routes them.
+
+    Attributes:
+        x_BSD: activations.
+        logits_BSE: the router's raw outputs, float32.
+        known: what else it may know of them.
+    """
+
+    x_BSD: ActivationsBSD
+    logits_BSE: jax.Array
+    known: RoutedTokens
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class LayerInputs:
     """What routing may know in one layer; for a model with the layers in front.
 
@@ -65,8 +81,7 @@ class LayerInputs:
 
 def router_scores(
     router: Router,
-    logits_BSE: jax.Array,
-    known: RoutedTokens,
+    rows: LayerRows,
     inputs: LayerInputs,
     first_pool: jax.Array | int = 0,
     axes: tuple[str, ...] = (),
@@ -75,16 +90,15 @@ def router_scores(
 
     Args:
         router: its pool says how the rows are cut.
-        logits_BSE: of the rows that are here.
-        known: of the same rows.
+        rows: those that are here.
         inputs: of the layer.
         first_pool: see `RouterScores`.
         axes: see `RouterScores`.
     """
     split = router.pool.split
-    logits_PNE = split(logits_BSE)
-    length = logits_BSE.shape[1]
-    time_BS = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), logits_BSE.shape[:2])
+    logits_PNE, known = split(rows.logits_BSE), rows.known
+    batch_length = known.mask_BS.shape
+    time_BS = jnp.broadcast_to(jnp.arange(batch_length[1], dtype=jnp.int32), batch_length)
     return RouterScores(
         logits_PNE=logits_PNE,
         probabilities_PNE=jax.nn.softmax(logits_PNE, axis=-1),

@@ -9,7 +9,13 @@ from moe_jax.dispatch import get_dispatch
 from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.feed_forward import Experts, FeedForward
-from moe_jax.models.layer_inputs import LayerInputs, RoutedTokens, Routing, router_scores
+from moe_jax.models.layer_inputs import (
+    LayerInputs,
+    LayerRows,
+    RoutedTokens,
+    Routing,
+    router_scores,
+)
 from moe_jax.models.parameters import RouterStateVariable, kernel
 from moe_jax.models.routing_over_mesh import RoutingOverMesh
 from moe_jax.routing.router import Router, RouterState
@@ -47,10 +53,10 @@ class MixtureOfExperts(nnx.Module):
     ) -> tuple[ActivationsBSD, Routing]:
         """Returns the experts' weighted outputs (0 for tokens without an expert) and `Routing`."""
         with jax.named_scope("router"):
-            logits_BSE = self._logits(x_BSD, inputs, router)
+            rows = LayerRows(x_BSD, self._logits(x_BSD, inputs, router), known)
         state = {name: variable[...] for name, variable in self.router_state.items()}
         experts = self.experts.network(x_BSD.dtype)
-        y_BSD, routing = self._routed(x_BSD, logits_BSE, known, inputs, router, state, experts)
+        y_BSD, routing = self._routed(rows, inputs, router, state, experts)
         y_BSD = checkpoint_name(y_BSD, "moe_out")
         if self.shared is not None:
             with jax.named_scope("shared_experts"):
@@ -65,9 +71,7 @@ class MixtureOfExperts(nnx.Module):
 
     def _routed(
         self,
-        x_BSD: jax.Array,
-        logits_BSE: jax.Array,
-        known: RoutedTokens,
+        rows: LayerRows,
         inputs: LayerInputs,
         router: Router,
         state: RouterState,
@@ -75,11 +79,11 @@ class MixtureOfExperts(nnx.Module):
     ) -> tuple[jax.Array, Routing]:
         if self.partition is not None:
             over_mesh = RoutingOverMesh(self.partition, self.dispatch)
-            return over_mesh(x_BSD, logits_BSE, known, inputs, router, state, experts)
+            return over_mesh(rows, inputs, router, state, experts)
         with jax.named_scope("router"):
-            routed = router(router_scores(router, logits_BSE, known, inputs), state)
+            routed = router(router_scores(router, rows, inputs), state)
         with jax.named_scope("dispatch"):
             dispatch = get_dispatch(self.dispatch)
-            y_PND = dispatch(routed.assignment, router.pool.split(x_BSD), experts)
-            y_BSD = router.pool.join(y_PND, *x_BSD.shape[:2])
+            y_PND = dispatch(routed.assignment, router.pool.split(rows.x_BSD), experts)
+            y_BSD = router.pool.join(y_PND, *rows.x_BSD.shape[:2])
         return y_BSD, Routing(routed.losses, routed.metrics, routed.statistics)

@@ -17,7 +17,7 @@ from moe_jax.dispatch.grouped import work_off
 from moe_jax.dispatch.implicit import implicit
 from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.dispatch.sorted_rows import WorkList
-from moe_jax.models.layer_inputs import LayerInputs, RoutedTokens, Routing, router_scores
+from moe_jax.models.layer_inputs import LayerInputs, LayerRows, Routing, router_scores
 from moe_jax.routing.assignment import Pairs, RouterOutput, Slots
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Router, RouterState
@@ -43,9 +43,7 @@ class RoutingOverMesh:
 
     def __call__(
         self,
-        x_BSD: ActivationsBSD,
-        logits_BSE: jax.Array,
-        known: RoutedTokens,
+        rows: LayerRows,
         inputs: LayerInputs,
         router: Router,
         state: RouterState,
@@ -57,14 +55,14 @@ class RoutingOverMesh:
             UserError: if the rows do not divide over the devices.
         """
         if self.partition.expert_parallelism == "implicit":
-            routed = router(router_scores(router, logits_BSE, known, inputs), state)
+            routed = router(router_scores(router, rows, inputs), state)
             assignment = routed.assignment
             if isinstance(assignment, Pairs) and assignment.capacity is not None:
                 assignment = assignment.slots()
             if isinstance(assignment, Slots):
-                y_BSD = self._implicit(assignment, x_BSD, router.pool, experts)
+                y_BSD = self._implicit(assignment, rows.x_BSD, router.pool, experts)
                 return y_BSD, Routing(routed.losses, routed.metrics, routed.statistics)
-        return self._explicit(x_BSD, logits_BSE, known, inputs, router, state, experts)
+        return self._explicit(rows, inputs, router, state, experts)
 
     def _implicit(
         self, slots: Slots, x_BSD: jax.Array, pool: Pool, experts: ExpertNetwork
@@ -89,9 +87,7 @@ class RoutingOverMesh:
 
     def _explicit(
         self,
-        x_BSD: jax.Array,
-        logits_BSE: jax.Array,
-        known: RoutedTokens,
+        rows: LayerRows,
         inputs: LayerInputs,
         router: Router,
         state: RouterState,
@@ -101,15 +97,14 @@ class RoutingOverMesh:
         is_cut = spec[2] is not None and self.partition.size("tensor") > 1
 
         def on_device(
-            rows: tuple,
+            rows: LayerRows,
             inputs: LayerInputs,
             state: RouterState,
             weights: tuple[jax.Array, jax.Array],
         ) -> tuple[jax.Array, Routing]:
-            x_BSD, logits_BSE, known = rows
             own = ExpertNetwork(weights[0], weights[1], experts.activation)
             device = _Device(self, router, own)
-            y_BSD, routing = device.run(x_BSD, logits_BSE, known, inputs, state)
+            y_BSD, routing = device.run(rows, inputs, state)
             if is_cut:
                 # Each device has a part of the hidden units, so a part of the sum.
                 y_BSD = jax.lax.psum_scatter(y_BSD, "tensor", scatter_dimension=2, tiled=True)
@@ -121,7 +116,7 @@ class RoutingOverMesh:
             in_specs=(_ROWS, _EVERYWHERE, _EVERYWHERE, spec),
             out_specs=(PartitionSpec(BATCH_AXES, None, "tensor" if is_cut else None), _EVERYWHERE),
             check_vma=False,
-        )((x_BSD, logits_BSE, known), inputs, state, (experts.wi_EDF, experts.wo_EDF))
+        )(rows, inputs, state, (experts.wi_EDF, experts.wo_EDF))
         return self.partition.constrain_rows(y_BSD), routing
 
     @property
@@ -149,31 +144,27 @@ class _Device:
 
     def run(
         self,
-        x_BSD: jax.Array,
-        logits_BSE: jax.Array,
-        known: RoutedTokens,
+        rows: LayerRows,
         inputs: LayerInputs,
         state: RouterState,
     ) -> tuple[jax.Array, Routing]:
         """Routes and dispatches this device's rows."""
-        if is_local(self._router.pool, x_BSD.shape[0], self._shards):
-            return self._own_pools(x_BSD, logits_BSE, known, inputs, state)
-        return self._straddling_pools(x_BSD, logits_BSE, known, inputs, state)
+        if is_local(self._router.pool, rows.x_BSD.shape[0], self._shards):
+            return self._own_pools(rows, inputs, state)
+        return self._straddling_pools(rows, inputs, state)
 
     def _own_pools(
         self,
-        x_BSD: jax.Array,
-        logits_BSE: jax.Array,
-        known: RoutedTokens,
+        rows: LayerRows,
         inputs: LayerInputs,
         state: RouterState,
     ) -> tuple[jax.Array, Routing]:
-        pool, (batch, length, _) = self._router.pool, x_BSD.shape
+        pool, (batch, length, _) = self._router.pool, rows.x_BSD.shape
         pools, _ = pool.shape(batch, length)
         first = jax.lax.axis_index(BATCH_AXES) * pools
-        scores = router_scores(self._router, logits_BSE, known, inputs, first, BATCH_AXES)
+        scores = router_scores(self._router, rows, inputs, first, BATCH_AXES)
         routed = self._router(scores, state)
-        x_PND = pool.split(x_BSD)
+        x_PND = pool.split(rows.x_BSD)
         exchange = self._layer.exchange
         if exchange is None:
             y_PND = get_dispatch(self._layer.dispatch)(routed.assignment, x_PND, self._experts)
@@ -192,18 +183,17 @@ class _Device:
 
     def _straddling_pools(
         self,
-        x_BSD: jax.Array,
-        logits_BSE: jax.Array,
-        known: RoutedTokens,
+        rows: LayerRows,
         inputs: LayerInputs,
         state: RouterState,
     ) -> tuple[jax.Array, Routing]:
         def everywhere(value: jax.Array) -> jax.Array:
             return jax.lax.all_gather(value, BATCH_AXES, axis=0, tiled=True)
 
+        x_BSD = rows.x_BSD
         batch, length, width = x_BSD.shape
-        logits_BSE, known = jax.tree.map(everywhere, (logits_BSE, known))
-        scores = router_scores(self._router, logits_BSE, known, inputs)
+        logits_BSE, known = jax.tree.map(everywhere, (rows.logits_BSE, rows.known))
+        scores = router_scores(self._router, LayerRows(x_BSD, logits_BSE, known), inputs)
         routed: RouterOutput = self._router(scores, state)
         first = jax.lax.axis_index(BATCH_AXES) * batch
         work = _own_work(routed.assignment, self._router.pool, first, batch, self._shards, length)

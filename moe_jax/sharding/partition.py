@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from moe_jax.errors import UserError
 from moe_jax.sharding.mesh import BATCH_AXES, MeshConfig, Rules, make_mesh
+from moe_jax.sharding.placement import place_rows
 
 # Logical names of the axes of an array; None for one that is not cut.
 LogicalAxes = tuple[str | None, ...]
@@ -108,13 +109,9 @@ class Partition:
 
     def place_rows(self, tree: Any) -> Any:
         """Makes global arrays from host arrays with all rows of the batch in every process."""
-        rows = self.rows
-
-        def place(array: np.ndarray) -> jax.Array:
-            array = np.asarray(array)
-            return jax.make_array_from_callback(array.shape, rows, lambda index: array[index])
-
-        return jax.tree.map(place, tree)
+        return jax.tree.map(
+            lambda array: place_rows(np.asarray(array), self.rows, len(array), first=0), tree
+        )
 
 
 def make_partition(config: MeshConfig, devices: list[jax.Device] | None = None) -> Partition:
