@@ -108,6 +108,11 @@ class MeshConfig:
                         f"Mesh.rules: {name!r} -> {axis!r} is not a mesh axis; known: "
                         f"{', '.join(AXES)}." + nearest(axis, AXES)
                     )
+            if name == "experts" and "tensor" in axes:
+                raise UserError(
+                    "Mesh.rules: 'experts' cannot be cut along 'tensor', whose devices work on the "
+                    "same tokens; use 'expert'"
+                )
             resolved.append((name, axes))
         return tuple(resolved)
 

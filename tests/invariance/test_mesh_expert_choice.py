@@ -72,6 +72,11 @@ def test_settings(setting):
     check(OWN, MESHES["fsdp 2, expert 2, tensor 2"], setting)
 
 
+def test_dense_weights_in_parts_over_two_axes():
+    """The layout of `mesh/pod_64_experts.gin`."""
+    check(OWN, MeshConfig(data=1, fsdp=2, expert=4, rules={"embed": ("fsdp", "expert")}))
+
+
 @pytest.mark.parametrize("mesh", ["slice 2, data 2, fsdp 2", "fsdp 2, tensor 2"])
 def test_dense_model(mesh):
     check(None, MESHES[mesh])

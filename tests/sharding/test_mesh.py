@@ -1,0 +1,79 @@
+"""Meshes and rules: sizes by hand, and mistakes in one line."""
+
+import jax
+import pytest
+import tiny
+from jax.sharding import PartitionSpec
+
+from moe_jax.errors import UserError
+from moe_jax.models.functional import LanguageModel
+from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.sharding.mesh import AXES, MeshConfig, make_mesh
+from moe_jax.sharding.partition import make_partition
+
+
+def test_minus_one_takes_the_devices_that_are_left():
+    assert MeshConfig(fsdp=2).sizes(8) == dict(zip(AXES, (1, 4, 2, 1, 1), strict=True))
+    assert make_mesh(MeshConfig(data=1, expert=-1), jax.devices()).shape["expert"] == 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"expert": 3}, "Mesh: data -1 x expert 3 does not make 8 devices"),
+        ({"data": 4, "tensor": 4}, "Mesh: data 4 x tensor 4 does not make 8 devices"),
+        ({"data": -1, "fsdp": -1}, "only one axis of Mesh can be -1"),
+        ({"expert": 0}, "Mesh.expert must be a whole number above 0, or -1 for the rest, not 0"),
+        ({"expert_parallelism": "explict"}, "did you mean 'explicit'"),
+        ({"buffer_factor": 0.0}, "Mesh.buffer_factor must be above 0"),
+        ({"rules": {"embd": "fsdp"}}, "no parameter has an axis 'embd'"),
+        ({"rules": {"embed": "fdsp"}}, "'embed' -> 'fdsp' is not a mesh axis"),
+        ({"rules": {"experts": "tensor"}}, "'experts' cannot be cut along 'tensor'"),
+    ],
+)
+def test_mistakes(settings, message):
+    with pytest.raises(UserError) as error:
+        MeshConfig(**settings).sizes(8)
+    assert message.lower() in str(error.value).lower()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "shape", "message"),
+    [
+        (
+            MeshConfig(data=1, expert=8),
+            {},
+            "groups/layers/0/ffn/experts/wi: axis 'experts' of size 4 does not divide over "
+            "expert 8 = 8 devices",
+        ),
+        (
+            MeshConfig(data=1, fsdp=8),
+            {"d_model": 36},
+            "axis 'embed' of size 36 does not divide over fsdp 8 = 8 devices",
+        ),
+        (
+            MeshConfig(data=4, fsdp=2, rules={"mlp": "fsdp"}),
+            {},
+            "its axes 'embed' and 'mlp' are both cut along the mesh axis 'fsdp'",
+        ),
+    ],
+)
+def test_a_parameter_that_cannot_be_cut_is_named(mesh, shape, message):
+    partition = make_partition(mesh, jax.devices())
+    with pytest.raises(UserError) as error:
+        LanguageModel(tiny.config(**shape), ExpertChoice(), partition)
+    assert message in str(error.value)
+
+
+def test_stored_and_computed_layouts():
+    rules = {"embed": ("fsdp", "expert")}
+    partition = make_partition(
+        MeshConfig(data=1, fsdp=2, expert=2, tensor=2, rules=rules), jax.devices()
+    )
+    assert partition.stored(("embed", "mlp")) == PartitionSpec(("fsdp", "expert"), "tensor")
+    assert partition.computed(("embed", "mlp")) == PartitionSpec(None, "tensor")
+    experts = ("layers", "experts", "expert_embed", "expert_mlp")
+    assert partition.stored(experts) == PartitionSpec(None, "expert", "fsdp", "tensor")
+    assert partition.computed(experts) == PartitionSpec(None, "expert", None, "tensor")
+    assert partition.batch_shards == 4
