@@ -30,7 +30,7 @@ def readers(count):
     return {i: (i * size, (i + 1) * size) for i in range(count)}
 
 
-# TensorFlow takes up to a minute to close an iterator that is still prefetching: left open.
+# Closing iterators that are still prefetching has taken minutes on a loaded machine: left open.
 OPEN = []
 
 
