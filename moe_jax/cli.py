@@ -66,8 +66,26 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--sharding", action="store_true", help="show: how each parameter is cut along the mesh"
     )
+    _add_data(verbs.add_parser("data", parents=[common, gin], help="what there is to train on"))
     _add_bench(verbs.add_parser("bench", parents=[common, gin], help="measure on this machine"))
     return parser
+
+
+def _add_data(verb: argparse.ArgumentParser) -> None:
+    """Adds the flags of `data`."""
+    verb.add_argument(
+        "action",
+        choices=("list", "show", "stats", "prepare", "cache"),
+        help="list: every task; show: some rows of one; stats: examples, tokens and rows; "
+        "prepare: original files into a TFDS directory; cache: tokenise once, ahead of a run",
+    )
+    verb.add_argument("name", nargs="?", metavar="NAME", help="a task, or what to prepare")
+    verb.add_argument("--split", default="validation", help="show, stats: which split")
+    verb.add_argument("--examples", type=int, metavar="N", help="show: 3; stats: all")
+    verb.add_argument("--source", metavar="DIR", help="prepare: where the original files are")
+    verb.add_argument("--data_dir", metavar="DIR", help="prepare: where the TFDS directory is made")
+    verb.add_argument("--force", action="store_true", help="prepare, cache: write over an old one")
+    verb.add_argument("--output_dir", metavar="DIR", help="cache: for Data.cache_dir")
 
 
 def _add_bench(verb: argparse.ArgumentParser) -> None:
@@ -188,6 +206,33 @@ def _config(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     return configure.show(_files(args), bindings, _paths(args))
 
 
+def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
+    from moe_jax.commands import data
+
+    if args.examples is not None and args.examples < 1:
+        raise UserError(f"--examples must be above 0, not {args.examples}")
+    if args.action == "list":
+        return data.list_tasks(debug=args.debug)
+    if args.action == "prepare":
+        from moe_jax.commands.prepare import prepare
+
+        needed = {"NAME": args.name, "--source": args.source, "--data_dir": args.data_dir}
+        for flag, value in needed.items():
+            if not value:
+                raise UserError(f"data prepare needs {flag}")
+        return prepare(
+            args.name, args.source, args.data_dir, force=args.force, debug=args.debug
+        )
+    described = data.load_data(args.name, args.gin_file, bindings, _paths(args))
+    if args.action == "show":
+        return data.show(described, args.split, args.examples or 3, debug=args.debug)
+    if args.action == "stats":
+        return data.stats(described, args.split, args.examples or 0, debug=args.debug)
+    if not args.output_dir:
+        raise UserError("data cache needs --output_dir")
+    return data.cache(described, args.output_dir, force=args.force, debug=args.debug)
+
+
 def _bench(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     from moe_jax.commands.bench import bench_adaptive, bench_routing, bench_step
 
@@ -207,6 +252,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace, list[str]], dict[str, Any]]] = {
     "eval": _eval,
     "generate": _generate,
     "config": _config,
+    "data": _data,
     "bench": _bench,
 }
 

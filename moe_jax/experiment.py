@@ -206,3 +206,19 @@ def load(
     assert isinstance(experiment, Experiment)
     config.check_macros(bindings)
     return experiment
+
+
+def load_data(
+    files: list[str], bindings: list[str], search_paths: list[str] | None = None
+) -> DataConfig:
+    """Reads gin files and bindings and builds the data they describe, whatever else they do.
+
+    Raises:
+        UserError: for any mistake in what describes the data.
+    """
+    # A single data file, or a `--gin.TASK`, is enough: no run has to be described around it.
+    macro = any(b.partition("=")[0].strip() == "TASK" for b in bindings) or bool(files)
+    config.parse(files, [*bindings, *(["Data.task=%TASK"] if macro else [])], search_paths or [])
+    data = config.build("Data")
+    assert isinstance(data, DataConfig)
+    return data

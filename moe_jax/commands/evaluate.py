@@ -36,6 +36,6 @@ def evaluate(
         bytes_of_token = pipeline.token_bytes(described.data, described.model.vocab_size)
     with console.status(f"evaluating step {step} ..."):
         figures = Evaluator(model, held_out, bytes_of_token)(variables).as_dict()
-    console.print(f"{directory}, step {step}, {described.data.task}", highlight=False)
+    console.print(f"{directory}, step {step}, {described.data.task_name}", highlight=False)
     print_results(console, figures, described.active_router)
-    return {"step": step, "task": described.data.task, **figures}
+    return {"step": step, "task": described.data.task_name, **figures}

@@ -28,7 +28,7 @@ def generate(
     console = Console()
     model = described.language_model()
     with console.status("loading ..."), quiet(debug):
-        from moe_jax.data.tasks import load_vocabulary
+        from moe_jax.data.vocabulary import load_vocabulary
 
         vocabulary = load_vocabulary(described.data.vocabulary)
         step, variables = load_variables(directory, step, model)

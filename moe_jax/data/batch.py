@@ -22,6 +22,8 @@ class Batch:
         weights_BS: float32, 0 for targets that do not count in the loss.
         positions_BS: position in the document, None for rows that are one document each.
         segments_BS: which document of a packed row, 0 for padding; None as above.
+        prefix_BS: 1 where the input is part of what the targets follow on from (seqio's
+            `decoder_causal_attention`); None for plain text.
     """
 
     inputs_BS: TokensBS
@@ -29,6 +31,7 @@ class Batch:
     weights_BS: Any
     positions_BS: TokensBS | None = None
     segments_BS: TokensBS | None = None
+    prefix_BS: TokensBS | None = None
 
     @property
     def mask_BS(self) -> MaskBS:

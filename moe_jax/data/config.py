@@ -1,8 +1,11 @@
 """What to train on."""
 
 import dataclasses
+from collections.abc import Mapping
 
-from moe_jax.errors import UserError
+from moe_jax.errors import UserError, nearest
+
+OBJECTIVES = ("lm", "prefix_lm", "span_corruption")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -10,7 +13,8 @@ class DataConfig:
     """A task, cut into batches.
 
     Attributes:
-        task: `embedded`, `c4`, `text:GLOB` or any task registered with seqio.
+        task: `embedded`, `c4`, `text:FILES` or any other that `moe-jax data list` shows; several
+            with their rates make a mixture: `{'c4': 0.9, 'wikitext_103': 0.1}`.
         sequence_length: S, tokens in a row.
         batch_size: B, rows in a step's batch over all devices.
         shards: streams that the training data are read as, each a part of every batch; a process
@@ -18,23 +22,38 @@ class DataConfig:
             processes: use as many as the largest number of hosts that a run will have.
         vocabulary: a SentencePiece model; `embedded` is the package's own.
         seed: of the order of the training data.
-        pack: pack several examples into a row, kept apart by segment ids, instead of cutting one
-            stream (for tasks whose examples are not to be cut).
+        shuffle: read the training data in an order of their own in each epoch; without it, as
+            they are stored.
+        objective: what a plain text is used for: `lm` (every token is predicted), `prefix_lm`
+            (a row is cut at random, and what follows is predicted), `span_corruption` (T5's:
+            spans are masked, and predicted after the rest). Tasks with inputs and targets always
+            predict the targets.
+        pack: several documents in a row are kept apart, by segments and positions of their own. A
+            plain text is cut into full rows all the same; of other tasks whole examples are put
+            together until a row is full.
+        targets_length: of tasks with inputs and targets, the most tokens of a row that the
+            target can have; 0 for the task's own.
         eval_split: the split that evaluation reads.
         eval_batches: batches of an evaluation; 0 for the whole split.
         tfds_data_dir: where TensorFlow Datasets keeps its prepared data sets.
+        cache_dir: where `moe-jax data cache` and seqio's tools keep tokenised tasks; None reads
+            and tokenises the texts.
     """
 
-    task: str = "embedded"
+    task: str | tuple[tuple[str, float], ...] | Mapping[str, float] = "embedded"
     sequence_length: int = 256
     batch_size: int = 32
     shards: int = 1
     vocabulary: str = "embedded"
     seed: int = 0
+    shuffle: bool = True
+    objective: str = "lm"
     pack: bool = False
+    targets_length: int = 0
     eval_split: str = "validation"
     eval_batches: int = 0
     tfds_data_dir: str | None = None
+    cache_dir: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("sequence_length", "batch_size", "shards"):
@@ -47,3 +66,37 @@ class DataConfig:
             )
         if self.eval_batches < 0:
             raise UserError(f"Data.eval_batches must be 0 (all) or more, not {self.eval_batches}")
+        if not 0 <= self.targets_length < self.sequence_length:
+            raise UserError(
+                f"Data.targets_length = {self.targets_length} must be 0 (the task's own) or more, "
+                f"and less than Data.sequence_length = {self.sequence_length}"
+            )
+        if self.objective not in OBJECTIVES:
+            raise UserError(
+                f"unknown Data.objective {self.objective!r}; known: {', '.join(OBJECTIVES)}."
+                + nearest(self.objective, OBJECTIVES)
+            )
+        if isinstance(self.task, Mapping):
+            object.__setattr__(self, "task", tuple(sorted(self.task.items())))
+        self._check_rates()
+
+    def _check_rates(self) -> None:
+        if isinstance(self.task, str):
+            return
+        if not self.task:
+            raise UserError("Data.task is a mixture of no tasks")
+        for name, rate in self.rates.items():
+            if not isinstance(rate, int | float) or not rate > 0:
+                raise UserError(f"the rate of {name!r} in Data.task must be above 0, not {rate!r}")
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The tasks of a mixture with their rates; a single task has the rate 1."""
+        return {self.task: 1.0} if isinstance(self.task, str) else dict(self.task)
+
+    @property
+    def task_name(self) -> str:
+        """The task, or the mixture, in one line."""
+        if isinstance(self.task, str):
+            return self.task
+        return " + ".join(f"{rate:g} {name}" for name, rate in self.rates.items())

@@ -1,81 +1,150 @@
-"""A user's own text files: found, checked, and read as documents.
+"""A user's own files: found, and looked at before anything is trained on them.
 
-A document is a run of `LINES_PER_DOCUMENT` lines of one file, so that files of any size stream.
-Every `HELD_OUT_EVERY`-th document of a file is validation data, the others are training data.
+A directory stands for the files of its kind in it, at any depth; gzipped files are read as they
+are. A file that cannot be used is left out and named; only when none is left is it an error.
 """
 
+import dataclasses
+import functools
 import glob
+import gzip
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from moe_jax.errors import UserError
 
-LINES_PER_DOCUMENT = 64
-HELD_OUT_EVERY = 20
 _PROBE_BYTES = 1 << 20
+# Files named in a message; of the others only the number is told.
+_NAMED = 5
+TEXT_SUFFIXES = (".txt", ".md", ".text")
+JSONL_SUFFIXES = (".jsonl", ".json", ".ndjson")
+TFRECORD_SUFFIXES = (".tfrecord", ".tfrecords")
 
 
-def find_text_files(pattern: str) -> list[str]:
-    """Returns the files that match, sorted, each checked to be text.
+@dataclasses.dataclass(frozen=True)
+class FoundFiles:
+    """What a pattern stands for.
+
+    Attributes:
+        paths: the files, sorted.
+        left_out: one line for each file that cannot be used: its name and the reason.
+    """
+
+    paths: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    def notes(self) -> tuple[str, ...]:
+        """Returns what a user should be told, in a few lines."""
+        if not self.left_out:
+            return ()
+        total = len(self.paths) + len(self.left_out)
+        more = len(self.left_out) - _NAMED
+        return (
+            f"{len(self.left_out)} of {total} files are left out:",
+            *(f"  {line}" for line in self.left_out[:_NAMED]),
+            *([f"  and {more} more"] if more > 0 else []),
+        )
+
+
+@functools.cache
+def find_text_files(pattern: str) -> FoundFiles:
+    """Returns the files of UTF-8 text that match.
 
     Args:
-        pattern: a path with `*` and `?`, several of them separated by commas; `~` is the home
-            directory.
+        pattern: a file, a directory, or a path with `*`, `?` and `**`; several of them separated
+            by commas; `~` is the home directory.
 
     Raises:
-        UserError: if nothing matches, or a file is empty, binary or not UTF-8.
+        UserError: if nothing matches, or no file that does can be used.
     """
-    paths: list[str] = []
-    for part in pattern.split(","):
-        expanded = os.path.expanduser(part.strip())
-        if "://" in expanded:
-            paths += tf.io.gfile.glob(expanded)
-        else:
-            paths += [p for p in glob.glob(expanded, recursive=True) if os.path.isfile(p)]
+    return _find(pattern, TEXT_SUFFIXES, _what_is_wrong_with_text)
+
+
+@functools.cache
+def find_files(pattern: str, suffixes: tuple[str, ...]) -> FoundFiles:
+    """Returns the files that match and are not empty, of these suffixes in directories.
+
+    Raises:
+        UserError: if nothing matches, or no file that does can be used.
+    """
+    return _find(pattern, suffixes, _what_is_wrong)
+
+
+def _find(
+    pattern: str, suffixes: tuple[str, ...], problem: Callable[[str], str | None]
+) -> FoundFiles:
+    paths = sorted({path for part in pattern.split(",") for path in _expand(part, suffixes)})
     if not paths:
-        raise UserError(f"no text file matches {pattern!r} (looked from {os.getcwd()})")
-    paths = sorted(set(paths))
-    for path in paths:
-        _check_text(path)
-    return paths
+        shown = ", ".join(suffixes)
+        raise UserError(
+            f"no file matches {pattern!r} (looked from {os.getcwd()}; in a directory: {shown})"
+        )
+    problems = {path: problem(path) for path in paths}
+    left_out = tuple(f"{path} {why}" for path, why in problems.items() if why)
+    good = tuple(path for path, why in problems.items() if not why)
+    if not good:
+        shown = "; ".join(left_out[:_NAMED])
+        raise UserError(f"no file that matches {pattern!r} can be used: {shown}")
+    return FoundFiles(good, left_out)
 
 
-def _check_text(path: str) -> None:
-    """Reads the first megabyte and refuses what is not UTF-8 text."""
+def _expand(part: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Returns the files that one path or pattern stands for."""
+    path = os.path.expanduser(part.strip())
+    if "://" in path:
+        if tf.io.gfile.isdir(path):
+            walked = tf.io.gfile.walk(path)
+            found = [f"{folder.rstrip('/')}/{name}" for folder, _, names in walked for name in names]
+            return [name for name in found if _has_suffix(name, suffixes)]
+        return list(tf.io.gfile.glob(path))
+    if os.path.isdir(path):
+        found = glob.glob(os.path.join(glob.escape(path), "**"), recursive=True)
+        return [name for name in found if os.path.isfile(name) and _has_suffix(name, suffixes)]
+    return [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
+
+
+def _has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
+    return name.lower().removesuffix(".gz").endswith(suffixes)
+
+
+def _head(path: str) -> bytes | str:
+    """Returns the first megabyte of a file, or why it cannot be read."""
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
-            head = file.read(_PROBE_BYTES)
-    except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+            if path.endswith(".gz"):
+                with gzip.GzipFile(fileobj=file) as unpacked:
+                    return unpacked.read(_PROBE_BYTES)
+            head: bytes = file.read(_PROBE_BYTES)
+            return head
+    except (OSError, EOFError, tf.errors.OpError) as error:
+        return f"cannot be read ({type(error).__name__}: {error})"
+
+
+def _what_is_wrong(path: str) -> str | None:
+    head = _head(path)
+    if isinstance(head, str):
+        return head
+    return None if head else "is empty"
+
+
+def _what_is_wrong_with_text(path: str) -> str | None:
+    """Returns why a file is not UTF-8 text, from its first megabyte, or None."""
+    head = _head(path)
+    if isinstance(head, str):
+        return head
     if not head.strip():
-        raise UserError(f"{path} is empty: a text file with UTF-8 text was expected")
+        return "is empty"
     if b"\0" in head:
-        raise UserError(f"{path} is not a text file (it has NUL bytes): UTF-8 text was expected")
+        return "is not a text file (it has NUL bytes)"
     try:
         # A character may be cut at the end of the probe.
-        head[:-4].decode("utf-8") if len(head) == _PROBE_BYTES else head.decode("utf-8")
+        (head[:-4] if len(head) == _PROBE_BYTES else head).decode("utf-8", errors="strict")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text (byte {error.start}): convert it, "
-            f"for example with `iconv -t UTF-8`"
-        ) from None
-
-
-def text_documents(paths: list[str], split: str) -> tf.data.Dataset:
-    """Returns the documents of a split, {"targets": text}, streamed in file order."""
-
-    def of_file(path: tf.Tensor) -> tf.data.Dataset:
-        lines = tf.data.TextLineDataset(path).batch(LINES_PER_DOCUMENT)
-        return lines.enumerate().filter(wanted).map(join)
-
-    def wanted(index: tf.Tensor, lines: tf.Tensor) -> tf.Tensor:
-        del lines
-        held_out = tf.equal(index % HELD_OUT_EVERY, HELD_OUT_EVERY // 2)
-        return held_out if split == "validation" else tf.logical_not(held_out)
-
-    def join(index: tf.Tensor, lines: tf.Tensor) -> dict[str, tf.Tensor]:
-        del index
-        return {"targets": tf.strings.reduce_join(lines, separator="\n") + "\n"}
-
-    return tf.data.Dataset.from_tensor_slices(paths).flat_map(of_file)
+        if len(head) == _PROBE_BYTES and error.start >= _PROBE_BYTES - 8:
+            return None
+        return (
+            f"is not UTF-8 text (byte {error.start}); convert it, for example with `iconv -t UTF-8`"
+        )
+    return None

@@ -11,11 +11,19 @@ from etils import epath
 
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
-from moe_jax.data.rows import rows_of, to_batch, vocabulary_of
+from moe_jax.data.rows import notes_of, rows_of, to_batch, vocabulary_of
 from moe_jax.data.streams import Stream, streams_of
+from moe_jax.data.vocabulary import bytes_of_tokens
 from moe_jax.errors import UserError
 
-__all__ = ["TrainBatches", "count_tokens", "eval_batches", "token_bytes", "vocabulary_of"]
+__all__ = [
+    "TrainBatches",
+    "count_tokens",
+    "eval_batches",
+    "notes_of",
+    "token_bytes",
+    "vocabulary_of",
+]
 
 
 def count_tokens(config: DataConfig, batches: int) -> tuple[int, ...]:
@@ -94,23 +102,12 @@ def eval_batches(config: DataConfig) -> list[Batch]:
         batches.append(to_batch({k: np.pad(v, padding) for k, v in features.items()}))
     if not batches:
         raise UserError(
-            f"task {config.task!r} has no text in its split {config.eval_split!r} "
+            f"task {config.task_name!r} has no text in its split {config.eval_split!r} "
             "(held-out text is every 20th piece of 64 lines of a file: use more or longer files)"
         )
     return batches
 
 
 def token_bytes(config: DataConfig, size: int) -> np.ndarray:
-    """Returns how many UTF-8 bytes of text each token stands for, [size] (0 for control tokens).
-
-    Summed over the tokens of a text in a lossless vocabulary it is the size of the text.
-    """
-    vocabulary = vocabulary_of(config)
-    pieces = vocabulary.tokenizer
-    lengths = np.zeros(max(size, vocabulary.vocab_size), np.int32)
-    for index in range(pieces.get_piece_size()):
-        if pieces.is_byte(index):
-            lengths[index] = 1
-        elif not (pieces.is_control(index) or pieces.is_unknown(index)):
-            lengths[index] = len(pieces.id_to_piece(index).replace("\u2581", " ").encode("utf-8"))
-    return lengths[:size]
+    """Returns how many bytes of text each token stands for, [size]: `bytes_of_tokens`."""
+    return bytes_of_tokens(vocabulary_of(config), size)

@@ -1,8 +1,9 @@
 """Rows of tokens from a seqio task.
 
-This is the module that imports seqio, and with it TensorFlow: import it when data are needed.
+It imports seqio, and with it TensorFlow: import it when data are needed.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,19 @@ import tensorflow as tf
 
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
-from moe_jax.data.tasks import get_task
+from moe_jax.data.converters import DocumentRows, PromptedRows
+from moe_jax.data.tasks import EXAMPLES, PROMPTED, NamedTask, find_task
 from moe_jax.errors import UserError
 
 
 def vocabulary_of(config: DataConfig) -> seqio.SentencePieceVocabulary:
     """Returns the vocabulary that a task's targets are made of."""
-    return _task(config).output_features["targets"].vocabulary
+    return find_task(config).provider.output_features["targets"].vocabulary
 
 
-def _task(config: DataConfig) -> seqio.Task | seqio.Mixture:
-    name = get_task(config.task, config.vocabulary, config.tfds_data_dir)
-    return seqio.get_mixture_or_task(name)
+def notes_of(config: DataConfig) -> tuple[str, ...]:
+    """Returns what a user should be told about the task's files, such as those left out."""
+    return find_task(config).notes
 
 
 def rows_of(
@@ -32,28 +34,76 @@ def rows_of(
 
     Args:
         config: the data.
-        split: of the task.
-        training: shuffled and without an end, rather than once in order.
+        split: of the task; of a mixture, its tasks that have it.
+        training: without an end, shuffled if the configuration says so, and a mixture by its
+            rates; otherwise every row once in order, one task of a mixture after the other.
         stream: which of `config.shards` parts of the rows; None for all of them.
 
     Raises:
         UserError: if the task has no such split.
     """
-    task = _task(config)
-    if split not in task.splits:
-        raise UserError(
-            f"task {config.task!r} has no split {split!r}; it has: {', '.join(sorted(task.splits))}"
-        )
-    return seqio.get_dataset(
-        task.name,
-        {"targets": config.sequence_length},
-        feature_converter=seqio.LMFeatureConverter(pack=config.pack),
+    task = find_task(config)
+    provider = task.provider
+    if split not in provider.splits:
+        known = ", ".join(sorted(provider.splits))
+        raise UserError(f"task {config.task_name!r} has no split {split!r}; it has: {known}")
+    lengths = feature_lengths(config, task)
+    get = functools.partial(
+        seqio.get_dataset,
+        task_feature_lengths=lengths,
+        feature_converter=_converter(config, task, provider),
         dataset_split=split,
-        shuffle=training,
+        use_cached=is_cached(config, task),
+        shuffle=training and config.shuffle,
         seed=config.seed,
         num_epochs=None if training else 1,
         shard_info=None if stream is None else seqio.ShardInfo(stream, config.shards),
+        verbose=False,
     )
+    if training or isinstance(provider, seqio.Task):
+        return get(provider)
+    # seqio would stop at the end of the task that ends first.
+    parts = [get(part) for part in provider.tasks if split in part.splits]
+    return functools.reduce(lambda first, second: first.concatenate(second), parts)
+
+
+def feature_lengths(config: DataConfig, task: NamedTask) -> dict[str, int]:
+    """Returns the most tokens of a row that each feature can have."""
+    length = config.sequence_length
+    if task.kind != PROMPTED:
+        return {"targets": length}
+    # The inputs get whatever the targets leave.
+    targets = config.targets_length or task.targets_length or length
+    return {"inputs": length, "targets": min(targets, length)}
+
+
+def is_cached(config: DataConfig, task: NamedTask) -> bool:
+    """Returns whether the task, or every task of a mixture, is read from `config.cache_dir`.
+
+    Raises:
+        UserError: if there is a directory for caches and the task is not in it.
+    """
+    if config.cache_dir is None:
+        return False
+    if config.cache_dir not in seqio.get_global_cache_dirs():
+        seqio.add_global_cache_dirs([config.cache_dir])
+    for part in seqio.get_subtasks(task.provider):
+        if not part.supports_caching or not part.cache_dir:
+            raise UserError(
+                f"task {part.name!r} is not in Data.cache_dir = {config.cache_dir}; put it there "
+                "with `moe-jax data cache`, or set Data.cache_dir to None"
+            )
+    return True
+
+
+def _converter(
+    config: DataConfig, task: NamedTask, provider: seqio.Task | seqio.Mixture
+) -> seqio.FeatureConverter:
+    if task.kind == PROMPTED:
+        return PromptedRows(config.sequence_length, config.pack)
+    if config.pack and task.kind != EXAMPLES:
+        return DocumentRows(provider.output_features["targets"].vocabulary.eos_id)
+    return seqio.LMFeatureConverter(pack=config.pack)
 
 
 def to_batch(features: dict[str, Any]) -> Batch:
@@ -64,4 +114,5 @@ def to_batch(features: dict[str, Any]) -> Batch:
         weights_BS=features["decoder_loss_weights"].astype(np.float32),
         positions_BS=features.get("decoder_positions"),
         segments_BS=features.get("decoder_segment_ids"),
+        prefix_BS=features.get("decoder_causal_attention"),
     )

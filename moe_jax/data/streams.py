@@ -22,6 +22,8 @@ from moe_jax.errors import UserError
 _FINGERPRINT = "fingerprint.json"
 # Where format 1 kept the only stream's position.
 _FORMAT_1 = "process_0"
+# What it did not write down, because there was no choice.
+_NOT_IN_FORMAT_1 = {"shards": 1, "shuffle": True, "objective": "lm", "targets_length": 0}
 
 
 def streams_of(config: DataConfig, rows: tuple[int, int]) -> range:
@@ -74,7 +76,7 @@ class Stream(Iterator[dict[str, np.ndarray]]):
         if found < size:
             part = "" if config.shards == 1 else f" in stream {self.index} of {config.shards}"
             raise UserError(
-                f"task {config.task!r} has {found} training rows of {config.sequence_length} "
+                f"task {config.task_name!r} has {found} training rows of {config.sequence_length} "
                 f"tokens{part}, fewer than one batch of {size}; use more text, a smaller "
                 "Data.batch_size or a shorter Data.sequence_length"
             )
@@ -84,12 +86,15 @@ class Stream(Iterator[dict[str, np.ndarray]]):
         config = self._config
         vocabulary = vocabulary_of(config)
         return {
-            "task": config.task,
+            "task": config.task_name,
             "sequence_length": config.sequence_length,
             "batch_size": config.batch_size,
             "shards": config.shards,
             "seed": config.seed,
             "pack": config.pack,
+            "shuffle": config.shuffle,
+            "objective": config.objective,
+            "targets_length": config.targets_length,
             "vocabulary": hashlib.sha256(vocabulary.sp_model).hexdigest()[:16],
         }
 
@@ -110,7 +115,7 @@ class Stream(Iterator[dict[str, np.ndarray]]):
         for other in ("stream_0", _FORMAT_1):
             if not own.exists():
                 own = directory / other
-        saved = {"shards": 1, **json.loads((own / _FINGERPRINT).read_text())}
+        saved = {**_NOT_IN_FORMAT_1, **json.loads((own / _FINGERPRINT).read_text())}
         now = self._fingerprint()
         changed = [f"{k}: {saved.get(k)!r} -> {now[k]!r}" for k in now if saved.get(k) != now[k]]
         if changed:

@@ -1,135 +1,219 @@
-"""The seqio tasks that ship with the package.
+"""From the name of a task in a configuration to a seqio task or mixture.
 
-| name        | what it is                                                                   |
-|-------------|------------------------------------------------------------------------------|
-| `embedded`  | the English corpus in the package (moe_jax/data/embedded/SOURCES.md)         |
-| `c4`        | C4, English, from a TensorFlow Datasets directory (`c4/en`)                  |
-| `text:GLOB` | your own UTF-8 text files, such as `text:/home/me/books/*.txt`               |
-
-Any other task that is registered with seqio can be named too.
+A task is registered when it is asked for, under a name made from everything it depends on:
+vocabulary, objective and directories. Tasks that a user has registered with seqio are taken as
+they are.
 """
 
+import dataclasses
 import functools
-import gzip
-import importlib.resources
-import json
+import hashlib
 import os
-from importlib.resources.abc import Traversable
+import re
 
 import seqio
 import tensorflow as tf
-from etils import epath
 
-from moe_jax.data.files import find_text_files, text_documents
-from moe_jax.data.preprocessors import concatenate_and_split, keep_targets
+from moe_jax.data import catalog
+from moe_jax.data.config import DataConfig
+from moe_jax.data.corpus import embedded_documents
+from moe_jax.data.definition import TaskDefinition
+from moe_jax.data.documents import text_source, tfrecord_source
+from moe_jax.data.files import (
+    JSONL_SUFFIXES,
+    TFRECORD_SUFFIXES,
+    find_files,
+    find_text_files,
+)
+from moe_jax.data.jsonl import convert
+from moe_jax.data.objectives import keep_text, objective
+from moe_jax.data.prepared import prepared_source
+from moe_jax.data.vocabulary import load_vocabulary
 from moe_jax.errors import UserError, nearest
 
-TEXT_PREFIX = "text:"
-C4_VERSION = "3.0.1"
-# T5's sentinel tokens, for span corruption.
-EXTRA_IDS = 100
+# What a task's examples are.
+STREAM = "stream"  # a text without an end, cut into rows
+EXAMPLES = "examples"  # `targets` only, whole
+PROMPTED = "prompted"  # `inputs` and `targets`
 
 
-def embedded_file(name: str) -> Traversable:
-    """Returns a file of the corpus in the package."""
-    return importlib.resources.files("moe_jax") / "data" / "embedded" / name
+@dataclasses.dataclass(frozen=True)
+class NamedTask:
+    """A task or mixture that is registered with seqio.
+
+    Attributes:
+        seqio_name: its name there.
+        kind: `STREAM`, `EXAMPLES` or `PROMPTED`.
+        targets_length: of prompted tasks, the most tokens of a target; 0 for as long as a row.
+        notes: what a user should be told about its files.
+    """
+
+    seqio_name: str
+    kind: str
+    targets_length: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def provider(self) -> seqio.Task | seqio.Mixture:
+        """The seqio task or mixture."""
+        return seqio.get_mixture_or_task(self.seqio_name)
 
 
-def load_vocabulary(path: str) -> seqio.SentencePieceVocabulary:
-    """Returns the SentencePiece vocabulary at `path`, or the package's own for "embedded".
+def find_task(config: DataConfig) -> NamedTask:
+    """Registers the task or mixture of a configuration with seqio, unless it is.
 
     Raises:
-        UserError: if there is no such file or it is not a SentencePiece model.
+        UserError: for a name that neither this package nor seqio knows, or for files or data sets
+            that are not there.
     """
-    if path == "embedded":
-        path = str(embedded_file("vocabulary.model"))
-    elif not tf.io.gfile.exists(path):
-        raise UserError(f"there is no vocabulary {path}; a SentencePiece .model was expected")
-    vocabulary = seqio.SentencePieceVocabulary(path, extra_ids=EXTRA_IDS)
-    try:
-        _ = vocabulary.vocab_size
-    except Exception as error:
-        raise UserError(f"{path} is not a SentencePiece model: {error}") from None
-    return vocabulary
+    rates = config.rates
+    if len(rates) == 1:
+        (name,) = rates
+        suite = catalog.suites().get(name)
+        return _one(config, name) if suite is None else _mixture(config, suite)
+    return _mixture(config, rates)
 
 
-def embedded_documents(split: str) -> list[str]:
-    """Returns the documents of a split of the corpus in the package."""
-    with embedded_file(f"{split}.jsonl.gz").open("rb") as file:
-        lines = gzip.decompress(file.read()).decode("utf-8").splitlines()
-    return [json.loads(line)["text"] for line in lines]
-
-
-def _embedded_dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-    documents = embedded_documents(split)
-    dataset = tf.data.Dataset.from_tensor_slices({"targets": documents})
-    return dataset.shuffle(len(documents), seed=seed) if shuffle_files else dataset
-
-
-def _text_dataset(
-    split: str, shuffle_files: bool, seed: int | None = None, *, paths: tuple[str, ...]
-) -> tf.data.Dataset:
-    dataset = text_documents(list(paths), split)
-    return dataset.shuffle(10_000, seed=seed) if shuffle_files else dataset
-
-
-def _source(name: str, tfds_data_dir: str | None) -> seqio.DataSource:
-    splits = ["train", "validation"]
-    if name == "embedded":
-        return seqio.FunctionDataSource(_embedded_dataset, splits=splits)
-    if name == "c4":
-        return _prepared(f"c4/en:{C4_VERSION}", tfds_data_dir, splits)
-    paths = tuple(find_text_files(name.removeprefix(TEXT_PREFIX)))
-    return seqio.FunctionDataSource(functools.partial(_text_dataset, paths=paths), splits=splits)
-
-
-def _prepared(name: str, tfds_data_dir: str | None, splits: list[str]) -> seqio.DataSource:
-    """Returns a data set that TensorFlow Datasets has prepared; nothing is ever downloaded."""
-    home = tfds_data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    directory = epath.Path(home).expanduser()
-    if not (directory / name.replace(":", "/")).exists():
+def _mixture(config: DataConfig, rates: dict[str, float]) -> NamedTask:
+    # Tasks with no training rows, such as GLUE's diagnostics, have the rate 0 in suites.
+    parts = {name: _one(config, name) for name, rate in rates.items() if rate > 0}
+    kinds = {part.kind for part in parts.values()}
+    if len(kinds) > 1:
+        shown = ", ".join(f"{name} is {part.kind}" for name, part in parts.items())
         raise UserError(
-            f"there is no prepared {name} in {directory}; set Data.tfds_data_dir to the directory "
-            "that TensorFlow Datasets prepared it in (local or gs://)"
+            f"a mixture needs tasks of one kind ({shown}); Data.objective = 'prefix_lm' or "
+            "'span_corruption' makes a plain text a task with inputs and targets"
         )
-    return seqio.TfdsDataSource(name, tfds_data_dir=str(directory), splits=splits, read_only=True)
+    name = _identifier("mixture", *(f"{part.seqio_name}={rates[n]}" for n, part in parts.items()))
+    if name not in seqio.MixtureRegistry.names():
+        seqio.MixtureRegistry.add(
+            name, [(part.seqio_name, float(rates[n])) for n, part in parts.items()]
+        )
+    lengths = [part.targets_length for part in parts.values()]
+    notes = tuple(note for part in parts.values() for note in part.notes)
+    return NamedTask(name, kinds.pop(), 0 if 0 in lengths else max(lengths), notes)
 
 
-def get_task(name: str, vocabulary_path: str, tfds_data_dir: str | None) -> str:
-    """Makes sure that a task is registered with seqio and returns its seqio name.
+def _one(config: DataConfig, name: str) -> NamedTask:
+    """Registers one task."""
+    definition = catalog.definitions().get(catalog.full_name(name))
+    if definition is not None:
+        return _prompted(config, definition)
+    text = _plain_text(config, name)
+    if text is not None:
+        return _stream(config, name, text)
+    known = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
+    if name in known:
+        features = seqio.get_mixture_or_task(name).output_features
+        return NamedTask(name, PROMPTED if "inputs" in features else EXAMPLES)
+    shown = [n for n in (*catalog.names(), *known) if "__" not in n]
+    raise UserError(
+        f"unknown task {name!r}; `moe-jax data list` shows the known, and text:FILES, "
+        f"jsonl:FILES and tfrecord:FILES are your own.{nearest(name, shown)}"
+    )
 
-    Raises:
-        UserError: for a name that neither this package nor seqio knows.
-    """
-    if name not in ("embedded", "c4") and not name.startswith(TEXT_PREFIX):
-        known = sorted(
-            {"embedded", "c4", *seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
-        )
-        if name in known:
-            return name
-        raise UserError(
-            f"unknown task {name!r}; known: {', '.join(known)}, or text:FILES for your own "
-            "text files." + nearest(name, known)
-        )
-    registered = _identifier("_".join((name, vocabulary_path, tfds_data_dir or "")))
+
+@dataclasses.dataclass(frozen=True)
+class _PlainText:
+    """A source of documents, the field of their text, notes, and what tells it from others."""
+
+    source: seqio.DataSource
+    field: str = "text"
+    notes: tuple[str, ...] = ()
+    identity: tuple[str, ...] = ()
+
+
+def _stream(config: DataConfig, name: str, text: _PlainText) -> NamedTask:
+    """Registers a plain text under the configuration's objective."""
+    plain = config.objective == "lm"
+    registered = _identifier(
+        name, config.objective, config.vocabulary, config.tfds_data_dir or "", *text.identity
+    )
     if registered not in seqio.TaskRegistry.names():
-        vocabulary = load_vocabulary(vocabulary_path)
+        vocabulary = load_vocabulary(config.vocabulary)
         feature = seqio.Feature(vocabulary, add_eos=True, dtype=tf.int32)
         seqio.TaskRegistry.add(
             registered,
-            source=_source(name, tfds_data_dir),
+            source=text.source,
             preprocessors=[
-                keep_targets,
+                functools.partial(keep_text, field=text.field),
                 seqio.preprocessors.tokenize,
+                # Every document ends, in the stream as in the cache.
                 seqio.preprocessors.append_eos,
-                concatenate_and_split,
+                seqio.CacheDatasetPlaceholder(),
+                objective(config.objective, vocabulary),
             ],
-            output_features={"targets": feature},
+            output_features={"targets": feature} if plain else _both(feature),
             metric_fns=[],
         )
-    return registered
+    return NamedTask(registered, STREAM if plain else PROMPTED, 0, text.notes)
 
 
-def _identifier(text: str) -> str:
-    """Returns `text` as a valid seqio task name."""
-    return "".join(c if c.isalnum() else "_" for c in text)
+def _prompted(config: DataConfig, definition: TaskDefinition) -> NamedTask:
+    """Registers a text-to-text task."""
+    name = definition.name
+    registered = _identifier(name, config.vocabulary, config.tfds_data_dir or "")
+    if registered not in seqio.TaskRegistry.names():
+        feature = seqio.Feature(load_vocabulary(config.vocabulary), add_eos=True, dtype=tf.int32)
+        seqio.TaskRegistry.add(
+            registered,
+            source=prepared_source(definition.source, config.tfds_data_dir, definition.splits),
+            preprocessors=[
+                definition.rows,
+                seqio.preprocessors.tokenize,
+                seqio.CacheDatasetPlaceholder(),
+                seqio.preprocessors.append_eos_after_trim,
+            ],
+            output_features=_both(feature),
+            postprocess_fn=definition.postprocess,
+            metric_fns=list(definition.metrics),
+        )
+    return NamedTask(registered, PROMPTED, definition.targets_length)
+
+
+def _both(feature: seqio.Feature) -> dict[str, seqio.Feature]:
+    return {"inputs": feature, "targets": feature}
+
+
+def _plain_text(config: DataConfig, name: str) -> _PlainText | None:
+    """Returns the plain text of a name, or None if it names none."""
+    prefix, _, rest = name.partition(":")
+    if name == "embedded":
+        return _PlainText(_embedded_source())
+    if name in catalog.TEXTS:
+        known = catalog.TEXTS[name]
+        return _PlainText(prepared_source(known.source, config.tfds_data_dir), known.field)
+    if prefix not in catalog.OWN_FILES or not rest:
+        return None
+    pattern, _, field = rest.partition("#")
+    field = field or "text"
+    if prefix == "tfds":
+        return _PlainText(prepared_source(pattern, config.tfds_data_dir), field)
+    if prefix == "text":
+        found = find_text_files(pattern)
+        return _PlainText(text_source(found.paths), "text", found.notes(), found.paths)
+    if prefix == "tfrecord":
+        found = find_files(pattern, TFRECORD_SUFFIXES)
+        source = tfrecord_source(found.paths, field)
+        return _PlainText(source, "text", found.notes(), found.paths)
+    found = find_files(pattern, JSONL_SUFFIXES)
+    converted = [convert(path, field) for path in found.paths]
+    paths = tuple(path for path, _ in converted)
+    notes = tuple(note for _, note in converted if note)
+    return _PlainText(tfrecord_source(paths, "text"), "text", found.notes() + notes, paths)
+
+
+def _embedded_source() -> seqio.DataSource:
+    def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
+        documents = embedded_documents(split)
+        rows = tf.data.Dataset.from_tensor_slices({"text": documents})
+        return rows.shuffle(len(documents), seed=seed) if shuffle_files else rows
+
+    return seqio.FunctionDataSource(dataset, splits=["train", "validation"])
+
+
+def _identifier(name: str, *rest: str) -> str:
+    """Returns a valid and unique seqio name; the `__` marks those that no user chose."""
+    shown = re.sub(r"\W", "_", os.path.basename(name.rstrip("/*"))) or "task"
+    digest = hashlib.sha256("\0".join((name, *rest)).encode()).hexdigest()[:12]
+    return f"{shown}__{digest}"

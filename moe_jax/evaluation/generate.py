@@ -48,12 +48,21 @@ class Generator:
         return written[: written.index(self._end)] if self._end in written else written
 
     def step(
-        self, variables: Variables, caches: Caches, tokens_BS: jax.Array, start_B: jax.Array
+        self,
+        variables: Variables,
+        caches: Caches,
+        tokens_BS: jax.Array,
+        start_B: jax.Array,
+        prefix_BS: jax.Array | None = None,
     ) -> tuple[jax.Array, Caches]:
-        """Runs tokens at positions start, start + 1, ... and returns hidden states and caches."""
+        """Runs tokens at positions start, start + 1, ... and returns hidden states and caches.
+
+        With `prefix_BS`, which says what of the tokens is prompt, they are the row's first.
+        """
         positions_BS = start_B[:, None] + jnp.arange(tokens_BS.shape[1])
         decoder = self._model.bind(variables)
-        output = decoder(tokens_BS, rows=Rows(positions_BS), router=self._router, caches=caches)
+        rows = Rows(positions_BS, prefix_BS=prefix_BS)
+        output = decoder(tokens_BS, rows=rows, router=self._router, caches=caches)
         assert output.caches is not None
         return output.hidden_BSD, output.caches
 
@@ -65,7 +74,10 @@ class Generator:
         decoder = self._model.bind(variables)
         caches = decoder.make_caches(batch, padded + self._config.max_new_tokens)
         zeros_B = jnp.zeros((batch,), jnp.int32)
-        hidden_BSD, caches = self.step(variables, caches, tokens_BS, zeros_B)
+        prefix_BS = None
+        if self._model.config.bidirectional_prefix:
+            prefix_BS = jnp.broadcast_to(jnp.arange(padded) < length, tokens_BS.shape)
+        hidden_BSD, caches = self.step(variables, caches, tokens_BS, zeros_B, prefix_BS)
         # What the padding wrote to the caches is written over before it is looked at.
         last_B1D = jax.lax.dynamic_slice_in_dim(hidden_BSD, length - 1, 1, axis=1)
         sample = functools.partial(draw, config=self._config)

@@ -33,10 +33,13 @@ class Rows:
     Attributes:
         positions_BS: position of each token in its document; with a cache, in the row.
         segments_BS: document of each token, 0 for padding; None if a row is one document.
+        prefix_BS: not 0 for tokens that attend to each other in both directions (with a cache:
+            of the row's first tokens); None where attention is causal.
     """
 
     positions_BS: TokensBS
     segments_BS: TokensBS | None = None
+    prefix_BS: TokensBS | None = None
 
 
 class Attention(nnx.Module):
@@ -66,7 +69,7 @@ class Attention(nnx.Module):
             k = _write(cache.key, k, rows.positions_BS[:, 0])
             v = _write(cache.value, v, rows.positions_BS[:, 0])
             cache = KeyValueCache(k, v)
-            context = _attend(q, k, v, self._cache_mask(rows.positions_BS, k.shape[1]))
+            context = _attend(q, k, v, self._cache_mask(rows, k.shape[1]))
         context = checkpoint_name(context, "attention_context").reshape(*x_BSD.shape[:2], -1)
         return context @ self.output[...].astype(x_BSD.dtype), cache
 
@@ -104,15 +107,26 @@ class Attention(nnx.Module):
             mask = causal_mask(length)
         else:
             mask = self.bias.causal(table, length)
+        if rows.prefix_BS is not None:
+            prefix = rows.prefix_BS > 0
+            both = prefix[:, None, :, None] & prefix[:, None, None, :]
+            # As T5's decoder does, every later position has the distance 0.
+            ahead = 0.0 if table is None else table[0][:, None, None]
+            mask = jnp.where(both & (mask <= MASKED), ahead, mask)
         if rows.segments_BS is None:
             return mask
         same = rows.segments_BS[:, :, None] == rows.segments_BS[:, None, :]
         return jnp.where(same[:, None], mask, MASKED)
 
-    def _cache_mask(self, positions_BS: jax.Array, length: int) -> jax.Array:
+    def _cache_mask(self, rows: Rows, length: int) -> jax.Array:
         """Returns what is added to the logits over a cache, [B, heads or 1, query, key]."""
-        distance_BST = positions_BS[:, :, None] - jnp.arange(length)
-        mask = jnp.where(distance_BST >= 0, 0.0, MASKED)[:, None]
+        distance_BST = rows.positions_BS[:, :, None] - jnp.arange(length)
+        seen_BST = distance_BST >= 0
+        if rows.prefix_BS is not None:
+            prefix_BS = rows.prefix_BS > 0
+            prefix_BT = jnp.pad(prefix_BS, ((0, 0), (0, length - prefix_BS.shape[1])))
+            seen_BST |= prefix_BS[:, :, None] & prefix_BT[:, None, :]
+        mask = jnp.where(seen_BST, 0.0, MASKED)[:, None]
         if self.bias is None:
             return mask
         return mask + jnp.moveaxis(self.bias.at(distance_BST), -1, 1)

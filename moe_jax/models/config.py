@@ -34,6 +34,9 @@ class ModelConfig:
         position: `relative` (T5's buckets, a table per layer) or `rotary`.
         relative_buckets: buckets of the relative position bias.
         relative_max_distance: distance from which on all positions share the last bucket.
+        bidirectional_prefix: the tokens before the targets (of a task with inputs, or of a
+            prefix language model; a prompt, when text is generated) attend to each other in both
+            directions (Raffel et al. 2020, section 3.2.1). Without it attention is causal.
         compute_dtype: precision of activations and matrix products; parameters, router,
             softmax and loss are float32 in any case.
         scan_layers: compile one group of layers and scan it (fast to compile) or unroll all.
@@ -56,6 +59,7 @@ class ModelConfig:
     position: str = "relative"
     relative_buckets: int = 32
     relative_max_distance: int = 128
+    bidirectional_prefix: bool = False
     compute_dtype: str = "float32"
     scan_layers: bool = True
     remat: str = "none"

@@ -37,7 +37,10 @@ class RelativeBias(nnx.Module):
         self.table = kernel(rngs, shape, ("position", "position"), fan_in=config.num_heads)
 
     def at(self, distance: jax.Array) -> jax.Array:
-        """Returns the bias [..., heads] at distances >= 0 to earlier positions, any shape."""
+        """Returns the bias [..., heads] at distances to earlier positions, any shape.
+
+        Later positions, at distances below 0, have the bias of the distance 0.
+        """
         lookup = jnp.asarray(distance_buckets(self.buckets, self.max_distance), jnp.int32)
         return self.table[...][lookup[jnp.clip(distance, 0, self.max_distance)]]
 

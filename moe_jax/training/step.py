@@ -84,10 +84,21 @@ def forward(
     router: Router | None = None,
     inputs: LayerInputs | None = None,
 ) -> DecoderOutput:
-    """Runs the model on a batch, packed or not; `inputs` as in training."""
-    rows = None
-    if batch.positions_BS is not None:
-        rows = Rows(batch.positions_BS, batch.segments_BS)
+    """Runs the model on a batch, packed or not; `inputs` as in training.
+
+    Raises:
+        UserError: if the model's prefixes are bidirectional and the batch has none.
+    """
+    if model.config.bidirectional_prefix and batch.prefix_BS is None:
+        raise UserError(
+            "Model.bidirectional_prefix needs data with inputs and targets: set Data.objective = "
+            "'prefix_lm' or 'span_corruption', or name such a task"
+        )
+    positions_BS = batch.positions_BS
+    if positions_BS is None:
+        positions_BS = jnp.broadcast_to(jnp.arange(batch.inputs_BS.shape[1]), batch.inputs_BS.shape)
+    prefix_BS = batch.prefix_BS if model.config.bidirectional_prefix else None
+    rows = Rows(positions_BS, batch.segments_BS, prefix_BS)
     decoder = model.bind(variables)
     return decoder(batch.inputs_BS, rows=rows, mask_BS=batch.mask_BS, router=router, inputs=inputs)
 

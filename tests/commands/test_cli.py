@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from moe_jax import cli
-from moe_jax.data.tasks import embedded_documents
+from moe_jax.data.corpus import embedded_documents
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,10 @@ import tensorflow_datasets as tfds
 
 from moe_jax.data.config import DataConfig
 from moe_jax.data.pipeline import TrainBatches, eval_batches, vocabulary_of
-from moe_jax.data.tasks import C4_VERSION, embedded_documents
+from moe_jax.data.corpus import embedded_documents
 from moe_jax.errors import UserError
 
+C4_VERSION = "3.0.1"
 TEXTS = {
     "train": embedded_documents("train")[:8],
     "validation": embedded_documents("validation")[:3],

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import tiny
 
+from moe_jax.data.batch import Batch
+from moe_jax.errors import UserError
 from moe_jax.evaluation.generate import Generator
 from moe_jax.evaluation.sampling import SamplingConfig
 from moe_jax.routing.expert_choice import ExpertChoice
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.registry import ROUTERS, get_router
+from moe_jax.training.step import forward
 
 LENGTH = 24
 
@@ -79,6 +82,34 @@ def test_greedy_text_is_the_argmax_of_full_forward_passes(prompt_length):
         expected.append(int(full_logits(model, variables, row)[0, at].argmax()))
         row[0, at + 1] = expected[-1]
     assert written == expected
+
+
+@pytest.mark.parametrize("position", ["relative", "rotary"])
+def test_a_bidirectional_prompt_is_read_as_it_was_in_training(position):
+    """Greedy text beside the argmax of `forward` on rows whose prefix is the prompt."""
+    model, variables = tiny.make(
+        None, num_experts=0, position=position, bidirectional_prefix=True
+    )
+    prompt, new = tiny.tokens(1, 9)[0].tolist(), 4
+    generator = Generator(model, SamplingConfig(max_new_tokens=new, temperature=0.0), end=-1)
+    row = np.zeros((1, 16), np.int32)
+    row[0, 1:10] = prompt
+    prefix = (np.arange(16) < 10)[None].astype(np.int32)
+    bound = model.bind(variables)
+
+    def logits(prefix):
+        batch = Batch(row, row, np.ones((1, 16)), prefix_BS=prefix)
+        return np.asarray(bound.logits(forward(model, variables, batch).hidden_BSD))
+
+    # The prompt's first token sees its last one.
+    assert np.abs(logits(prefix) - logits(prefix * 0))[0, 0].max() > 1e-3
+    expected = []
+    for at in range(9, 9 + new):
+        expected.append(int(logits(prefix)[0, at].argmax()))
+        row[0, at + 1] = expected[-1]
+    assert generator(variables, prompt) == expected
+    with pytest.raises(UserError, match="bidirectional_prefix needs data with inputs"):
+        logits(None)
 
 
 def test_text_ends_with_the_document():

@@ -30,9 +30,9 @@ def numpy_attention(attention, x, bias_of_distance, allowed, rotation=None):
     context = np.zeros_like(q)
     for head in range(heads):
         for query in range(len(x)):
-            keys = [t for t in range(query + 1) if allowed(query, t)]
+            keys = [t for t in range(len(x)) if allowed(query, t)]
             logits = np.array([q[query, head] @ k[t, head] for t in keys]) / np.sqrt(width)
-            logits += [bias_of_distance(query - t, head) for t in keys]
+            logits += [bias_of_distance(max(query - t, 0), head) for t in keys]
             context[query, head] = softmax(logits) @ v[keys, head]
     return context.reshape(len(x), -1) @ np.asarray(attention.output[...])
 
@@ -42,22 +42,29 @@ def make_attention(**changes):
     return Attention(config, nnx.Rngs(params=jax.random.key(1)))
 
 
+@pytest.mark.parametrize("prefixed", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
-def test_relative_attention_is_the_definition(packed):
+def test_relative_attention_is_the_definition(packed, prefixed):
     attention = make_attention()
     x = np.random.default_rng(0).normal(size=(2, LENGTH, 32)).astype(np.float32)
     segments = np.array([[1] * 5 + [2] * 7, [1] * 9 + [2] * 2 + [0]]) if packed else None
     positions = np.broadcast_to(np.arange(LENGTH), (2, LENGTH))
-    y, _ = attention(x, Rows(positions, segments))
+    prefix = np.array([[1, 1, 1, 0, 0, 1, 1] + [0] * 5, [1] * 4 + [0] * 8]) if prefixed else None
+    y, _ = attention(x, Rows(positions, segments, prefix))
     table = np.asarray(attention.bias.table[...])
     buckets = distance_buckets(8, 16)
+
+    def allowed(row, query, key):
+        together = segments is None or segments[row, query] == segments[row, key]
+        both = prefixed and prefix[row, query] and prefix[row, key]
+        return together and (key <= query or both)
 
     for row in range(2):
         expected = numpy_attention(
             attention,
             x[row],
             lambda distance, head: table[buckets[min(distance, 16)], head],
-            lambda q, t, row=row: segments is None or segments[row, q] == segments[row, t],
+            lambda q, t, row=row: allowed(row, q, t),
         )
         np.testing.assert_allclose(y[row], expected, rtol=2e-5, atol=2e-6)
 
@@ -75,7 +82,9 @@ def test_rotary_attention_is_the_definition():
         return np.concatenate([pair.real, pair.imag], -1)
 
     y, _ = attention(x, Rows(positions))
-    expected = numpy_attention(attention, x[0], lambda *_: 0.0, lambda *_: True, rotation=rotation)
+    expected = numpy_attention(
+        attention, x[0], lambda *_: 0.0, lambda q, t: t <= q, rotation=rotation
+    )
     np.testing.assert_allclose(y[0], expected, rtol=2e-5, atol=2e-6)
 
 

@@ -1,0 +1,78 @@
+"""The tasks and mixtures that ship with the package, by the names that configurations use."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+
+from moe_jax.data.definition import TaskDefinition
+
+# Prefixes of a user's own data: how the rest of the name is read.
+OWN_FILES = {
+    "text": "files of UTF-8 text, or directories of .txt and .md files",
+    "jsonl": "files of JSON lines; the field after a #, or `text`",
+    "tfrecord": "files of tf.train.Example; the feature after a #, or `text`",
+    "tfds": "any data set that is prepared: tfds:NAME/CONFIG:VERSION#FIELD",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A plain text in TensorFlow Datasets.
+
+    Attributes:
+        source: name, configuration and version.
+        field: the feature with the text.
+        what: one line for `moe-jax data list`.
+    """
+
+    source: str
+    field: str
+    what: str
+
+
+TEXTS: Mapping[str, Text] = {
+    "c4": Text("c4/en:3.0.1", "text", "C4, English web text (Raffel et al. 2020)"),
+    "wikitext_2": Text("wikitext/wikitext-2-v1:1.0.0", "text", "WikiText-2 (Merity et al. 2016)"),
+    "wikitext_103": Text(
+        "wikitext/wikitext-103-v1:1.0.0", "text", "WikiText-103 (Merity et al. 2016)"
+    ),
+    "lm1b": Text("lm1b:1.1.0", "text", "One Billion Word benchmark (Chelba et al. 2013)"),
+    "pg19": Text("pg19:0.1.1", "book_text", "Project Gutenberg books before 1919"),
+}
+
+
+@functools.cache
+def definitions() -> Mapping[str, TaskDefinition]:
+    """Returns the text-to-text tasks by their full names, such as `glue_sst2_v002`."""
+    from moe_jax.data.generation.definitions import DEFINITIONS as generation
+    from moe_jax.data.glue.definitions import DEFINITIONS as glue
+
+    return {**glue, **generation}
+
+
+@functools.cache
+def suites() -> Mapping[str, dict[str, float]]:
+    """Returns the mixtures by name, each with the rates of its tasks."""
+    from moe_jax.data.glue.suites import MIXTURES
+
+    return MIXTURES
+
+
+@functools.cache
+def short_names() -> Mapping[str, str]:
+    """Returns the names without the version, which users write, and what they stand for."""
+    from moe_jax.data.generation.definitions import ALIASES
+
+    short = {re.sub(r"_v\d+(_|$)", r"\1", name): name for name in definitions()}
+    return {**short, **ALIASES}
+
+
+def full_name(name: str) -> str:
+    """Returns the name with its version of a text-to-text task; others as they are."""
+    return short_names().get(name, name)
+
+
+def names() -> list[str]:
+    """Returns every name that a configuration can use, short forms included."""
+    return ["embedded", *TEXTS, *short_names(), *definitions(), *suites()]

@@ -1,0 +1,71 @@
+"""Data sets that TensorFlow Datasets has prepared; nothing is ever downloaded."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+
+import seqio
+from etils import epath
+
+from moe_jax.errors import UserError
+
+
+def data_home(tfds_data_dir: str | None) -> epath.Path:
+    """Returns the directory that holds prepared data sets, local or gs://."""
+    home = tfds_data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return epath.Path(home).expanduser()
+
+
+def prepared_source(
+    name: str, tfds_data_dir: str | None, splits: Mapping[str, str] | None = None
+) -> seqio.DataSource:
+    """Returns a prepared data set as a source of seqio tasks.
+
+    Args:
+        name: of the data set with configuration and version, such as `glue/sst2:2.0.0`. Where this
+            version is not there, the newest with the same major version is read.
+        tfds_data_dir: where it is; None for `TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+        splits: from the names that the task has to those in the data set; those that the data
+            set does not have are left out. None for all under their own names.
+
+    Raises:
+        UserError: if it is not there, or has none of the splits.
+    """
+    home = data_home(tfds_data_dir)
+    base, _, version = name.partition(":")
+    found = _version(home / base, version)
+    if found is None:
+        raise UserError(
+            f"there is no prepared {name} in {home}; make it with `moe-jax data prepare "
+            f"{base} --source=FILES --data_dir={home}`, or set Data.tfds_data_dir to the "
+            "directory that TensorFlow Datasets prepared it in (local or gs://)"
+        )
+    has = _splits(home / base / found)
+    wanted = dict(splits) if splits is not None else {split: split for split in has}
+    there = {split: own for split, own in wanted.items() if own.partition("[")[0] in has}
+    if not there:
+        raise UserError(
+            f"{home / base / found} has the splits {', '.join(sorted(has))}, and none of "
+            f"{', '.join(sorted(wanted.values()))}"
+        )
+    return seqio.TfdsDataSource(
+        f"{base}:{found}", tfds_data_dir=str(home), splits=there, read_only=True
+    )
+
+
+def _version(directory: epath.Path, version: str) -> str | None:
+    """Returns the version to read: the one asked for, or the newest like it."""
+    if version and (directory / version / "dataset_info.json").exists():
+        return version
+    if not directory.exists():
+        return None
+    found = [path.name for path in directory.iterdir() if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+    same = [v for v in found if not version or v.split(".")[0] == version.split(".")[0]]
+    return max(same, key=lambda v: tuple(map(int, v.split("."))), default=None)
+
+
+def _splits(directory: epath.Path) -> set[str]:
+    """Returns the names of a prepared data set's splits, without TensorFlow Datasets' checks."""
+    info = json.loads((directory / "dataset_info.json").read_text())
+    return {split["name"] for split in info.get("splits", [])}
