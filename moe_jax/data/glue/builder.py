@@ -1,0 +1,80 @@
+"""Puts a task's parts together."""
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from moe_jax.data.definition import Metric, Postprocess, TaskDefinition
+from moe_jax.data.glue.formats import Format, classification
+from moe_jax.data.glue.postprocessors import string_label_to_class_id
+from moe_jax.data.glue.rows import convert_dataset
+from moe_jax.data.metrics import unparsed
+
+# Tokens of a label. The longest (`not_equivalent`, `not_entailment`) have 14 bytes; with the
+# word's leading space and EOS this holds them even at a token for every byte.
+LABEL_LENGTH = 16
+# Tokens of a noun or of an answer of ReCoRD. T5 keeps 62 for SuperGLUE with its vocabulary of
+# 32,000 (sequence_lengths/super_glue_v102_proportional.gin); twice that for a small one.
+NOUN_LENGTH = 128
+
+SPLITS = ("train", "validation", "test")
+
+Splits = Mapping[str, str] | tuple[str, ...]
+
+
+class Task(NamedTuple):
+    """A task and the format of its rows.
+
+    Attributes:
+        definition: what seqio is told.
+        form: what `definition.rows` applies to every row.
+    """
+
+    definition: TaskDefinition
+    form: Format
+
+
+def task(
+    name: str,
+    source: str,
+    form: Format,
+    postprocess: Postprocess | None,
+    metrics: tuple[Metric, ...],
+    train_rows: int = 0,
+    *,
+    splits: Splits = SPLITS,
+    targets_length: int = LABEL_LENGTH,
+) -> Task:
+    """Returns a task; see `TaskDefinition`. A tuple of splits has TFDS's own names.
+
+    A task with metrics also says how many of its predictions did not parse.
+    """
+    definition = TaskDefinition(
+        name=name,
+        source=source,
+        splits=splits if isinstance(splits, Mapping) else {split: split for split in splits},
+        rows=functools.partial(convert_dataset, task=name, form=form),
+        postprocess=postprocess,
+        metrics=(*metrics, unparsed) if metrics else (),
+        targets_length=targets_length,
+        train_rows=train_rows,
+    )
+    return Task(definition, form)
+
+
+def labelled(
+    name: str,
+    source: str,
+    fields: Mapping[str, str] | tuple[str, ...],
+    labels: tuple[str, ...],
+    metrics: tuple[Metric, ...],
+    train_rows: int = 0,
+    *,
+    prefix: str,
+    splits: Splits = SPLITS,
+) -> Task:
+    """Returns a task whose target is the word of a label; see `classification` and `task`."""
+    names = fields if isinstance(fields, Mapping) else {field: field for field in fields}
+    form = classification(prefix, names, labels)
+    postprocess = string_label_to_class_id(labels)
+    return task(name, source, form, postprocess, metrics, train_rows, splits=splits)

@@ -1,0 +1,14 @@
+"""All tasks of GLUE and SuperGLUE by name.
+
+Names, formats, splits, postprocessors and metrics are those of t5 0.9.4, the data those of
+TensorFlow Datasets; `glue_tasks` and `super_glue_tasks` say where more is measured than in T5.
+"""
+
+from moe_jax.data.definition import TaskDefinition
+from moe_jax.data.glue import glue_tasks, super_glue_tasks
+from moe_jax.data.glue.formats import Format
+
+_TASKS = glue_tasks.TASKS + super_glue_tasks.TASKS
+
+DEFINITIONS: dict[str, TaskDefinition] = {task.definition.name: task.definition for task in _TASKS}
+FORMATS: dict[str, Format] = {task.definition.name: task.form for task in _TASKS}

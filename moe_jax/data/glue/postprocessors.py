@@ -1,0 +1,91 @@
+"""From a model's text, or the target's, to what metrics compare.
+
+As in T5 (t5 0.9.4): called as `f(text, example=row, is_target=bool)`. A text that is no label
+becomes -1, which is never right.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+UNPARSED = -1
+
+# Words that do not matter when two nouns are compared: "the cat" is "my cat".
+DETERMINERS = frozenset(
+    [
+        *("a", "an", "each", "every", "few", "many", "much", "some", "that", "the", "these"),
+        *("this", "those", "which", "whose", "her", "his", "my", "our", "their", "your"),
+    ]
+)
+
+
+def string_label_to_class_id(labels: tuple[str, ...]) -> Callable[..., int]:
+    """Returns the function from a label's word to its number; -1 for any other text."""
+    numbers = {label: number for number, label in enumerate(labels)}
+
+    def postprocess(text: str, **unused: Any) -> int:
+        return numbers.get(text, UNPARSED)
+
+    return postprocess
+
+
+def string_to_float(text: str, **unused: Any) -> float:
+    """Returns the number that the text is, -1.0 if it is none or not a finite one."""
+    try:
+        value = float(text)
+    except ValueError:
+        return float(UNPARSED)
+    return value if math.isfinite(value) else float(UNPARSED)
+
+
+def multirc(
+    text: str, example: Mapping[str, Any] | None = None, is_target: bool = False
+) -> dict[str, Any]:
+    """Returns the number of the label as `value` and, of a target, its question as `group`."""
+    result: dict[str, Any] = {"value": {"False": 0, "True": 1}.get(text, UNPARSED)}
+    if is_target and example is not None:
+        result["group"] = int(example["idx/question"])
+    return result
+
+
+def record(
+    text: str, example: Mapping[str, Any] | None = None, is_target: bool = False
+) -> dict[str, Any]:
+    """Returns the answer as `value`; of a target, all right answers and the query as `group`.
+
+    A query has a row for each of its answers, so metrics must take the first of a group only.
+    """
+    if not is_target or example is None:
+        return {"value": text}
+    return {
+        "value": [tf.compat.as_text(answer) for answer in example["answers"]],
+        "group": (int(example["idx/passage"]), int(example["idx/query"])),
+    }
+
+
+def wsc_simple(text: str, example: Mapping[str, Any] | None = None, is_target: bool = False) -> int:
+    """Returns 1 if the text names the noun of the row, 0 if not, -1 if it says nothing.
+
+    Of a target: the row's label, whether that noun is the right one. Two nouns are the same if
+    the words of one, without case and determiners, are among those of the other, and either
+    both or neither have an apostrophe ("Bob" is not "Bob's hat").
+    """
+    if example is None:
+        raise ValueError("WSC needs the row to judge a text")
+    if is_target:
+        return int(example["label"])
+    said, noun = _bare(text), _bare(example["targets_pretokenized"])
+    if not said:
+        return UNPARSED
+    if ("'" in said) != ("'" in noun):
+        return 0
+    words, noun_words = set(said.split(" ")), set(noun.split(" "))
+    return int(words <= noun_words or noun_words <= words)
+
+
+def _bare(text: str | bytes) -> str:
+    """Returns the text in lower case without determiners."""
+    words = tf.compat.as_text(text).strip().lower().split(" ")
+    return " ".join(word for word in words if word not in DETERMINERS)

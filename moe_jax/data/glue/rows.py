@@ -1,0 +1,94 @@
+"""Formats applied: to a whole data set, or to one row in plain Python."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from moe_jax.data.glue.formats import Format, Row
+from moe_jax.errors import UserError
+
+# What TensorFlow puts around the message of a check.
+_TENSORFLOW = re.compile(r"\{\{.*?\}\} | \[Op:\w+\]|Expected '.*?' to be true\. Summarized data: ")
+
+
+def convert_dataset(dataset: tf.data.Dataset, *, task: str, form: Format) -> tf.data.Dataset:
+    """Returns the rows as `inputs`, `targets` and what the metrics of the task need.
+
+    Only TensorFlow operations, so that an iterator over the rows can be saved.
+
+    Raises:
+        UserError: if the rows lack a field.
+    """
+    _check_fields(task, (*form.fields, *form.carried), dataset.element_spec)
+
+    def convert(row: Row) -> dict[str, tf.Tensor]:
+        texts, carried = form.convert(row), form.carry(row)
+        if form.many:
+            count = tf.size(texts["targets"])
+            carried = {name: _repeated(value, count) for name, value in carried.items()}
+        return {**texts, **carried}
+
+    if form.keep is not None:
+        dataset = dataset.filter(form.keep)
+    dataset = dataset.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.unbatch() if form.many else dataset
+
+
+def convert_row(
+    row: Mapping[str, Any], *, task: str, form: Format
+) -> dict[str, str] | list[dict[str, str]]:
+    """Returns `inputs` and `targets` of one row; a list where a row may become none or several.
+
+    Raises:
+        UserError: if the row lacks a field or a value cannot be right.
+    """
+    _check_fields(task, form.fields, row)
+    with tf.device("CPU"):
+        tensors = {name: _tensor(task, name, row[name], spec) for name, spec in form.fields.items()}
+        try:
+            if form.keep is not None and not form.keep(tensors):
+                return []
+            texts = form.convert(tensors)
+        except tf.errors.InvalidArgumentError as error:
+            reason = _TENSORFLOW.sub("", " ".join(error.message.split()))
+            raise UserError(f"a row of {task} cannot be right: {reason}") from None
+    inputs, targets = (_decoded(task, texts[name].numpy()) for name in ("inputs", "targets"))
+    if form.many:
+        pairs = zip(inputs, targets, strict=True)
+        return [{"inputs": source, "targets": target} for source, target in pairs]
+    return {"inputs": inputs, "targets": targets}
+
+
+def _decoded(task: str, value: Any) -> Any:
+    """Returns bytes, or every element of an array of them, as text."""
+    try:
+        return np.vectorize(tf.compat.as_text, otypes=[object])(value).tolist()
+    except UnicodeDecodeError as error:
+        raise UserError(f"a row of {task} is not UTF-8: {error}") from None
+
+
+def _repeated(value: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Returns `value` stacked `count` times along a new first axis."""
+    return tf.repeat(value[tf.newaxis], count, axis=0)
+
+
+def _check_fields(task: str, fields: Iterable[str], row: Mapping[str, Any]) -> None:
+    for field in fields:
+        if field not in row:
+            has = ", ".join(sorted(row))
+            raise UserError(f"a row of {task} has no field {field!r}; it has {has or 'none'}")
+
+
+def _tensor(task: str, field: str, value: Any, spec: tf.TensorSpec) -> tf.Tensor:
+    try:
+        empty = spec.shape.rank == 1 and not np.size(value)
+        tensor = tf.constant([] if empty else value, spec.dtype)
+    except (TypeError, ValueError):
+        tensor = None
+    if tensor is None or not spec.is_compatible_with(tensor):
+        kind = f"{'a list of ' if spec.shape.rank else ''}{spec.dtype.name}"
+        raise UserError(f"field {field!r} of a row of {task} must be {kind}, not {value!r:.80}")
+    return tensor
