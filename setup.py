@@ -44,6 +44,11 @@ INSTALL_REQUIRES = [
     "sentencepiece>=0.2.3,<0.3",
     "protobuf>=7.36.1,<8",  # sentencepiece 0.2.3 needs 7.36.1 undeclared; tensorflow needs <8.
     "importlib_resources>=6.0,<8",  # Imported by tensorflow-datasets 4.9.10, not declared there.
+    # Metrics, imported when one is computed.
+    "scikit-learn>=1.9.1,<2",
+    "scipy>=1.17.1,<2",
+    "sacrebleu>=2.6.0,<3",
+    "rouge-score>=0.1.2,<0.2",
 ]
 
 EXTRAS_REQUIRE = {
