@@ -1,0 +1,71 @@
+"""Finds a data set by the name that the user types."""
+
+import functools
+import re
+from pathlib import Path
+
+from moe_jax.data.prepare.dataset import DataSet, Reader
+from moe_jax.data.prepare.layout import Found, find_by_word
+from moe_jax.data.prepare.sets import known
+from moe_jax.data.prepare.texts import read_dialogues, read_field, read_text
+from moe_jax.errors import UserError, nearest
+
+# Kinds of your own data, named KIND:NAME.
+OWN = ("text", "jsonl", "dialogues")
+
+
+def get_data_set(name: str) -> DataSet:
+    """Returns a data set by its name, TFDS's name (as glue/sst2) or KIND:NAME for your own.
+
+    Raises:
+        UserError: if there is no such name, with the nearest.
+    """
+    if ":" in name and name.split(":")[0] in OWN:
+        return _own(*name.split(":"))
+    sets = known()
+    name = name.split(":")[0]
+    titles = {data_set.title: data_set for data_set in sets.values()}
+    for names in (sets, titles):
+        if name in names:
+            return names[name]
+    for names in (sets, titles):
+        for other, data_set in names.items():
+            if _plain(other) == _plain(name):
+                return data_set
+    listed = [*sets, *(f"{kind}:NAME" for kind in OWN)]
+    raise UserError(
+        f"unknown data set {name!r}; known: {', '.join(listed)}." + nearest(name, listed)
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
+
+
+def _own(kind: str, name: str = "", field: str = "text", *more: str) -> DataSet:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or more or (kind != "jsonl" and field != "text"):
+        raise UserError(
+            f"{':'.join((kind, name, *more))!r} is not a name: {kind}:NAME was expected, with NAME "
+            "of small letters, digits and _" + (", or jsonl:NAME:FIELD" if kind == "jsonl" else "")
+        )
+    if name in {data_set.builder for data_set in known().values()}:
+        raise UserError(f"{name!r} is the name of a known data set: choose another")
+    if kind == "dialogues":
+        find = functools.partial(find_by_word, endings=(".jsonl",), anywhere=True)
+        read: Reader = functools.partial(read_dialogues, narrative=False)
+        return DataSet(name, name, "dialogues", "1.0.0", read, find, "dialogues")
+    endings = (".txt",) if kind == "text" else (".jsonl", ".json")
+    read = read_text if kind == "text" else functools.partial(read_field, field=field)
+    return DataSet(
+        name, name, "", "1.0.0", read, functools.partial(_find_own, endings=endings), "text"
+    )
+
+
+def _find_own(source: Path, endings: tuple[str, ...]) -> Found:
+    """Finds files; without one for validation, some of the training rows are to be held out."""
+    found = find_by_word(source, endings)
+    if "validation" not in found.splits and "train" in found.splits:
+        found.splits = {"train": (), "validation": found.splits["train"], **found.splits}
+        found.held_out = True
+        found.notes.append("no file is named validation: every 20th document is held out for it")
+    return found

@@ -1,0 +1,38 @@
+"""What a data set that can be prepared is described by."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from moe_jax.data.prepare.layout import Found
+from moe_jax.data.prepare.lines import File, Pair
+
+Reader = Callable[[File, str], Iterator[Pair]]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """A data set that can be prepared.
+
+    Attributes:
+        name: what the user calls it.
+        builder: TFDS's name of the builder.
+        config: of the builder, or empty.
+        version: of the builder.
+        read: reads a file of a split.
+        find: finds the files in a folder.
+        kind: which features: "official" where TFDS has the builder, "text" or "dialogues".
+    """
+
+    name: str
+    builder: str
+    config: str
+    version: str
+    read: Reader
+    find: Callable[[Path], Found]
+    kind: str = "official"
+
+    @property
+    def title(self) -> str:
+        """Builder and config as in "glue/sst2"."""
+        return f"{self.builder}/{self.config}" if self.config else self.builder

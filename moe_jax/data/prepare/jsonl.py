@@ -1,0 +1,49 @@
+"""Reads JSONL: an object a line, its fields of known types."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from moe_jax.data.prepare.lines import BadRow, File, Pair, decode, not_empty
+
+
+def parse_object(line: bytes) -> dict[str, Any]:
+    """Returns the JSON object in a line; raises `BadRow` if it is not one."""
+    try:
+        value = json.loads(decode(line))
+    except ValueError as error:
+        raise BadRow(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BadRow("not a JSON object")
+    return value
+
+
+def objects(file: File, parse: Callable[[int, dict[str, Any]], Iterable[Pair]]) -> Iterator[Pair]:
+    """Yields what `parse` makes of (index, object) of each line of a JSONL file.
+
+    A key that was there before makes a row malformed.
+    """
+    seen: set[str | int] = set()
+    index = itertools.count()
+
+    def once(line: bytes) -> list[Pair]:
+        number, pairs = next(index), []
+        for key, example in parse(number, parse_object(line)):
+            if key in seen:
+                raise BadRow(f"index {key} was there before")
+            seen.add(key)
+            pairs.append((key, example))
+        return pairs
+
+    yield from file.rows(not_empty(file.lines()), once)
+
+
+def get(row: dict[str, Any], name: str, kind: type) -> Any:
+    """Returns a field of a JSON object; raises `BadRow` if it is absent or of another type."""
+    if name not in row:
+        raise BadRow(f"no field {name!r} (there are {', '.join(map(str, row))})"[:200])
+    value = row[name]
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise BadRow(f"field {name!r} is {type(value).__name__}, not {kind.__name__}")
+    return value

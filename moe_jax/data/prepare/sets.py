@@ -1,0 +1,162 @@
+"""The data sets with a name of their own: files, readers, TFDS's names and versions."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from moe_jax.data.prepare import glue, glue_tasks, superglue
+from moe_jax.data.prepare.dataset import DataSet
+from moe_jax.data.prepare.layout import Found, Names, find_by_word, find_named, official, partial
+from moe_jax.data.prepare.questions import read_pronouns, read_questions
+from moe_jax.data.prepare.summaries import read_summaries
+from moe_jax.data.prepare.texts import read_dialogues, read_wikitext
+from moe_jax.data.prepare.translations import english_of, read_translations
+from moe_jax.errors import UserError
+
+
+def known() -> dict[str, DataSet]:
+    """Returns all data sets with a name of their own."""
+    sets = [*_glue(), *_super_glue(), *_others(), *_wikitexts()]
+    return {data_set.name: data_set for data_set in sets}
+
+
+def _named(
+    roots: tuple[str, ...], folders: tuple[str, ...], splits: dict[str, tuple[Names, ...]]
+) -> Callable[[Path], Found]:
+    return functools.partial(find_named, roots=roots, folders=folders, splits=splits)
+
+
+def _glue() -> list[DataSet]:
+    roots = ("glue", "glue_data")
+    return [
+        DataSet(
+            f"glue_{name}",
+            "glue",
+            name,
+            "2.0.0",
+            glue.reader(name),
+            _named(roots, task.folders, glue_tasks.splits(name)),
+        )
+        for name, task in glue_tasks.TASKS.items()
+    ]
+
+
+def _super_glue() -> list[DataSet]:
+    roots = ("superglue", "super_glue")
+    # T5 uses wsc.fixed, and so "wsc" alone means that.
+    names = {"wsc": "wsc_as_published", "wsc.fixed": "wsc"}
+    return [
+        DataSet(
+            f"super_glue_{names.get(config, config)}",
+            "super_glue",
+            config,
+            "1.0.2",
+            functools.partial(superglue.read, config),
+            _named(roots, folders, superglue.splits(config)),
+        )
+        for config, folders in superglue.FOLDERS.items()
+    ]
+
+
+def _others() -> list[DataSet]:
+    pronouns = {"train": official("train.c.txt"), "test": official("test.c.txt")}
+    squad = {
+        "train": official("train-v1.1.json", "train.json", "train.jsonl"),
+        "validation": official("dev-v1.1.json", "dev.json", "dev.jsonl", "validation.jsonl")
+        + partial("xquad.en.json", note="1,190 of the 10,570 official questions"),
+    }
+    summaries = {
+        split: official(f"all_{short}.txt", f"{split}.jsonl", f"{short}.jsonl")
+        + partial(f"*_{split}.jsonl")
+        for split, short in (("train", "train"), ("validation", "val"), ("test", "test"))
+    }
+    dialogues = {
+        "train": official("train.jsonl", "soda_train.jsonl") + partial("original_examples.jsonl"),
+        "validation": official("valid.jsonl", "validation.jsonl", "soda_valid.jsonl"),
+        "test": official("test.jsonl", "soda_test.jsonl"),
+    }
+    pronoun_folders = ("definite_pronoun_resolution", "dpr")
+    return [
+        DataSet(
+            pronoun_folders[0],
+            pronoun_folders[0],
+            "",
+            "1.1.0",
+            read_pronouns,
+            _named((), pronoun_folders, pronouns),
+        ),
+        DataSet("squad", "squad", "v1.1", "3.0.0", read_questions, _named((), ("squad",), squad)),
+        DataSet(
+            "cnn_dailymail",
+            "cnn_dailymail",
+            "",
+            "3.4.0",
+            read_summaries,
+            _named((), ("cnn_dailymail", "cnn-dailymail"), summaries),
+        ),
+        DataSet(
+            "wmt19_translate_de_en",
+            "wmt19_translate",
+            "de-en",
+            "1.0.0",
+            read_translations,
+            _find_translations,
+        ),
+        DataSet(
+            "soda",
+            "soda",
+            "dialogues",
+            "1.0.0",
+            read_dialogues,
+            _named((), ("soda",), dialogues),
+            "dialogues",
+        ),
+    ]
+
+
+def _wikitexts() -> list[DataSet]:
+    sets = []
+    for size in ("2", "103"):
+        for raw in ("", "-raw"):
+            config = f"wikitext-{size}{raw}"
+            ending = "raw" if raw else "tokens"
+            files = {"train": "train", "validation": "valid", "test": "test"}
+            splits = {
+                split: official(f"wiki.{word}.{ending}", f"{word}.txt")
+                for split, word in files.items()
+            }
+            folders = (config, config + "-v1", config.replace("-", ""), f"wikitext{size}")
+            sets.append(
+                DataSet(
+                    f"wikitext{size}{raw.replace('-', '_')}",
+                    "wikitext",
+                    config,
+                    "1.0.0",
+                    read_wikitext,
+                    _named((), tuple(dict.fromkeys(folders)), splits),
+                    "text",
+                )
+            )
+    return sets
+
+
+def _find_translations(source: Path) -> Found:
+    """Finds pairs of files (.de, .en or .sgm), TSV and JSONL files, by the split in their name."""
+    found = find_by_word(
+        source, (".de", ".de.sgm", ".de-en.tsv", ".bicleaner07.txt", ".jsonl"), anywhere=True
+    )
+    for split, paths in list(found.splits.items()):
+        moved = [path for path in paths if split == "train" and "newstest" in path.name]
+        kept = tuple(path for path in paths if path not in moved)
+        found.splits.pop(split)
+        if kept:
+            found.splits[split] = (*found.splits.get(split, ()), *kept)
+        for path in moved:
+            # TFDS validates on 2018's.
+            into = "validation" if "newstest2018" in path.name else "test"
+            found.splits[into] = (*found.splits.get(into, ()), path)
+    for paths in found.splits.values():
+        for path in paths:
+            if path.name.removesuffix(".gz").endswith((".de", ".de.sgm")) and not english_of(path):
+                raise UserError(f"{path} has no English file beside it")
+    return found

@@ -1,0 +1,94 @@
+"""Reads German and English sentences for wmt19_translate/de-en."""
+
+import html
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from moe_jax.data.prepare.jsonl import get, objects
+from moe_jax.data.prepare.layout import plain_name
+from moe_jax.data.prepare.lines import BadRow, Example, File, Pair, decode, fields, table
+from moe_jax.errors import UserError
+
+_SEGMENT = re.compile(r"<seg[^>]*>(.*?)</seg>", re.IGNORECASE)
+
+
+def read_translations(file: File, split: str) -> Iterator[Pair]:
+    """Reads German and English: two files line by line, a TSV file, or JSONL."""
+    name = plain_name(file.path)
+    if name.endswith(".jsonl"):
+        return objects(file, _translation_line)
+    if name.endswith((".tsv", ".txt")):
+        # ParaCrawl's file is named after its columns, the English first.
+        order = ("en", "de") if "en-de" in name else ("de", "en")
+
+        def parse(row: tuple[int, bytes]) -> list[Pair]:
+            index, line = row
+            return [(index, _filled(dict(zip(order, fields(line, 2), strict=True))))]
+
+        return file.rows(table(file, None), parse)
+    return _read_parallel(file)
+
+
+def _translation_line(index: int, row: dict[str, Any]) -> list[Pair]:
+    row = get(row, "translation", dict) if "translation" in row else row
+    return [(index, _filled({"de": get(row, "de", str), "en": get(row, "en", str)}))]
+
+
+def _filled(example: Example) -> Example:
+    example = {language: text.strip() for language, text in example.items()}
+    empty = [language for language, text in example.items() if not text]
+    if empty:
+        raise BadRow(f"no text in {' and '.join(empty)}")
+    return example
+
+
+def english_of(path: Path) -> Path | None:
+    """Returns the English file that belongs to a German one, or None."""
+    name = plain_name(path)
+    name = name.replace("-src.de", "-ref.en") if "-src.de" in name else _swap(name)
+    matches = [other for other in path.parent.iterdir() if plain_name(other) == name]
+    return min(matches, key=lambda other: (other.suffix == ".gz", other.name), default=None)
+
+
+def _swap(name: str) -> str:
+    head, dot, tail = name.rpartition(".de")
+    return f"{head}.en{tail}" if dot else name
+
+
+def _read_parallel(file: File) -> Iterator[Pair]:
+    path = english_of(file.path)
+    if path is None:
+        raise UserError(
+            f"{file.path} has no English file beside it, such as {_swap(file.path.name)}"
+        )
+    other = File(path)
+    pairs = itertools.zip_longest(_sentences(file), _sentences(other))
+
+    def numbered() -> Iterator[tuple[int, tuple[int, bytes, bytes]]]:
+        for index, (german, english) in enumerate(pairs):
+            if german is None or english is None:
+                short, long = (file, other) if german is None else (other, file)
+                raise UserError(
+                    f"{short.path} has {index:,} lines, fewer than {long.path}: one of the two is "
+                    "cut off"
+                )
+            yield german[0], (index, german[1], english[1])
+
+    def parse(row: tuple[int, bytes, bytes]) -> list[Pair]:
+        index, german, english = row
+        return [(index, _filled({"de": decode(german), "en": decode(english)}))]
+
+    return file.rows(numbered(), parse)
+
+
+def _sentences(file: File) -> Iterator[tuple[int, bytes]]:
+    """Yields the lines of a file; of an SGML file, what is in its segments."""
+    if not plain_name(file.path).endswith(".sgm"):
+        yield from file.lines()
+        return
+    for number, line in file.lines():
+        for segment in _SEGMENT.findall(line.decode("utf-8", "replace")):
+            yield number, html.unescape(segment).strip().encode()
