@@ -214,6 +214,8 @@ def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     if args.action == "list":
         return data.list_tasks(debug=args.debug)
     if args.action == "prepare":
+        from rich.console import Console
+
         from moe_jax.commands.prepare import prepare
 
         needed = {"NAME": args.name, "--source": args.source, "--data_dir": args.data_dir}
@@ -221,7 +223,12 @@ def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
             if not value:
                 raise UserError(f"data prepare needs {flag}")
         return prepare(
-            args.name, args.source, args.data_dir, force=args.force, debug=args.debug
+            args.name,
+            args.source,
+            args.data_dir,
+            Console(),
+            force=args.force,
+            debug=args.debug,
         )
     described = data.load_data(args.name, args.gin_file, bindings, _paths(args))
     if args.action == "show":

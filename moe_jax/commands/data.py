@@ -38,19 +38,12 @@ def list_tasks(debug: bool = False) -> dict[str, Any]:
     for prefix, what in catalog.OWN_FILES.items():
         texts.add_row(f"{prefix}:FILES" if prefix != "tfds" else "tfds:NAME", what)
     console.print(texts)
-    prompted = Table(
-        "task",
-        "training rows",
-        "TFDS source",
-        "splits",
-        title="Tasks with inputs and targets",
-        title_justify="left",
-    )
+    title = "Tasks with inputs and targets"
+    prompted = Table("task", "training rows", "TFDS source", title=title, title_justify="left")
     short = {full: name for name, full in catalog.short_names().items()}
     for name, definition in definitions.items():
         rows = f"{definition.train_rows:,}" if definition.train_rows else "none"
-        splits = " ".join(definition.splits)
-        prompted.add_row(short.get(name, name), rows, definition.source, splits)
+        prompted.add_row(short.get(name, name), rows, definition.source)
     console.print(prompted)
     mixtures = Table(
         "mixture", "tasks, at rates by their rows", title="Mixtures", title_justify="left"
@@ -97,6 +90,8 @@ def show(config: DataConfig, split: str, examples: int, debug: bool = False) -> 
     )
     for note in task.notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
+    if not shown:
+        console.print(f"there is nothing in the split {split!r}", highlight=False)
     result = [_shown(row, vocabulary) for row in shown]
     for number, parts in enumerate(result, 1):
         tokens, weighted = parts["tokens"], parts["tokens_in_loss"]
@@ -164,3 +159,27 @@ def stats(config: DataConfig, split: str, limit: int, debug: bool = False) -> di
         "fill": found.fill,
         "loss_share": found.loss_share,
     }
+
+
+def cache(
+    config: DataConfig, output_dir: str, force: bool = False, debug: bool = False
+) -> dict[str, Any]:
+    """Tokenises a task into a directory that `Data.cache_dir` reads, and prints what is in it.
+
+    Raises:
+        UserError: if the task cannot be cached, or is in the directory already.
+    """
+    console = Console()
+    with console.status("tokenising ..."), quiet(debug):
+        from moe_jax.data.cache import cache_task
+
+        written = cache_task(config, output_dir, force)
+    table = Table("task, in the cache", "split", "examples")
+    for name, splits in written.items():
+        for split, examples in splits.items():
+            table.add_row(name, split, f"{examples:,}")
+    console.print(table)
+    console.print(
+        f"Read it with --gin.Data.cache_dir={output_dir}", highlight=False, soft_wrap=True
+    )
+    return {"cache_dir": output_dir, "tasks": written}

@@ -1,7 +1,7 @@
 """`moe-jax train`: train to the last step, evaluate, write a sample, say what can be done next."""
 
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from etils import epath
@@ -20,16 +20,19 @@ from moe_jax.errors import Interrupted, UserError
 from moe_jax.evaluation.generate import Generator
 from moe_jax.evaluation.perplexity import Evaluator
 from moe_jax.experiment import Experiment
-from moe_jax.models.functional import Variables
+from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.sharding.partition import Partition
 from moe_jax.sharding.processes import barrier, is_main, together
 from moe_jax.training import run_directory
 from moe_jax.training.checkpoints import Checkpoints
-from moe_jax.training.loop import Loop, Stream
+from moe_jax.training.loop import Curriculum, Loop, Stream
 from moe_jax.training.progress import make_reporter
 from moe_jax.training.state import make_state
 from moe_jax.training.step import make_train_step
 from moe_jax.training.writers import make_writer, read_metrics
+
+if TYPE_CHECKING:
+    from moe_jax.data.curriculum import CurriculumBatches
 
 # A model larger than this writes no sample on a mesh: one device has to hold it.
 _SAMPLE_BYTES = 2 << 30
@@ -89,9 +92,12 @@ def _run(
 
         vocabulary = pipeline.vocabulary_of(described.data)
         described.check_vocabulary(vocabulary.vocab_size)
-        batches = _batches(described, partition)
+        batches, curriculum = _batches(described, partition)
         held_out = pipeline.eval_batches(described.data)
         bytes_of_token = pipeline.token_bytes(described.data, described.model.vocab_size)
+        notes = pipeline.notes_of(described.data)
+    for note in notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     model, optimizer = described.language_model(partition), described.optimizer
     evaluator = Evaluator(model, held_out, bytes_of_token)
     print_header(console, described, directory, mesh_line(partition) if partition else None)
@@ -116,6 +122,7 @@ def _run(
         writer=writer,
         reporter=make_reporter(console),
         flops_per_token=described.train_flops_per_token(),
+        curriculum=None if curriculum is None else _orders(curriculum, model, described, directory),
     )
     try:
         state, signal = loop.run(state)
@@ -130,13 +137,24 @@ def _run(
     return _sample(described, partition, state.variables, vocabulary)
 
 
-def _batches(described: Experiment, partition: Partition | None) -> Stream:
-    from moe_jax.data.pipeline import TrainBatches
-    from moe_jax.data.placed import PlacedBatches
+def _batches(
+    described: Experiment, partition: Partition | None
+) -> tuple[Stream, "CurriculumBatches | None"]:
+    """Returns the training data and, if it has one, its curriculum."""
+    from moe_jax.data.placed import curriculum_batches, train_batches
 
-    if partition is None:
-        return TrainBatches(described.data)
-    return PlacedBatches(described.data, partition)
+    if described.data.curriculum is None:
+        return train_batches(described.data, partition), None
+    return curriculum_batches(described.data, partition)
+
+
+def _orders(
+    batches: "CurriculumBatches", model: LanguageModel, described: Experiment, directory: epath.Path
+) -> Curriculum:
+    from moe_jax.evaluation.complexity import ComplexityScorer, EpochOrders
+
+    scorer = ComplexityScorer(model)
+    return EpochOrders(scorer, batches, described.data, directory / run_directory.CURRICULUM)
 
 
 def _describe(described: Experiment, partition: Partition | None, directory: epath.Path) -> None:

@@ -33,9 +33,9 @@ class Text:
 
 TEXTS: Mapping[str, Text] = {
     "c4": Text("c4/en:3.0.1", "text", "C4, English web text (Raffel et al. 2020)"),
-    "wikitext_2": Text("wikitext/wikitext-2-v1:1.0.0", "text", "WikiText-2 (Merity et al. 2016)"),
+    "wikitext_2": Text("wikitext/wikitext-2:1.0.0", "text", "WikiText-2 (Merity et al. 2016)"),
     "wikitext_103": Text(
-        "wikitext/wikitext-103-v1:1.0.0", "text", "WikiText-103 (Merity et al. 2016)"
+        "wikitext/wikitext-103:1.0.0", "text", "WikiText-103 (Merity et al. 2016)"
     ),
     "lm1b": Text("lm1b:1.1.0", "text", "One Billion Word benchmark (Chelba et al. 2013)"),
     "pg19": Text("pg19:0.1.1", "book_text", "Project Gutenberg books before 1919"),

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from moe_jax.errors import UserError, nearest
 
 OBJECTIVES = ("lm", "prefix_lm", "span_corruption")
+# See moe_jax.data.curriculum.
+CURRICULA = ("similarity", "mean", "distance")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,9 @@ class DataConfig:
         eval_split: the split that evaluation reads.
         eval_batches: batches of an evaluation; 0 for the whole split.
         tfds_data_dir: where TensorFlow Datasets keeps its prepared data sets.
+        curriculum: order each epoch's rows by how many experts the model gives their tokens, from
+            easy to hard (`similarity`, `mean` or `distance`: moe_jax/data/curriculum.py); None
+            shuffles.
         cache_dir: where `moe-jax data cache` and seqio's tools keep tokenised tasks; None reads
             and tokenises the texts.
     """
@@ -53,6 +58,7 @@ class DataConfig:
     eval_split: str = "validation"
     eval_batches: int = 0
     tfds_data_dir: str | None = None
+    curriculum: str | None = None
     cache_dir: str | None = None
 
     def __post_init__(self) -> None:
@@ -75,6 +81,11 @@ class DataConfig:
             raise UserError(
                 f"unknown Data.objective {self.objective!r}; known: {', '.join(OBJECTIVES)}."
                 + nearest(self.objective, OBJECTIVES)
+            )
+        if self.curriculum is not None and self.curriculum not in CURRICULA:
+            raise UserError(
+                f"unknown Data.curriculum {self.curriculum!r}; known: {', '.join(CURRICULA)}, or "
+                "None." + nearest(self.curriculum, CURRICULA)
             )
         if isinstance(self.task, Mapping):
             object.__setattr__(self, "task", tuple(sorted(self.task.items())))

@@ -96,7 +96,9 @@ def _expand(part: str, suffixes: tuple[str, ...]) -> list[str]:
     if "://" in path:
         if tf.io.gfile.isdir(path):
             walked = tf.io.gfile.walk(path)
-            found = [f"{folder.rstrip('/')}/{name}" for folder, _, names in walked for name in names]
+            found = [
+                f"{folder.rstrip('/')}/{name}" for folder, _, names in walked for name in names
+            ]
             return [name for name in found if _has_suffix(name, suffixes)]
         return list(tf.io.gfile.glob(path))
     if os.path.isdir(path):

@@ -42,7 +42,9 @@ def convert(path: str, field: str) -> tuple[str, str | None]:
         # Of several processes each writes its own file; the last name to be given stays.
         own = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
         bad, total, first = _write(path, field, own)
-        left_out = f"{path}: {bad} of {total} lines are left out (the first: {first})" if bad else ""
+        left_out = (
+            f"{path}: {bad} of {total} lines are left out (the first: {first})" if bad else ""
+        )
         note.write_text(left_out)
         os.replace(own, target)
     return str(target), note.read_text() or None

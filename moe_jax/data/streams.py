@@ -23,7 +23,13 @@ _FINGERPRINT = "fingerprint.json"
 # Where format 1 kept the only stream's position.
 _FORMAT_1 = "process_0"
 # What it did not write down, because there was no choice.
-_NOT_IN_FORMAT_1 = {"shards": 1, "shuffle": True, "objective": "lm", "targets_length": 0}
+_NOT_IN_FORMAT_1 = {
+    "shards": 1,
+    "shuffle": True,
+    "objective": "lm",
+    "targets_length": 0,
+    "cached": False,
+}
 
 
 def streams_of(config: DataConfig, rows: tuple[int, int]) -> range:
@@ -95,6 +101,7 @@ class Stream(Iterator[dict[str, np.ndarray]]):
             "shuffle": config.shuffle,
             "objective": config.objective,
             "targets_length": config.targets_length,
+            "cached": config.cache_dir is not None,
             "vocabulary": hashlib.sha256(vocabulary.sp_model).hexdigest()[:16],
         }
 

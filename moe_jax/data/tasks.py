@@ -1,8 +1,8 @@
 """From the name of a task in a configuration to a seqio task or mixture.
 
-A task is registered when it is asked for, under a name made from everything it depends on:
-vocabulary, objective and directories. Tasks that a user has registered with seqio are taken as
-they are.
+A task is registered when it is asked for, under a name made from what is in it (vocabulary,
+objective, a user's files) and not from where it is, so that a cache of it can be moved. Tasks
+that a user has registered with seqio are taken as they are.
 """
 
 import dataclasses
@@ -10,6 +10,8 @@ import functools
 import hashlib
 import os
 import re
+from collections.abc import Callable
+from typing import Any
 
 import seqio
 import tensorflow as tf
@@ -84,7 +86,10 @@ def _mixture(config: DataConfig, rates: dict[str, float]) -> NamedTask:
             f"a mixture needs tasks of one kind ({shown}); Data.objective = 'prefix_lm' or "
             "'span_corruption' makes a plain text a task with inputs and targets"
         )
-    name = _identifier("mixture", *(f"{part.seqio_name}={rates[n]}" for n, part in parts.items()))
+    directory = config.tfds_data_dir or ""
+    name = _identifier(
+        "mixture", directory, *(f"{part.seqio_name}={rates[n]}" for n, part in parts.items())
+    )
     if name not in seqio.MixtureRegistry.names():
         seqio.MixtureRegistry.add(
             name, [(part.seqio_name, float(rates[n])) for n, part in parts.items()]
@@ -126,49 +131,67 @@ class _PlainText:
 def _stream(config: DataConfig, name: str, text: _PlainText) -> NamedTask:
     """Registers a plain text under the configuration's objective."""
     plain = config.objective == "lm"
-    registered = _identifier(
-        name, config.objective, config.vocabulary, config.tfds_data_dir or "", *text.identity
+    vocabulary = load_vocabulary(config.vocabulary)
+    feature = seqio.Feature(vocabulary, add_eos=True, dtype=tf.int32)
+    registered = _register(
+        _identifier(name, config.objective, _contents(vocabulary), *text.identity),
+        config,
+        source=lambda: text.source,
+        preprocessors=[
+            functools.partial(keep_text, field=text.field),
+            seqio.preprocessors.tokenize,
+            # Every document ends, in the stream as in the cache.
+            seqio.preprocessors.append_eos,
+            seqio.CacheDatasetPlaceholder(),
+            objective(config.objective, vocabulary),
+        ],
+        output_features={"targets": feature} if plain else _both(feature),
+        metric_fns=[],
     )
-    if registered not in seqio.TaskRegistry.names():
-        vocabulary = load_vocabulary(config.vocabulary)
-        feature = seqio.Feature(vocabulary, add_eos=True, dtype=tf.int32)
-        seqio.TaskRegistry.add(
-            registered,
-            source=text.source,
-            preprocessors=[
-                functools.partial(keep_text, field=text.field),
-                seqio.preprocessors.tokenize,
-                # Every document ends, in the stream as in the cache.
-                seqio.preprocessors.append_eos,
-                seqio.CacheDatasetPlaceholder(),
-                objective(config.objective, vocabulary),
-            ],
-            output_features={"targets": feature} if plain else _both(feature),
-            metric_fns=[],
-        )
     return NamedTask(registered, STREAM if plain else PROMPTED, 0, text.notes)
 
 
 def _prompted(config: DataConfig, definition: TaskDefinition) -> NamedTask:
     """Registers a text-to-text task."""
-    name = definition.name
-    registered = _identifier(name, config.vocabulary, config.tfds_data_dir or "")
-    if registered not in seqio.TaskRegistry.names():
-        feature = seqio.Feature(load_vocabulary(config.vocabulary), add_eos=True, dtype=tf.int32)
-        seqio.TaskRegistry.add(
-            registered,
-            source=prepared_source(definition.source, config.tfds_data_dir, definition.splits),
-            preprocessors=[
-                definition.rows,
-                seqio.preprocessors.tokenize,
-                seqio.CacheDatasetPlaceholder(),
-                seqio.preprocessors.append_eos_after_trim,
-            ],
-            output_features=_both(feature),
-            postprocess_fn=definition.postprocess,
-            metric_fns=list(definition.metrics),
-        )
+    vocabulary = load_vocabulary(config.vocabulary)
+    registered = _register(
+        _identifier(definition.name, _contents(vocabulary)),
+        config,
+        source=lambda: prepared_source(definition.source, config.tfds_data_dir, definition.splits),
+        preprocessors=[
+            definition.rows,
+            seqio.preprocessors.tokenize,
+            seqio.CacheDatasetPlaceholder(),
+            seqio.preprocessors.append_eos_after_trim,
+        ],
+        output_features=_both(seqio.Feature(vocabulary, add_eos=True, dtype=tf.int32)),
+        postprocess_fn=definition.postprocess,
+        metric_fns=list(definition.metrics),
+    )
     return NamedTask(registered, PROMPTED, definition.targets_length)
+
+
+# Where each registered task's data were, when it was registered.
+_directories: dict[str, str | None] = {}
+
+
+def _register(
+    name: str, config: DataConfig, source: Callable[[], seqio.DataSource], **task: Any
+) -> str:
+    """Registers a task unless it is, with its data in the same directory; returns its name."""
+    known = name in seqio.TaskRegistry.names()
+    if known and _directories[name] == config.tfds_data_dir:
+        return name
+    made = source()
+    if known:
+        seqio.TaskRegistry.remove(name)
+    seqio.TaskRegistry.add(name, source=made, **task)
+    _directories[name] = config.tfds_data_dir
+    return name
+
+
+def _contents(vocabulary: seqio.SentencePieceVocabulary) -> str:
+    return hashlib.sha256(vocabulary.sp_model).hexdigest()
 
 
 def _both(feature: seqio.Feature) -> dict[str, seqio.Feature]:

@@ -139,7 +139,7 @@ class Decoder(nnx.Module):
         if inputs is None or inputs.key is None:
             return inputs or LayerInputs()
         keys = jax.random.split(inputs.key, self.config.num_periods)
-        return LayerInputs(keys, inputs.share_E)
+        return dataclasses.replace(inputs, key=keys)
 
     def _layers(
         self,

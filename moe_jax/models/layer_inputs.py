@@ -5,7 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from moe_jax.routing.assignment import RouterScores
+from moe_jax.routing.assignment import RouterOutput, RouterScores
+from moe_jax.routing.metrics import routed_counts
+from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Router
 from moe_jax.types import ActivationsBSD, MaskBS, TokensBS
 
@@ -19,11 +21,13 @@ class Routing:
         losses: unscaled auxiliary losses.
         metrics: health of the routing (`moe_jax.routing.metrics`).
         statistics: what the router's state is updated from.
+        experts_BS: how many experts took each token, int32; None unless `LayerInputs.counts`.
     """
 
     losses: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     metrics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     statistics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    experts_BS: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -66,10 +70,12 @@ class LayerInputs:
     Attributes:
         key: random key while training, None outside of it.
         share_E: `moe_jax.routing.assignment.RouterScores.share_E`.
+        counts: whether to count the experts of every token (static).
     """
 
     key: jax.Array | None = None
     share_E: jax.Array | None = None
+    counts: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def keys(self) -> tuple[jax.Array | None, jax.Array | None]:
         """Returns the key of the router's draws and the key of the jitter on its input."""
@@ -77,6 +83,18 @@ class LayerInputs:
             return None, None
         router_key, jitter_key = jax.random.split(self.key)
         return router_key, jitter_key
+
+
+def routing_of(
+    routed: RouterOutput, pool: Pool, inputs: LayerInputs, batch: int, length: int
+) -> Routing:
+    """Returns what a router leaves behind of a batch of [batch, length] tokens."""
+    experts_BS = None
+    if inputs.counts:
+        _, tokens = pool.shape(batch, length)
+        per_token_PN, _ = routed_counts(routed.assignment, tokens, routed.assignment.num_experts)
+        experts_BS = pool.join(per_token_PN[..., None], batch, length)[..., 0]
+    return Routing(routed.losses, routed.metrics, routed.statistics, experts_BS)
 
 
 def router_scores(

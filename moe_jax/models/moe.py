@@ -15,6 +15,7 @@ from moe_jax.models.layer_inputs import (
     RoutedTokens,
     Routing,
     router_scores,
+    routing_of,
 )
 from moe_jax.models.parameters import RouterStateVariable, kernel
 from moe_jax.models.routing_over_mesh import RoutingOverMesh
@@ -86,4 +87,4 @@ class MixtureOfExperts(nnx.Module):
             dispatch = get_dispatch(self.dispatch)
             y_PND = dispatch(routed.assignment, router.pool.split(rows.x_BSD), experts)
             y_BSD = router.pool.join(y_PND, *rows.x_BSD.shape[:2])
-        return y_BSD, Routing(routed.losses, routed.metrics, routed.statistics)
+        return y_BSD, routing_of(routed, router.pool, inputs, *rows.x_BSD.shape[:2])

@@ -17,7 +17,13 @@ from moe_jax.dispatch.grouped import work_off
 from moe_jax.dispatch.implicit import implicit
 from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.dispatch.sorted_rows import WorkList
-from moe_jax.models.layer_inputs import LayerInputs, LayerRows, Routing, router_scores
+from moe_jax.models.layer_inputs import (
+    LayerInputs,
+    LayerRows,
+    Routing,
+    router_scores,
+    routing_of,
+)
 from moe_jax.routing.assignment import Pairs, RouterOutput, Slots
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Router, RouterState
@@ -61,7 +67,7 @@ class RoutingOverMesh:
                 assignment = assignment.slots()
             if isinstance(assignment, Slots):
                 y_BSD = self._implicit(assignment, rows.x_BSD, router.pool, experts)
-                return y_BSD, Routing(routed.losses, routed.metrics, routed.statistics)
+                return y_BSD, routing_of(routed, router.pool, inputs, *rows.x_BSD.shape[:2])
         return self._explicit(rows, inputs, router, state, experts)
 
     def _implicit(
@@ -110,11 +116,12 @@ class RoutingOverMesh:
                 y_BSD = jax.lax.psum_scatter(y_BSD, "tensor", scatter_dimension=2, tiled=True)
             return y_BSD, routing
 
+        by_row = Routing(_EVERYWHERE, _EVERYWHERE, _EVERYWHERE, _ROWS)  # type: ignore[arg-type]
         y_BSD, routing = jax.shard_map(
             on_device,
             mesh=self.partition.mesh,
             in_specs=(_ROWS, _EVERYWHERE, _EVERYWHERE, spec),
-            out_specs=(PartitionSpec(BATCH_AXES, None, "tensor" if is_cut else None), _EVERYWHERE),
+            out_specs=(PartitionSpec(BATCH_AXES, None, "tensor" if is_cut else None), by_row),
             check_vma=False,
         )(rows, inputs, state, (experts.wi_EDF, experts.wo_EDF))
         return self.partition.constrain_rows(y_BSD), routing
@@ -174,7 +181,8 @@ class _Device:
         # Means over the tokens here, weighted so that the devices add up to the batch's means.
         real = scores.mask_PN.sum(dtype=jnp.float32)
         weight = real / jnp.maximum(scores.total(real), 1.0)
-        routing = Routing(
+        routing = dataclasses.replace(
+            routing_of(routed, pool, inputs, batch, length),
             losses=jax.tree.map(lambda v: scores.total(v * weight), routed.losses),
             metrics=jax.tree.map(lambda v: scores.total(v * weight), routed.metrics),
             statistics=jax.tree.map(scores.total, routed.statistics),
@@ -203,7 +211,11 @@ class _Device:
         else:
             expected = self._router.experts_per_token
             y_TD = exchange_list(work, x_TD, self._experts, exchange, expected)
-        return y_TD.reshape(x_BSD.shape), Routing(routed.losses, routed.metrics, routed.statistics)
+        routing = routing_of(routed, self._router.pool, inputs, batch * self._shards, length)
+        if routing.experts_BS is not None:
+            own_BS = jax.lax.dynamic_slice_in_dim(routing.experts_BS, first, batch)
+            routing = dataclasses.replace(routing, experts_BS=own_BS)
+        return y_TD.reshape(x_BSD.shape), routing
 
 
 def _own_work(

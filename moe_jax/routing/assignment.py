@@ -82,6 +82,11 @@ class Slots:
     weight_PEC: WeightPEC
     filled_PEC: MaskPEC
 
+    @property
+    def num_experts(self) -> int:
+        """E, the number of experts."""
+        return self.token_index_PEC.shape[1]
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +109,11 @@ class Pairs:
     experts: int = dataclasses.field(metadata={"static": True})
     slot_PNK: IndexPNK | None = None
     capacity: int | None = dataclasses.field(default=None, metadata={"static": True})
+
+    @property
+    def num_experts(self) -> int:
+        """E, the number of experts."""
+        return self.experts
 
     def slots(self) -> Slots:
         """Returns the same assignment as seen by the experts; it must have a capacity."""

@@ -26,6 +26,17 @@ class Stream(Iterator[Batch], Position, Protocol):
     """Batches that can be saved and restored where they are."""
 
 
+class Curriculum(Protocol):
+    """Gives epochs an order that depends on the model."""
+
+    @property
+    def needs_order(self) -> bool:
+        """Whether `begin` has to be called before the next batch."""
+
+    def begin(self, variables: Variables) -> str:
+        """Orders the epoch with the model as it is; returns a line to show."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How long to train and how often to look.
@@ -66,6 +77,7 @@ class Loop:
         writer: where metrics go.
         reporter: what a person sees.
         flops_per_token: of a training step, for the utilisation in the log.
+        curriculum: orders the epochs of `batches`, if their order depends on the model.
     """
 
     config: TrainConfig
@@ -76,6 +88,7 @@ class Loop:
     writer: Writer
     reporter: Reporter
     flops_per_token: float
+    curriculum: Curriculum | None = None
 
     def run(self, state: TrainState) -> tuple[TrainState, int | None]:
         """Trains from the state's step to the last, or to an interrupt.
@@ -91,7 +104,7 @@ class Loop:
         with Interrupt() as interrupt:
             try:
                 for done in range(first + 1, steps + 1):
-                    state, metrics = self.step(state, next(self.batches))
+                    state, metrics = self.step(state, self._next_batch(state.variables))
                     # The record of the step before: fetching this one's would wait for it.
                     self._log(pending)
                     pending = (done, metrics)
@@ -110,6 +123,12 @@ class Loop:
                 self.reporter.stop()
             self.checkpoints.wait()
         return state, stopped if stopped and int(state.step) < steps else None
+
+    def _next_batch(self, variables: Variables) -> Batch:
+        if self.curriculum is not None and self.curriculum.needs_order:
+            with self._pace.paused():
+                self.reporter.message(self.curriculum.begin(variables))
+        return next(self.batches)
 
     def _evaluates(self, done: int, stopping: bool) -> bool:
         every = self.config.eval_every

@@ -20,6 +20,7 @@ from moe_jax.sharding.processes import gather, is_main, together
 CONFIG_FILE = "config.gin"
 RUN_FILE = "run.json"
 CHECKPOINTS = "checkpoints"
+CURRICULUM = "curriculum"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "seqio", "tensorflow", "numpy")
 
 

@@ -5,8 +5,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from moe_jax.data.config import DataConfig
-from moe_jax.data.pipeline import TrainBatches, eval_batches, vocabulary_of
 from moe_jax.data.corpus import embedded_documents
+from moe_jax.data.pipeline import TrainBatches, eval_batches, vocabulary_of
 from moe_jax.errors import UserError
 
 C4_VERSION = "3.0.1"

@@ -7,9 +7,9 @@ import tensorflow as tf
 from etils import epath
 
 from moe_jax.data.config import DataConfig
+from moe_jax.data.corpus import embedded_documents
 from moe_jax.data.documents import HELD_OUT_EVERY, LINES_PER_DOCUMENT
 from moe_jax.data.pipeline import TrainBatches, eval_batches, token_bytes, vocabulary_of
-from moe_jax.data.corpus import embedded_documents
 from moe_jax.data.vocabulary import load_vocabulary
 from moe_jax.errors import UserError
 

@@ -87,9 +87,7 @@ def test_greedy_text_is_the_argmax_of_full_forward_passes(prompt_length):
 @pytest.mark.parametrize("position", ["relative", "rotary"])
 def test_a_bidirectional_prompt_is_read_as_it_was_in_training(position):
     """Greedy text beside the argmax of `forward` on rows whose prefix is the prompt."""
-    model, variables = tiny.make(
-        None, num_experts=0, position=position, bidirectional_prefix=True
-    )
+    model, variables = tiny.make(None, num_experts=0, position=position, bidirectional_prefix=True)
     prompt, new = tiny.tokens(1, 9)[0].tolist(), 4
     generator = Generator(model, SamplingConfig(max_new_tokens=new, temperature=0.0), end=-1)
     row = np.zeros((1, 16), np.int32)
