@@ -68,7 +68,7 @@ def classification(
             inputs = tf.strings.regex_replace(inputs, "</?b>", "")
         label = row["label"]
         known = (label >= -1) & (label < len(labels))
-        tf.debugging.Assert(known, ["the label is not one of", ", ".join(labels), "but", label])
+        tf.debugging.Assert(known, [f"the label is none of {', '.join(labels)}:", label])
         return {"inputs": inputs, "targets": tf.gather([NO_LABEL, *labels], label + 1)}
 
     return Format({**dict.fromkeys(fields.values(), TEXT), "label": NUMBER}, convert)

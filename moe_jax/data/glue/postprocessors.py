@@ -4,7 +4,6 @@ As in T5 (t5 0.9.4): called as `f(text, example=row, is_target=bool)`. A text th
 becomes -1, which is never right.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,12 +31,14 @@ def string_label_to_class_id(labels: tuple[str, ...]) -> Callable[..., int]:
 
 
 def string_to_float(text: str, **unused: Any) -> float:
-    """Returns the number that the text is, -1.0 if it is none or not a finite one."""
+    """Returns the number that the text is, -1.0 if it is none.
+
+    As in T5 that may be NaN or infinity, which the metrics take for no number.
+    """
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
         return float(UNPARSED)
-    return value if math.isfinite(value) else float(UNPARSED)
 
 
 def multirc(

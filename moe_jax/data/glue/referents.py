@@ -51,14 +51,14 @@ def _blanked(text: tf.Tensor, pronoun: tf.Tensor, index: tf.Tensor) -> tf.Tensor
     index = tf.cast(index, tf.int32)
     tf.debugging.Assert(
         (index > 0) & (index <= last),
-        ["the pronoun must be a word of the text after the first; not so in:", text],
+        ["the pronoun must be a word of the text after the first:", index, text],
     )
     following = words[tf.minimum(index + 1, last)]
     index += tf.cast((words[index] != pronoun) & (following == pronoun), tf.int32)
     quoted = tf.strings.join([r"\Q", pronoun, r"\E"])
     tf.debugging.Assert(
         tf.strings.regex_full_match(words[index], tf.strings.join([quoted, "[[:punct:]]*"])),
-        ["the word at span2_index is not the pronoun:", pronoun, "in:", text],
+        ["the word at span2_index is not the pronoun; the two:", pronoun, text],
     )
     clinging = tf.strings.regex_replace(words[index], tf.strings.join(["^", quoted]), "")
     middle = tf.where(clinging == "", BLANK, tf.strings.join([BLANK, clinging], separator=" "))

@@ -11,7 +11,10 @@ from moe_jax.data.glue.formats import Format, Row
 from moe_jax.errors import UserError
 
 # What TensorFlow puts around the message of a check.
-_TENSORFLOW = re.compile(r"\{\{.*?\}\} | \[Op:\w+\]|Expected '.*?' to be true\. Summarized data: ")
+_TENSORFLOW = re.compile(
+    r"\{\{.*?\}\} | \[Op:\w+\]|Expected '.*?' to be true\. Summarized data: |(?<!\w)b(?=')"
+)
+_FRAGMENT = re.compile("^'([^']*)'")
 
 
 def convert_dataset(dataset: tf.data.Dataset, *, task: str, form: Format) -> tf.data.Dataset:
@@ -54,6 +57,7 @@ def convert_row(
             texts = form.convert(tensors)
         except tf.errors.InvalidArgumentError as error:
             reason = _TENSORFLOW.sub("", " ".join(error.message.split()))
+            reason = _FRAGMENT.sub(r"\1", reason, count=1)
             raise UserError(f"a row of {task} cannot be right: {reason}") from None
     inputs, targets = (_decoded(task, texts[name].numpy()) for name in ("inputs", "targets"))
     if form.many:
