@@ -1,8 +1,11 @@
 """The texts of generation tasks, for invented rows."""
 
 import pytest
+import tensorflow as tf
 
 from moe_jax.data import generation
+from moe_jax.data.generation.definitions import FEATURES
+from moe_jax.data.generation.eager import convert_row
 from moe_jax.errors import UserError
 
 SQUAD = {
@@ -22,7 +25,8 @@ TALK = {
 
 
 def test_squad_has_punctuation_apart():
-    (row,) = generation.text_rows(generation.get_definition("squad"), SQUAD)
+    name = "squad_v010_allanswers"
+    (row,) = convert_row(generation.DEFINITIONS[name], FEATURES[name], SQUAD)
     assert row == {
         "inputs": "question: When was it built ? "
         "context: The red - house ( built in 1901 ) has two doors . ",
@@ -55,22 +59,52 @@ def test_wmt19_translates_in_either_direction():
 
 def test_soda_has_a_row_for_each_reply():
     before = "soda narrative: Ann meets Ben. dialogue: Ann: Hi! Ben:"
-    rows = generation.text_rows(generation.get_definition("soda"), TALK)
-    assert rows == [
+    assert generation.text_to_text("soda", TALK) == [
         {"inputs": before, "targets": "Oh: you?"},
         {"inputs": f"{before} Oh: you? Ann:", "targets": "Yes."},
     ]
-    assert generation.text_to_text("soda", TALK) == rows[0]
 
 
-@pytest.mark.parametrize("turns", [0, 1])
-def test_a_dialogue_without_a_reply_gives_no_row(turns):
+@pytest.mark.parametrize("turns", [0, 1, 2])
+def test_a_dialogue_gives_one_row_less_than_it_has_turns(turns):
     talk = {**TALK, "speakers": TALK["speakers"][:turns], "dialogue": TALK["dialogue"][:turns]}
-    assert generation.text_rows(generation.get_definition("soda"), talk) == []
-    with pytest.raises(ValueError, match="makes no text"):
-        generation.text_to_text("soda", talk)
+    assert len(generation.text_to_text("soda", talk)) == max(0, turns - 1)
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "message"),
+    [
+        (
+            "soda",
+            {**TALK, "speakers": ["Ann", "Ben"]},
+            r"right: a dialogue has not one speaker",
+        ),
+        (
+            "squad",
+            {**SQUAD, "answers": {"text": []}},
+            "cannot be right: a question has no answers$",
+        ),
+        ("squad", {**SQUAD, "answers": {}}, "has no feature 'answers/text'; it has none"),
+        ("squad", {**SQUAD, "answers": "1901"}, "has no feature 'answers/text'"),
+        ("squad", {**SQUAD, "answers": {"text": "1901"}}, "must be a list of texts, not '1901'"),
+        ("wmt19_de_en", {"de": "Wort"}, "has no feature 'en'; it has de there"),
+        ("wmt19_de_en", {"de": "Wort", "en": 3}, "'en' of a row of .* must be a text, not 3"),
+        ("cnn_dailymail", {**NEWS, "article": b"\xff"}, "cannot be right: 'utf-8' codec"),
+    ],
+)
+def test_a_wrong_row_is_a_message(task, row, message):
+    with pytest.raises(UserError, match=message):
+        generation.text_to_text(task, row)
+
+
+def test_rows_of_a_source_without_a_feature_are_a_message():
+    rows = generation.get_definition("soda").rows
+    with pytest.raises(UserError, match="soda_v001 has no feature 'speakers'"):
+        rows(tf.data.Dataset.from_tensors({"narrative": "n", "dialogue": ["a"]}))
+    with pytest.raises(UserError, match="'dialogue' of rows of soda_v001 must be a list of texts"):
+        rows(tf.data.Dataset.from_tensors({"narrative": "n", "speakers": ["a"], "dialogue": "a"}))
 
 
 def test_an_unknown_task_is_a_message_with_the_nearest_name():
-    with pytest.raises(UserError, match="unknown generation task 'squat'.*Did you mean 'squad'"):
+    with pytest.raises(UserError, match=r"unknown generation task 'squat'.*Did you mean 'squad'"):
         generation.text_to_text("squat", SQUAD)

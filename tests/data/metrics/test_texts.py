@@ -11,7 +11,7 @@ from moe_jax.data import metrics
 from moe_jax.data.metrics.answers import normalize_answer
 from moe_jax.errors import UserError
 
-WORDS = "the a red blue house tower runs fell U.S. 3.5 Köln — ; well-kept".split()
+WORDS = ["the", "a", "red", "blue", "house", "runs", "U.S.", "3.5", "Köln", "—", ";", "well-kept"]
 
 
 def random_texts(seed, rows=20, most=15):
@@ -29,6 +29,7 @@ def random_texts(seed, rows=20, most=15):
         ("theatre", "theatre"),
         ("U . S .", "u s"),
         ("«Köln»", "«köln»"),
+        ("up—the—down", "up— —down"),
         ("the", ""),
     ],
 )
