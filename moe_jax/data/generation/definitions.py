@@ -14,17 +14,31 @@ directions. SODA is not in TensorFlow Datasets: `soda/dialogues:1.0.0` is a data
 prepared in its format with the features narrative (text), speakers and dialogue (lists of texts).
 """
 
+import dataclasses
 from typing import Any
 
 import tensorflow as tf
 
 from moe_jax.data.definition import TaskDefinition
 from moe_jax.data.generation import rows
+from moe_jax.data.generation.features import TEXT, TEXTS, Features, check_spec
 from moe_jax.data.metrics import bleu, rouge, squad
 from moe_jax.errors import UserError, nearest
 
 _TRAIN_VALIDATION = {"train": "train", "validation": "validation"}
 _ALL_SPLITS = {**_TRAIN_VALIDATION, "test": "test"}
+
+# What each task reads of a row of its source.
+FEATURES: dict[str, Features] = {
+    "squad_v010_allanswers": {"question": TEXT, "context": TEXT, "answers": {"text": TEXTS}},
+    "cnn_dailymail_v002": {"article": TEXT, "highlights": TEXT},
+    "wmt19_deen_v003": {"de": TEXT, "en": TEXT},
+    "wmt19_ende_v003": {"de": TEXT, "en": TEXT},
+    "soda_v001": {"narrative": TEXT, "speakers": TEXTS, "dialogue": TEXTS},
+}
+
+# Tasks that make any number of rows of one.
+SEVERAL_ROWS = frozenset({"soda_v001"})
 
 
 def answer_or_answers(text: str, example: Any = None, is_target: bool = False, **_: Any) -> Any:
@@ -84,7 +98,19 @@ _DEFINITIONS = (
     ),
 )
 
-DEFINITIONS = {definition.name: definition for definition in _DEFINITIONS}
+
+def _with_check(definition: TaskDefinition) -> TaskDefinition:
+    """Returns the definition with a message for rows that lack what it reads."""
+    name, convert = definition.name, definition.rows
+
+    def checked(dataset: tf.data.Dataset) -> tf.data.Dataset:
+        check_spec(name, FEATURES[name], dataset.element_spec)
+        return convert(dataset)
+
+    return dataclasses.replace(definition, rows=checked)
+
+
+DEFINITIONS = {definition.name: _with_check(definition) for definition in _DEFINITIONS}
 
 ALIASES = {
     "squad": "squad_v010_allanswers",

@@ -1,5 +1,6 @@
 """Running a task on one row of Python values, to see the texts or to test them."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,55 +8,66 @@ import numpy as np
 import tensorflow as tf
 
 from moe_jax.data.definition import TaskDefinition
-from moe_jax.data.generation.definitions import get_definition
+from moe_jax.data.generation.definitions import FEATURES, SEVERAL_ROWS, get_definition
+from moe_jax.data.generation.features import Features, to_tensors
+from moe_jax.errors import UserError
+
+# What a check in TensorFlow says, among names of operations and values.
+_ASSERTION = re.compile(r"assertion failed: \[(.*?)[. ]*\]")
 
 
-def text_rows(definition: TaskDefinition, row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns all rows that a task makes of one row, through the same operations as training.
+def convert_row(
+    definition: TaskDefinition, features: Features, row: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Returns all rows that a task makes of one row, by the operations that training uses.
 
     Args:
         definition: any text-to-text task.
-        row: texts, numbers, lists and dictionaries of them, as TensorFlow Datasets has them.
+        features: those of the row that the task reads.
+        row: Python values: texts, numbers, lists and dictionaries of them.
 
     Returns:
-        Rows with texts as strings, lists of texts as lists and numbers as NumPy has them.
+        Rows with texts as strings, lists of texts as lists, and numbers as NumPy has them.
+
+    Raises:
+        UserError: if the row lacks a feature or cannot be right.
     """
-    dataset = definition.rows(tf.data.Dataset.from_tensors(_tensors(row)))
-    return [_python(made) for made in dataset.as_numpy_iterator()]
+    tensors = to_tensors(definition.name, features, row)
+    # A generator, so that lengths of lists are not known before, as in training.
+    dataset = tf.data.Dataset.from_generator(lambda: [tensors], output_signature=features)
+    try:
+        return [
+            {name: _python(value) for name, value in made.items()}
+            for made in definition.rows(dataset).as_numpy_iterator()
+        ]
+    except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:
+        said = _ASSERTION.search(str(error))
+        reason = said[1] if said else str(error).splitlines()[0]
+        raise UserError(f"a row of {definition.name} cannot be right: {reason}") from None
 
 
-def text_to_text(task: str, row: Mapping[str, Any]) -> dict[str, str]:
-    """Returns `inputs` and `targets` of a generation task for one row of Python values.
-
-    Of several rows (each reply of a dialogue) the first; `text_rows` has all of them.
+def text_to_text(task: str, row: Mapping[str, Any]) -> dict[str, str] | list[dict[str, str]]:
+    """Returns a row of TensorFlow Datasets as the texts that a model reads and writes.
 
     Args:
         task: a name or short name of `moe_jax.data.generation.definitions`.
-        row: such as {"de": "Guten Tag.", "en": "Good day."}.
+        row: values by feature, such as {"de": "Guten Tag.", "en": "Good day."}.
+
+    Returns:
+        {"inputs": ..., "targets": ...}; for SODA a list of such, one for each reply.
 
     Raises:
-        UserError: for an unknown task.
-        ValueError: for a row that the task makes nothing of: a dialogue of one turn.
+        UserError: for an unknown task, a row that lacks a feature, or one that cannot be right.
     """
-    made = text_rows(get_definition(task), row)
-    if not made:
-        raise ValueError(f"{task} makes no text of this row")
-    return {name: made[0][name] for name in ("inputs", "targets")}
-
-
-def _tensors(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _tensors(field) for name, field in value.items()}
-    # An empty list says nothing of its type; in text tasks it is a list of texts.
-    empty = isinstance(value, list | tuple) and not value
-    return tf.constant(value, tf.string if empty else None)
+    definition = get_definition(task)
+    texts = [
+        {name: made[name] for name in ("inputs", "targets")}
+        for made in convert_row(definition, FEATURES[definition.name], row)
+    ]
+    return texts if definition.name in SEVERAL_ROWS else texts[0]
 
 
 def _python(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _python(field) for name, field in value.items()}
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
     if isinstance(value, np.ndarray) and value.dtype == object:
         return [_python(item) for item in value.tolist()]
-    return value
+    return value.decode("utf-8") if isinstance(value, bytes) else value

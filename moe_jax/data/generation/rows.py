@@ -35,9 +35,11 @@ def question_answering(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
     def convert(row: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         answers = _spaced(row["answers"]["text"])
+        checks = [tf.debugging.assert_positive(tf.size(answers), "a question has no answers")]
         parts = ["question:", _spaced(row["question"]), "context:", _spaced(row["context"])]
         inputs = tf.strings.regex_replace(tf.strings.join(parts, separator=" "), r"\s+", " ")
-        return {"inputs": inputs, "targets": answers[0], "answers": answers}
+        with tf.control_dependencies(checks):
+            return {"inputs": inputs, "targets": tf.identity(answers)[0], "answers": answers}
 
     return _each(convert)(dataset)
 
@@ -88,7 +90,13 @@ def dialogue(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
     def replies(row: Mapping[str, Any]) -> tf.data.Dataset:
         speakers, turns = row["speakers"], row["dialogue"]
-        said = tf.strings.join([speakers, turns], separator=": ")
+        checks = [
+            tf.debugging.assert_equal(
+                tf.size(speakers), tf.size(turns), "a dialogue has not one speaker for each turn"
+            )
+        ]
+        with tf.control_dependencies(checks):
+            said = tf.strings.join([speakers, turns], separator=": ")
 
         def reply(turn: tf.Tensor) -> dict[str, tf.Tensor]:
             history = tf.strings.reduce_join(said[:turn], separator=" ")

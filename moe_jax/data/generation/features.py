@@ -1,0 +1,68 @@
+"""Which features of a row a task reads, and messages where a row does not have them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from moe_jax.errors import UserError
+
+# By name the type of a feature, or of the features within it.
+Features = Mapping[str, Any]
+
+TEXT = tf.TensorSpec([], tf.string)
+TEXTS = tf.TensorSpec([None], tf.string)
+
+
+def check_spec(task: str, features: Features, spec: Any, within: str = "") -> None:
+    """Checks that rows of type `spec` have `features`.
+
+    Raises:
+        UserError: for a feature that is missing or of another type.
+    """
+    for name, expected in features.items():
+        given = _feature(task, spec, name, within)
+        if isinstance(expected, Mapping):
+            check_spec(task, expected, given, f"{within}{name}/")
+        elif not isinstance(given, tf.TensorSpec) or not expected.is_compatible_with(given):
+            raise UserError(
+                f"feature {within + name!r} of rows of {task} must be {_kind(expected)}, "
+                f"not {given}"
+            )
+
+
+def to_tensors(task: str, features: Features, row: Any, within: str = "") -> dict[str, Any]:
+    """Returns `features` of a row of Python values as tensors, and nothing else of it.
+
+    Raises:
+        UserError: for a feature that is missing or of another type.
+    """
+    tensors: dict[str, Any] = {}
+    for name, expected in features.items():
+        value = _feature(task, row, name, within)
+        if isinstance(expected, Mapping):
+            tensors[name] = to_tensors(task, expected, value, f"{within}{name}/")
+            continue
+        try:
+            tensors[name] = tf.constant(value, expected.dtype)
+        except (TypeError, ValueError):
+            tensors[name] = None
+        if tensors[name] is None or not expected.is_compatible_with(tensors[name]):
+            raise UserError(
+                f"feature {within + name!r} of a row of {task} must be {_kind(expected)}, "
+                f"not {value!r:.80}"
+            )
+    return tensors
+
+
+def _feature(task: str, row: Any, name: str, within: str) -> Any:
+    if not isinstance(row, Mapping) or name not in row:
+        has = ", ".join(sorted(map(str, row))) if isinstance(row, Mapping) else ""
+        raise UserError(
+            f"a row of {task} has no feature {within + name!r}; it has {has or 'none'} there"
+        )
+    return row[name]
+
+
+def _kind(spec: tf.TensorSpec) -> str:
+    return "a list of texts" if spec.shape.rank else "a text"
