@@ -133,7 +133,10 @@ def table(file: File, columns: list[str] | None) -> Iterator[tuple[int, tuple[in
     """
     lines = not_empty(file.lines())
     if columns is not None:
-        header = fields(next(lines, (0, b""))[1])
+        first = next(lines, None)
+        if first is None:
+            return
+        header = fields(first[1])
         missing = [name for name in columns if name not in header]
         if missing:
             raise UserError(
@@ -153,7 +156,11 @@ def fields(line: bytes, count: int | None = None) -> list[str]:
 
 
 def header_of(file: File) -> list[str]:
-    """Returns the fields of a file's first line that is not empty."""
+    """Returns the fields of a file's first line that is not empty.
+
+    Raises:
+        UserError: if it is not text.
+    """
     try:
         return fields(next(not_empty(file.lines()), (0, b""))[1])
     except BadRow as error:

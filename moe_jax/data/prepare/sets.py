@@ -6,7 +6,15 @@ from pathlib import Path
 
 from moe_jax.data.prepare import glue, glue_tasks, superglue
 from moe_jax.data.prepare.dataset import DataSet
-from moe_jax.data.prepare.layout import Found, Names, find_by_word, find_named, official, partial
+from moe_jax.data.prepare.layout import (
+    Found,
+    Names,
+    find_by_word,
+    find_named,
+    official,
+    partial,
+    plain_name,
+)
 from moe_jax.data.prepare.questions import read_pronouns, read_questions
 from moe_jax.data.prepare.summaries import read_summaries
 from moe_jax.data.prepare.texts import read_dialogues, read_wikitext
@@ -140,23 +148,31 @@ def _wikitexts() -> list[DataSet]:
     return sets
 
 
+# TFDS validates on 2018's news; 2019's are the year's own test set.
+_NEWS = {"newstest2018": "validation", "newstest2019": "test"}
+
+
 def _find_translations(source: Path) -> Found:
     """Finds pairs of files (.de, .en or .sgm), TSV and JSONL files, by the split in their name."""
-    found = find_by_word(
-        source, (".de", ".de.sgm", ".de-en.tsv", ".bicleaner07.txt", ".jsonl"), anywhere=True
-    )
-    for split, paths in list(found.splits.items()):
-        moved = [path for path in paths if split == "train" and "newstest" in path.name]
-        kept = tuple(path for path in paths if path not in moved)
-        found.splits.pop(split)
-        if kept:
-            found.splits[split] = (*found.splits.get(split, ()), *kept)
-        for path in moved:
-            # TFDS validates on 2018's.
-            into = "validation" if "newstest2018" in path.name else "test"
-            found.splits[into] = (*found.splits.get(into, ()), path)
-    for paths in found.splits.values():
+    endings = (".de", ".de.sgm", ".de-en.tsv", ".bicleaner07.txt", ".jsonl")
+    every = find_by_word(source, endings, anywhere=True)
+    splits: dict[str, list[Path]] = {"train": [], "validation": [], "test": []}
+    notes = list(every.notes)
+    for split, paths in every.splits.items():
         for path in paths:
-            if path.name.removesuffix(".gz").endswith((".de", ".de.sgm")) and not english_of(path):
+            name = plain_name(path)
+            alone = name.endswith((".de", ".de.sgm")) and not english_of(path)
+            if alone and not name.endswith(".sgm"):
                 raise UserError(f"{path} has no English file beside it")
-    return found
+            if name.startswith("news") and name[4:7] in ("tes", "dev", "dis"):
+                into = next((to for news, to in _NEWS.items() if name.startswith(news)), None)
+            else:
+                into = split
+            if into is None or alone:
+                notes.append(f"not used: {path.name}")
+            else:
+                splits[into].append(path)
+    found = {split: tuple(paths) for split, paths in splits.items() if paths}
+    if not found:
+        raise UserError(f"found no pair of German and English files in {source}")
+    return Found(found, notes)

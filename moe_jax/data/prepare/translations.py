@@ -1,6 +1,5 @@
 """Reads German and English sentences for wmt19_translate/de-en."""
 
-import html
 import itertools
 import re
 from collections.abc import Iterator
@@ -9,10 +8,10 @@ from typing import Any
 
 from moe_jax.data.prepare.jsonl import get, objects
 from moe_jax.data.prepare.layout import plain_name
-from moe_jax.data.prepare.lines import BadRow, Example, File, Pair, decode, fields, table
+from moe_jax.data.prepare.lines import Example, File, Pair, decode, fields, table
 from moe_jax.errors import UserError
 
-_SEGMENT = re.compile(r"<seg[^>]*>(.*?)</seg>", re.IGNORECASE)
+_SEGMENT = re.compile(rb"<seg [^>]*>(.*?)</seg>")
 
 
 def read_translations(file: File, split: str) -> Iterator[Pair]:
@@ -26,7 +25,8 @@ def read_translations(file: File, split: str) -> Iterator[Pair]:
 
         def parse(row: tuple[int, bytes]) -> list[Pair]:
             index, line = row
-            return [(index, _filled(dict(zip(order, fields(line, 2), strict=True))))]
+            texts = [text.strip() for text in fields(line, 2)]
+            return _filled(index, dict(zip(order, texts, strict=True)))
 
         return file.rows(table(file, None), parse)
     return _read_parallel(file)
@@ -34,15 +34,12 @@ def read_translations(file: File, split: str) -> Iterator[Pair]:
 
 def _translation_line(index: int, row: dict[str, Any]) -> list[Pair]:
     row = get(row, "translation", dict) if "translation" in row else row
-    return [(index, _filled({"de": get(row, "de", str), "en": get(row, "en", str)}))]
+    return _filled(index, {"de": get(row, "de", str), "en": get(row, "en", str)})
 
 
-def _filled(example: Example) -> Example:
-    example = {language: text.strip() for language, text in example.items()}
-    empty = [language for language, text in example.items() if not text]
-    if empty:
-        raise BadRow(f"no text in {' and '.join(empty)}")
-    return example
+def _filled(index: int, example: Example) -> list[Pair]:
+    """Returns a pair of sentences; like TFDS, none if one of the two is empty."""
+    return [(index, example)] if all(text.strip() for text in example.values()) else []
 
 
 def english_of(path: Path) -> Path | None:
@@ -79,7 +76,7 @@ def _read_parallel(file: File) -> Iterator[Pair]:
 
     def parse(row: tuple[int, bytes, bytes]) -> list[Pair]:
         index, german, english = row
-        return [(index, _filled({"de": decode(german), "en": decode(english)}))]
+        return _filled(index, {"de": decode(german), "en": decode(english)})
 
     return file.rows(numbered(), parse)
 
@@ -90,5 +87,5 @@ def _sentences(file: File) -> Iterator[tuple[int, bytes]]:
         yield from file.lines()
         return
     for number, line in file.lines():
-        for segment in _SEGMENT.findall(line.decode("utf-8", "replace")):
-            yield number, html.unescape(segment).strip().encode()
+        for segment in _SEGMENT.findall(line):
+            yield number, segment

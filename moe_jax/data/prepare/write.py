@@ -108,9 +108,11 @@ def _write(
 
 
 def _named(labels: dict[Any, int], names: list[str] | None) -> dict[str, int]:
-    """Returns label counts in the order of the label's numbers; none for a score."""
+    """Returns label counts in the order of the label's numbers; of scores only how many."""
     if names is None:
-        return {}
+        # Scores, the hidden ones -1.
+        known = sum(count for label, count in labels.items() if label >= 0)
+        return {"scores": known} if known else {"none": labels[-1]} if labels else {}
     counts = {name: labels.get(name, 0) + labels.get(i, 0) for i, name in enumerate(names)}
     counts = {name: count for name, count in counts.items() if count}
     return counts | ({"none": labels[-1]} if -1 in labels else {})
