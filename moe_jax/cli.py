@@ -66,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--sharding", action="store_true", help="show: how each parameter is cut along the mesh"
     )
-    _add_data(verbs.add_parser("data", parents=[common, gin], help="what there is to train on"))
+    _add_data(
+        verbs.add_parser("data", parents=[common, gin, several], help="what there is to train on")
+    )
     _add_bench(verbs.add_parser("bench", parents=[common, gin], help="measure on this machine"))
     return parser
 
@@ -75,9 +77,10 @@ def _add_data(verb: argparse.ArgumentParser) -> None:
     """Adds the flags of `data`."""
     verb.add_argument(
         "action",
-        choices=("list", "show", "stats", "prepare", "cache"),
+        choices=("list", "show", "stats", "prepare", "cache", "score"),
         help="list: every task; show: some rows of one; stats: examples, tokens and rows; "
-        "prepare: original files into a TFDS directory; cache: tokenise once, ahead of a run",
+        "prepare: original files into a TFDS directory; cache: tokenise once, ahead of a run; "
+        "score: order the training rows by how many experts a checkpoint gives them",
     )
     verb.add_argument("name", nargs="?", metavar="NAME", help="a task, or what to prepare")
     verb.add_argument("--split", default="validation", help="show, stats: which split")
@@ -85,7 +88,11 @@ def _add_data(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--source", metavar="DIR", help="prepare: where the original files are")
     verb.add_argument("--data_dir", metavar="DIR", help="prepare: where the TFDS directory is made")
     verb.add_argument("--force", action="store_true", help="prepare, cache: write over an old one")
-    verb.add_argument("--output_dir", metavar="DIR", help="cache: for Data.cache_dir")
+    verb.add_argument(
+        "--output_dir", metavar="DIR", help="cache: for Data.cache_dir; score: the order"
+    )
+    verb.add_argument("--checkpoint", metavar="DIR", help="score: a run directory")
+    verb.add_argument("--step", type=int, help="score: the checkpoint's step (default: the latest)")
 
 
 def _add_bench(verb: argparse.ArgumentParser) -> None:
@@ -228,6 +235,24 @@ def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
             args.data_dir,
             Console(),
             force=args.force,
+            debug=args.debug,
+        )
+    if args.action == "score":
+        from moe_jax.commands.score import score
+
+        for flag, value in {
+            "--checkpoint": args.checkpoint,
+            "--output_dir": args.output_dir,
+        }.items():
+            if not value:
+                raise UserError(f"data score needs {flag}")
+        return score(
+            args.checkpoint,
+            args.step,
+            args.output_dir,
+            args.gin_file,
+            bindings,
+            _paths(args),
             debug=args.debug,
         )
     described = data.load_data(args.name, args.gin_file, bindings, _paths(args))

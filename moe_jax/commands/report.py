@@ -26,8 +26,8 @@ def print_header(
     lines = [
         f"Model: {counts.total / 1e6:,.1f}M parameters, {counts.active / 1e6:,.1f}M active a "
         f"token: {shape}",
-        f"Data:  {data.task_name}, {data.batch_size} x {data.sequence_length} = {tokens:,} tokens a "
-        f"step, {described.train.steps:,} steps = {tokens * described.train.steps / 1e6:,.1f}M",
+        f"Data:  {data.task_name}, {data.batch_size} x {data.sequence_length} = {tokens:,} tokens "
+        f"a step, {described.train.steps:,} steps = {tokens * described.train.steps / 1e6:,.1f}M",
         *([f"Mesh:  {mesh}"] if mesh else []),
         f"Run:   {directory}",
     ]

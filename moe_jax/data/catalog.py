@@ -52,7 +52,7 @@ def definitions() -> Mapping[str, TaskDefinition]:
 
 
 @functools.cache
-def suites() -> Mapping[str, dict[str, float]]:
+def suites() -> Mapping[str, Mapping[str, float]]:
     """Returns the mixtures by name, each with the rates of its tasks."""
     from moe_jax.data.glue.suites import MIXTURES
 

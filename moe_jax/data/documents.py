@@ -5,7 +5,9 @@
 | text                 | a run of `LINES_PER_DOCUMENT` lines, cut every `PIECE_BYTES` bytes      |
 | TFRecord             | the text field of a tf.train.Example                                   |
 
-Every `HELD_OUT_EVERY`-th document of a file is validation data, the others are training data.
+Every `HELD_OUT_EVERY`-th document is validation data, the others are training data: of file f (in
+the order of the names, from 0) the documents i with (f + i) divisible by it. So even a few small
+files have some of both.
 """
 
 import functools
@@ -40,7 +42,7 @@ class DocumentSource(seqio.FileDataSource):
         """Returns the documents of a split, as `seqio.FileDataSource.get_dataset`."""
         # The parent reads with the same function whatever the split.
         of_split = seqio.FileDataSource(
-            functools.partial(_of_split, self._read, split),
+            functools.partial(_of_split, self._read, split, self.list_shards(split)),
             self._split_to_filepattern,
             cycle_length=self._cycle_length,
             block_length=self._block_length,
@@ -48,10 +50,14 @@ class DocumentSource(seqio.FileDataSource):
         return of_split.get_dataset(split, *args, **kwargs)
 
 
-def _of_split(read: ReadFile, split: str, path: tf.Tensor) -> tf.data.Dataset:
+def _of_split(
+    read: ReadFile, split: str, paths: tuple[str, ...], path: tf.Tensor
+) -> tf.data.Dataset:
+    number = tf.argmax(tf.cast(tf.equal(tf.constant(paths), path), tf.int32))
+
     def wanted(index: tf.Tensor, example: dict[str, tf.Tensor]) -> tf.Tensor:
         del example
-        held_out = tf.equal(index % HELD_OUT_EVERY, HELD_OUT_EVERY // 2)
+        held_out = tf.equal((index + number) % HELD_OUT_EVERY, 0)
         return held_out if split == "validation" else tf.logical_not(held_out)
 
     return read(path).enumerate().filter(wanted).map(lambda _, example: example).flat_map(_pieces)

@@ -81,7 +81,11 @@ def _write(path: str, field: str, target: Path) -> tuple[int, int, str]:
 
 def _lines(path: str) -> Iterator[bytes]:
     with epath.Path(path).open("rb") as file:
-        yield from gzip.open(file) if path.endswith(".gz") else file
+        if not path.endswith(".gz"):
+            yield from file
+            return
+        with gzip.open(file) as unpacked:
+            yield from unpacked
 
 
 def _text(line: bytes, field: str) -> str:

@@ -103,7 +103,7 @@ def eval_batches(config: DataConfig) -> list[Batch]:
     if not batches:
         raise UserError(
             f"task {config.task_name!r} has no text in its split {config.eval_split!r} "
-            "(held-out text is every 20th piece of 64 lines of a file: use more or longer files)"
+            "(of a user's files every 20th piece of 64 lines is held out)"
         )
     return batches
 

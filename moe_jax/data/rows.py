@@ -47,14 +47,14 @@ def rows_of(
     if split not in provider.splits:
         known = ", ".join(sorted(provider.splits))
         raise UserError(f"task {config.task_name!r} has no split {split!r}; it has: {known}")
-    lengths = feature_lengths(config, task)
+    lengths = task.feature_lengths(config)
     get = functools.partial(
         seqio.get_dataset,
         task_feature_lengths=lengths,
         feature_converter=_converter(config, task, provider),
         dataset_split=split,
         use_cached=is_cached(config, task),
-        shuffle=training and config.shuffle,
+        shuffle=training and config.shuffle and not task.ordered,
         seed=config.seed,
         num_epochs=None if training else 1,
         shard_info=None if stream is None else seqio.ShardInfo(stream, config.shards),
@@ -67,23 +67,13 @@ def rows_of(
     return functools.reduce(lambda first, second: first.concatenate(second), parts)
 
 
-def feature_lengths(config: DataConfig, task: NamedTask) -> dict[str, int]:
-    """Returns the most tokens of a row that each feature can have."""
-    length = config.sequence_length
-    if task.kind != PROMPTED:
-        return {"targets": length}
-    # The inputs get whatever the targets leave.
-    targets = config.targets_length or task.targets_length or length
-    return {"inputs": length, "targets": min(targets, length)}
-
-
 def is_cached(config: DataConfig, task: NamedTask) -> bool:
     """Returns whether the task, or every task of a mixture, is read from `config.cache_dir`.
 
     Raises:
         UserError: if there is a directory for caches and the task is not in it.
     """
-    if config.cache_dir is None:
+    if config.cache_dir is None or task.ordered:
         return False
     if config.cache_dir not in seqio.get_global_cache_dirs():
         seqio.add_global_cache_dirs([config.cache_dir])

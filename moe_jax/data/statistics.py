@@ -8,7 +8,7 @@ import seqio
 import tensorflow as tf
 
 from moe_jax.data.config import DataConfig
-from moe_jax.data.rows import feature_lengths, rows_of
+from moe_jax.data.rows import rows_of
 from moe_jax.data.tasks import PROMPTED, find_task
 from moe_jax.errors import UserError
 
@@ -80,7 +80,7 @@ def statistics(config: DataConfig, split: str, limit: int) -> Statistics:
     if split not in provider.splits:
         known = ", ".join(sorted(provider.splits))
         raise UserError(f"task {config.task_name!r} has no split {split!r}; it has: {known}")
-    lengths = feature_lengths(config, task) if task.kind == PROMPTED else {}
+    lengths = task.feature_lengths(config) if task.kind == PROMPTED else {}
     # A plain text is counted by documents, whatever is trained on them.
     counted = find_task(dataclasses.replace(config, objective="lm"))
     features: dict[str, Feature] = {}

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import seqio
@@ -29,6 +29,7 @@ from moe_jax.data.files import (
 )
 from moe_jax.data.jsonl import convert
 from moe_jax.data.objectives import keep_text, objective
+from moe_jax.data.ordered import ordered_source, scored_config
 from moe_jax.data.prepared import prepared_source
 from moe_jax.data.vocabulary import load_vocabulary
 from moe_jax.errors import UserError, nearest
@@ -37,6 +38,7 @@ from moe_jax.errors import UserError, nearest
 STREAM = "stream"  # a text without an end, cut into rows
 EXAMPLES = "examples"  # `targets` only, whole
 PROMPTED = "prompted"  # `inputs` and `targets`
+CURRICULUM_PREFIX = "curriculum:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,17 +50,28 @@ class NamedTask:
         kind: `STREAM`, `EXAMPLES` or `PROMPTED`.
         targets_length: of prompted tasks, the most tokens of a target; 0 for as long as a row.
         notes: what a user should be told about its files.
+        ordered: its order is a curriculum: never shuffled.
     """
 
     seqio_name: str
     kind: str
     targets_length: int = 0
     notes: tuple[str, ...] = ()
+    ordered: bool = False
 
     @property
     def provider(self) -> seqio.Task | seqio.Mixture:
         """The seqio task or mixture."""
         return seqio.get_mixture_or_task(self.seqio_name)
+
+    def feature_lengths(self, config: DataConfig) -> dict[str, int]:
+        """Returns the most tokens of a row that each feature can have."""
+        length = config.sequence_length
+        if self.kind != PROMPTED:
+            return {"targets": length}
+        # The inputs get whatever the targets leave.
+        targets = config.targets_length or self.targets_length or length
+        return {"inputs": length, "targets": min(targets, length)}
 
 
 def find_task(config: DataConfig) -> NamedTask:
@@ -68,17 +81,28 @@ def find_task(config: DataConfig) -> NamedTask:
         UserError: for a name that neither this package nor seqio knows, or for files or data sets
             that are not there.
     """
-    rates = config.rates
-    if len(rates) == 1:
-        (name,) = rates
-        suite = catalog.suites().get(name)
-        return _one(config, name) if suite is None else _mixture(config, suite)
-    return _mixture(config, rates)
+    if isinstance(config.task, str) and config.task not in catalog.suites():
+        return _one(config, config.task)
+    return _mixture(config, _single_tasks(config.rates))
 
 
-def _mixture(config: DataConfig, rates: dict[str, float]) -> NamedTask:
-    # Tasks with no training rows, such as GLUE's diagnostics, have the rate 0 in suites.
-    parts = {name: _one(config, name) for name, rate in rates.items() if rate > 0}
+def _single_tasks(rates: Mapping[str, float]) -> dict[str, float]:
+    """Returns the rates with suites replaced by their tasks, which share the suite's rate.
+
+    Tasks with no training rows, such as GLUE's diagnostics, have the rate 0 and are left out.
+    """
+    single: dict[str, float] = {}
+    for name, rate in rates.items():
+        suite = catalog.suites().get(name, {name: 1.0})
+        total = sum(suite.values())
+        for task, share in suite.items():
+            if share > 0:
+                single[task] = single.get(task, 0.0) + rate * share / total
+    return single
+
+
+def _mixture(config: DataConfig, rates: Mapping[str, float]) -> NamedTask:
+    parts = {name: _one(config, name) for name in rates}
     kinds = {part.kind for part in parts.values()}
     if len(kinds) > 1:
         shown = ", ".join(f"{name} is {part.kind}" for name, part in parts.items())
@@ -86,10 +110,8 @@ def _mixture(config: DataConfig, rates: dict[str, float]) -> NamedTask:
             f"a mixture needs tasks of one kind ({shown}); Data.objective = 'prefix_lm' or "
             "'span_corruption' makes a plain text a task with inputs and targets"
         )
-    directory = config.tfds_data_dir or ""
-    name = _identifier(
-        "mixture", directory, *(f"{part.seqio_name}={rates[n]}" for n, part in parts.items())
-    )
+    shares = [f"{part.seqio_name}={rates[n]}" for n, part in parts.items()]
+    name = _identifier("mixture", config.tfds_data_dir or "", *shares)
     if name not in seqio.MixtureRegistry.names():
         seqio.MixtureRegistry.add(
             name, [(part.seqio_name, float(rates[n])) for n, part in parts.items()]
@@ -104,6 +126,8 @@ def _one(config: DataConfig, name: str) -> NamedTask:
     definition = catalog.definitions().get(catalog.full_name(name))
     if definition is not None:
         return _prompted(config, definition)
+    if name.startswith(CURRICULUM_PREFIX):
+        return _ordered(config, name.removeprefix(CURRICULUM_PREFIX))
     text = _plain_text(config, name)
     if text is not None:
         return _stream(config, name, text)
@@ -116,6 +140,24 @@ def _one(config: DataConfig, name: str) -> NamedTask:
         f"unknown task {name!r}; `moe-jax data list` shows the known, and text:FILES, "
         f"jsonl:FILES and tfrecord:FILES are your own.{nearest(name, shown)}"
     )
+
+
+def _ordered(config: DataConfig, directory: str) -> NamedTask:
+    """Registers the examples of a task in the order that they were scored to have."""
+    scored = scored_config(directory, config)
+    base = find_task(scored)
+    if not isinstance(base.provider, seqio.Task):
+        raise UserError(f"{directory} holds the scores of a mixture: set Data.curriculum instead")
+    lengths = base.feature_lengths(scored)
+    registered = _register(
+        _identifier("curriculum", directory, base.seqio_name),
+        config,
+        source=lambda: ordered_source(directory, base.provider, lengths, scored.seed),
+        preprocessors=[],
+        output_features=base.provider.output_features,
+        metric_fns=[],
+    )
+    return dataclasses.replace(base, seqio_name=registered, ordered=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,15 +15,15 @@ from etils import epath
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
 from moe_jax.data.curriculum import CurriculumBatches, Rows, order_rows, take
+from moe_jax.data.ordered import ABOUT, ORDER, describe
 from moe_jax.errors import UserError
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.models.layer_inputs import LayerInputs
 from moe_jax.sharding.processes import barrier, is_main
 from moe_jax.training.step import forward
 
-# Batches whose vectors are written to one file.
-BATCHES_PER_PART = 32
-_ABOUT, _ORDER = "about.json", "order.npy"
+# Rows whose vectors are written to one file, about.
+ROWS_PER_PART = 8192
 
 
 class ComplexityScorer:
@@ -79,7 +79,7 @@ def score_rows(
     count = len(rows["decoder_target_tokens"])
     about = {**about, "rows": count, "parameters": _fingerprint(variables)}
     _begin(directory, about)
-    size = batch_size * BATCHES_PER_PART
+    size = batch_size * max(ROWS_PER_PART // batch_size, 1)
     vectors = []
     for first in range(0, count, size):
         path = directory / f"part_{first // size:05d}.npy"
@@ -107,10 +107,11 @@ def make_order(
 
     The arguments are those of `score_rows`; `config` says how to order.
     """
-    about = {**about, "task": config.task_name, "sequence_length": config.sequence_length}
+    about = {**about, **describe(config)}
     vectors = score_rows(scorer, variables, rows, config.batch_size, directory, about)
+    assert config.curriculum is not None
     order = order_rows(vectors, config.curriculum)
-    _write(directory / _ORDER, order)
+    _write(directory / ORDER, order)
     barrier(f"order of {directory.name}")
     return order
 
@@ -152,7 +153,7 @@ class EpochOrders:
             order = read_order(directory)
             if order is None:
                 raise UserError(
-                    f"{directory} has no {_ORDER}: the order of an epoch that has begun is lost, "
+                    f"{directory} has no {ORDER}: the order of an epoch that has begun is lost, "
                     "and the model it was made with is gone; start in another --output_dir"
                 )
             self._batches.use(order)
@@ -166,8 +167,14 @@ class EpochOrders:
 
 def read_order(directory: epath.Path) -> np.ndarray | None:
     """Returns the order in a directory of scores, or None if it is not complete."""
-    path = directory / _ORDER
+    path = directory / ORDER
     return np.load(path.open("rb")) if path.exists() else None
+
+
+def read_vectors(directory: epath.Path) -> np.ndarray:
+    """Returns the complexity vectors in a directory of scores, [R, L]."""
+    paths = sorted(directory.glob("part_*.npy"))
+    return np.concatenate([np.load(path.open("rb")) for path in paths])
 
 
 def _filled(first: int, size: int, count: int) -> np.ndarray:
@@ -190,7 +197,9 @@ def _fingerprint(variables: Variables) -> float:
 def _begin(directory: epath.Path, about: dict[str, Any]) -> None:
     """Makes the directory; what was written there for anything else is removed."""
     if is_main():
-        path = directory / _ABOUT
+        path = directory / ABOUT
+        # As it is read back: tuples are lists in JSON.
+        about = json.loads(json.dumps(about))
         if path.exists() and json.loads(path.read_text()) != about:
             directory.rmtree()
         directory.mkdir(parents=True, exist_ok=True)

@@ -120,9 +120,8 @@ def test_held_out_text_of_own_files(tmp_path):
     config = DataConfig(task=f"text:{tmp_path}/*.txt", sequence_length=64, batch_size=4)
     held = np.concatenate([b.targets_BS[b.weights_BS > 0] for b in eval_batches(config)])
     text = vocabulary_of(config).decode([int(t) for t in held if t > 1])
-    start = LINES_PER_DOCUMENT * (HELD_OUT_EVERY // 2)
-    second = start + LINES_PER_DOCUMENT * HELD_OUT_EVERY
-    expected = [*lines[start:][:LINES_PER_DOCUMENT], *lines[second:][:LINES_PER_DOCUMENT]]
+    second = LINES_PER_DOCUMENT * HELD_OUT_EVERY
+    expected = [*lines[:LINES_PER_DOCUMENT], *lines[second:][:LINES_PER_DOCUMENT]]
     assert text.split("\n")[:-1] == expected
     trained = "".join(
         vocabulary_of(config).decode([int(t) for t in row if t > 1])
