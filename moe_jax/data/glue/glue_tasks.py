@@ -1,7 +1,8 @@
 """GLUE (Wang et al. 2018, arXiv 1804.07461): fields, labels, metrics and sizes of its tasks.
 
 Fields stand in the order of their names, as in T5; labels in the order of TensorFlow Datasets.
-Sizes are those of T5's `glue_utils`, which leaves WNLI out.
+Sizes are those of T5's `glue_utils`, which leaves WNLI out. T5 read version 1.0.0 of the data;
+2.0.0 has QQP from another place, and three training rows fewer of it.
 """
 
 from moe_jax.data.definition import Metric

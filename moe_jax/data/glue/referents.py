@@ -1,7 +1,7 @@
 """Pronouns as text to text: the Winograd schemas of SuperGLUE, and DPR.
 
 T5 gives the sentence with the pronoun in asterisks, `wsc: Bob asked Tom if *he* ...`, and wants
-the noun that it stands for (Raffel et al. 2020, section 3.2.3 and appendix D.15; after Kocijan
+the noun that it stands for (Raffel et al. 2020, section 2.4 and appendix D; after Kocijan
 et al. 2019, arXiv 1905.06290). SuperGLUE asks instead whether a given noun is the right one, so
 training uses the rows where it is, and evaluation compares the noun given with the one generated.
 """
@@ -42,9 +42,9 @@ def winograd(correct_only: bool) -> Format:
 def _blanked(text: tf.Tensor, pronoun: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """Returns the text with an X for the pronoun, which is word number `index` (from 0).
 
-    Two sentences of the published data need more, and T5 has them by heart: in one the index is
-    one too small, in the other punctuation clings to the pronoun, which is then set apart and
-    the text's last space dropped.
+    Two sentences of the published data need more: in one the index is one too small, in the
+    other punctuation clings to the pronoun, which is then set apart and the text's last space
+    dropped. T5 compares with these two sentences; here it is a rule for every text.
     """
     words = tf.strings.split(text, " ")
     last = tf.size(words) - 1
