@@ -13,7 +13,7 @@ SQUAD = {
     "title": "Red house",
     "context": "The red-house (built in 1901)\nhas  two doors.",
     "question": "When was it built?",
-    "answers": {"text": ["1901", "in 1901)"], "answer_start": [24, 21]},
+    "answers": {"text": ["1901", "in  1901)"], "answer_start": [24, 21]},
 }
 NEWS = {"article": "A tower fell .\nNobody was hurt .", "highlights": "Tower fell .\nAll well ."}
 PAIR = {"de": "Guten Tag, Köln.", "en": "Good day, Cologne."}

@@ -112,6 +112,10 @@ def test_rouge_by_hand():
     assert figures["rougeLsum"] == pytest.approx(figures["rouge1"])
 
 
+def test_rouge_does_not_stem():
+    assert set(metrics.rouge(["tall towers"], ["taller tower"]).values()) == {0.0}
+
+
 def test_rouge_ends_a_sentence_at_a_period_between_spaces():
     # The order of sentences does not matter to ROUGE-Lsum, but that of words in a sentence does.
     target, swapped = "red house . tall tower", "tall tower . red house"
