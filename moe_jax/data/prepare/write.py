@@ -44,7 +44,8 @@ def prepare(data_set: DataSet, source: Path, data_dir: Path, force: bool = False
         _move(work / data_set.title / data_set.version, target, work)
     for name in empty:
         del splits[name]
-    notes = [*found.notes, *(f"{name}: the file is empty, left out" for name in empty)]
+    why = "too few documents to hold any out" if found.held_out else "the file is empty, left out"
+    notes = [*found.notes, *(f"{name}: {why}" for name in empty)]
     return Prepared(target, splits, notes + differences(data_set, splits, empty))
 
 
