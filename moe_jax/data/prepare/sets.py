@@ -117,6 +117,7 @@ def _others() -> list[DataSet]:
             "3.0.1",
             read_c4,
             functools.partial(find_or_hold_out, endings=(".json", ".jsonl"), anywhere=True),
+            "c4",
         ),
         DataSet(
             "soda",
