@@ -2,12 +2,11 @@
 
 import functools
 import re
-from pathlib import Path
 
 from moe_jax.data.prepare.dataset import DataSet, Reader
-from moe_jax.data.prepare.layout import Found, find_by_word
 from moe_jax.data.prepare.sets import known
 from moe_jax.data.prepare.texts import read_dialogues, read_field, read_text
+from moe_jax.data.prepare.words import find_by_word, find_or_hold_out
 from moe_jax.errors import UserError, nearest
 
 # Kinds of your own data, named KIND:NAME.
@@ -54,18 +53,10 @@ def _own(kind: str, name: str = "", field: str = "text", *more: str) -> DataSet:
         find = functools.partial(find_by_word, endings=(".jsonl",), anywhere=True)
         read: Reader = functools.partial(read_dialogues, narrative=False)
         return DataSet(name, name, "dialogues", "1.0.0", read, find, "dialogues")
-    endings = (".txt",) if kind == "text" else (".jsonl", ".json")
-    read = read_text if kind == "text" else functools.partial(read_field, field=field)
-    return DataSet(
-        name, name, "", "1.0.0", read, functools.partial(_find_own, endings=endings), "text"
-    )
-
-
-def _find_own(source: Path, endings: tuple[str, ...]) -> Found:
-    """Finds files; without one for validation, some of the training rows are to be held out."""
-    found = find_by_word(source, endings)
-    if "validation" not in found.splits and "train" in found.splits:
-        found.splits = {"train": (), "validation": found.splits["train"], **found.splits}
-        found.held_out = True
-        found.notes.append("no file is named validation: every 20th document is held out for it")
-    return found
+    if kind == "text":
+        # Titles of books have words in them: only the first counts.
+        find = functools.partial(find_or_hold_out, endings=(".txt",))
+        return DataSet(name, name, "", "1.0.0", read_text, find, "text")
+    find = functools.partial(find_or_hold_out, endings=(".jsonl", ".json"), anywhere=True)
+    read = functools.partial(read_field, field=field)
+    return DataSet(name, name, "", "1.0.0", read, find, "text")

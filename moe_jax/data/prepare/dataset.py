@@ -21,7 +21,7 @@ class DataSet:
         version: of the builder.
         read: reads a file of a split.
         find: finds the files in a folder.
-        kind: which features: "official" where TFDS has the builder, "text" or "dialogues".
+        kind: whose features: "official" for those of TFDS's builder, or "text", "dialogues", "c4".
     """
 
     name: str

@@ -2,21 +2,10 @@
 
 import dataclasses
 import fnmatch
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from moe_jax.errors import UserError
-
-_WORDS = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,44 +93,9 @@ def find_named(
     raise UserError(f"found none of {', '.join(wanted)} (or .gz of it) in {' or '.join(places)}")
 
 
-def find_by_word(source: Path, endings: Sequence[str], anywhere: bool = False) -> Found:
-    """Returns all files with one of the endings, by split, from all folders below `source`.
-
-    The split is the word that the file's name or the name of a folder below `source` starts with:
-    train, validation (valid, val, dev), test; files without such a word are training data.
-
-    Args:
-        source: the folder.
-        endings: such as ".jsonl"; .gz may follow.
-        anywhere: the word may also stand later in the name, as in "europarl.test.de".
-
-    Raises:
-        UserError: if there is no such file.
-    """
-    splits: dict[str, list[Path]] = {}
-    for path in sorted(p for p in source.rglob("*") if p.is_file() and not _hidden(p, source)):
-        if plain_name(path).endswith(tuple(endings)):
-            split = split_of(path.relative_to(source), anywhere)
-            splits.setdefault(split or "train", []).append(path)
-    if not splits:
-        raise UserError(f"found no {' or '.join(endings)} (or .gz of it) in {source}")
-    order = [split for split in ("train", "validation", "test") if split in splits]
-    return Found({split: tuple(splits[split]) for split in order})
-
-
 def plain_name(path: Path) -> str:
     """Returns a file's name in small letters, without .gz."""
     return path.name.lower().removesuffix(".gz")
-
-
-def split_of(path: Path, anywhere: bool = False) -> str | None:
-    """Returns the split that a path's words name, or None."""
-    for part in reversed(path.parts):
-        words = re.split(r"[^a-z]+", part.lower())
-        for word in words if anywhere else words[:1]:
-            if word in _WORDS:
-                return _WORDS[word]
-    return None
 
 
 def check_folder(source: str) -> Path:
@@ -173,7 +127,3 @@ def _first(folder: Path, glob: str) -> Path | None:
         if fnmatch.fnmatchcase(plain_name(path), glob.lower()) and path.is_file()
     ]
     return min(matches, key=lambda path: (path.suffix == ".gz", path.name), default=None)
-
-
-def _hidden(path: Path, source: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(source).parts)

@@ -1,8 +1,8 @@
 """How many rows the splits have as published.
 
-GLUE, SuperGLUE, definite_pronoun_resolution, SQuAD, CNN/DailyMail and WMT19 (train, validation):
-the TensorFlow Datasets catalogue, which agrees with the papers where they give numbers (SuperGLUE's
-table 1 counts MultiRC's and ReCoRD's rows otherwise). SODA: its paper's table of splits.
+GLUE, SuperGLUE, definite_pronoun_resolution, SQuAD, CNN/DailyMail, WMT19 (train, validation) and
+C4: the TensorFlow Datasets catalogue (MultiRC counted by answer, ReCoRD by query, as TFDS does).
+SODA: its data card.
 WikiText: articles, table 1 of its paper (Merity et al. 2016, arXiv:1609.07843).
 """
 
@@ -43,6 +43,7 @@ ROWS: dict[str, dict[str, int]] = {
     "squad/v1.1": {"train": 87_599, "validation": 10_570},
     "cnn_dailymail": {"train": 287_113, "validation": 13_368, "test": 11_490},
     "wmt19_translate/de-en": {"train": 38_690_334, "validation": 2_998},
+    "c4/en": {"train": 364_868_892, "validation": 364_608},
     "soda/dialogues": {"train": 1_191_582, "validation": 146_346, "test": 148_968},
     "wikitext/wikitext-2": _WIKITEXT_2,
     "wikitext/wikitext-2-raw": _WIKITEXT_2,

@@ -9,17 +9,15 @@ from moe_jax.data.prepare.dataset import DataSet
 from moe_jax.data.prepare.layout import (
     Found,
     Names,
-    find_by_word,
     find_named,
     official,
     partial,
-    plain_name,
 )
 from moe_jax.data.prepare.questions import read_pronouns, read_questions
 from moe_jax.data.prepare.summaries import read_summaries
-from moe_jax.data.prepare.texts import read_dialogues, read_wikitext
-from moe_jax.data.prepare.translations import english_of, read_translations
-from moe_jax.errors import UserError
+from moe_jax.data.prepare.texts import read_c4, read_dialogues, read_wikitext
+from moe_jax.data.prepare.translations import find_translations, read_translations
+from moe_jax.data.prepare.words import find_or_hold_out
 
 
 def known() -> dict[str, DataSet]:
@@ -66,23 +64,25 @@ def _super_glue() -> list[DataSet]:
     ]
 
 
+_PRONOUNS = {"train": official("train.c.txt"), "test": official("test.c.txt")}
+_SQUAD = {
+    "train": official("train-v1.1.json", "train.json", "train.jsonl"),
+    "validation": official("dev-v1.1.json", "dev.json", "dev.jsonl", "validation.jsonl")
+    + partial("xquad.en.json", note="1,190 of the 10,570 official questions"),
+}
+_SUMMARIES = {
+    split: official(f"all_{short}.txt", f"{split}.jsonl", f"{short}.jsonl")
+    + partial(f"*_{split}.jsonl")
+    for split, short in (("train", "train"), ("validation", "val"), ("test", "test"))
+}
+_DIALOGUES = {
+    "train": official("train.jsonl", "soda_train.jsonl") + partial("original_examples.jsonl"),
+    "validation": official("valid.jsonl", "validation.jsonl", "soda_valid.jsonl"),
+    "test": official("test.jsonl", "soda_test.jsonl"),
+}
+
+
 def _others() -> list[DataSet]:
-    pronouns = {"train": official("train.c.txt"), "test": official("test.c.txt")}
-    squad = {
-        "train": official("train-v1.1.json", "train.json", "train.jsonl"),
-        "validation": official("dev-v1.1.json", "dev.json", "dev.jsonl", "validation.jsonl")
-        + partial("xquad.en.json", note="1,190 of the 10,570 official questions"),
-    }
-    summaries = {
-        split: official(f"all_{short}.txt", f"{split}.jsonl", f"{short}.jsonl")
-        + partial(f"*_{split}.jsonl")
-        for split, short in (("train", "train"), ("validation", "val"), ("test", "test"))
-    }
-    dialogues = {
-        "train": official("train.jsonl", "soda_train.jsonl") + partial("original_examples.jsonl"),
-        "validation": official("valid.jsonl", "validation.jsonl", "soda_valid.jsonl"),
-        "test": official("test.jsonl", "soda_test.jsonl"),
-    }
     pronoun_folders = ("definite_pronoun_resolution", "dpr")
     return [
         DataSet(
@@ -91,16 +91,16 @@ def _others() -> list[DataSet]:
             "",
             "1.1.0",
             read_pronouns,
-            _named((), pronoun_folders, pronouns),
+            _named((), pronoun_folders, _PRONOUNS),
         ),
-        DataSet("squad", "squad", "v1.1", "3.0.0", read_questions, _named((), ("squad",), squad)),
+        DataSet("squad", "squad", "v1.1", "3.0.0", read_questions, _named((), ("squad",), _SQUAD)),
         DataSet(
             "cnn_dailymail",
             "cnn_dailymail",
             "",
             "3.4.0",
             read_summaries,
-            _named((), ("cnn_dailymail", "cnn-dailymail"), summaries),
+            _named((), ("cnn_dailymail", "cnn-dailymail"), _SUMMARIES),
         ),
         DataSet(
             "wmt19_translate_de_en",
@@ -108,7 +108,16 @@ def _others() -> list[DataSet]:
             "de-en",
             "1.0.0",
             read_translations,
-            _find_translations,
+            find_translations,
+        ),
+        DataSet(
+            "c4",
+            "c4",
+            "en",
+            "3.0.1",
+            read_c4,
+            functools.partial(find_or_hold_out, endings=(".json", ".jsonl"), anywhere=True),
+            "c4",
         ),
         DataSet(
             "soda",
@@ -116,7 +125,7 @@ def _others() -> list[DataSet]:
             "dialogues",
             "1.0.0",
             read_dialogues,
-            _named((), ("soda",), dialogues),
+            _named((), ("soda",), _DIALOGUES),
             "dialogues",
         ),
     ]
@@ -146,33 +155,3 @@ def _wikitexts() -> list[DataSet]:
                 )
             )
     return sets
-
-
-# TFDS validates on 2018's news; 2019's are the year's own test set.
-_NEWS = {"newstest2018": "validation", "newstest2019": "test"}
-
-
-def _find_translations(source: Path) -> Found:
-    """Finds pairs of files (.de, .en or .sgm), TSV and JSONL files, by the split in their name."""
-    endings = (".de", ".de.sgm", ".de-en.tsv", ".bicleaner07.txt", ".jsonl")
-    every = find_by_word(source, endings, anywhere=True)
-    splits: dict[str, list[Path]] = {"train": [], "validation": [], "test": []}
-    notes = list(every.notes)
-    for split, paths in every.splits.items():
-        for path in paths:
-            name = plain_name(path)
-            alone = name.endswith((".de", ".de.sgm")) and not english_of(path)
-            if alone and not name.endswith(".sgm"):
-                raise UserError(f"{path} has no English file beside it")
-            if name.startswith("news") and name[4:7] in ("tes", "dev", "dis"):
-                into = next((to for news, to in _NEWS.items() if name.startswith(news)), None)
-            else:
-                into = split
-            if into is None or alone:
-                notes.append(f"not used: {path.name}")
-            else:
-                splits[into].append(path)
-    found = {split: tuple(paths) for split, paths in splits.items() if paths}
-    if not found:
-        raise UserError(f"found no pair of German and English files in {source}")
-    return Found(found, notes)

@@ -38,6 +38,17 @@ def read_field(file: File, split: str, field: str = "text") -> Iterator[Pair]:
     return objects(file, parse)
 
 
+def read_c4(file: File, split: str) -> Iterator[Pair]:
+    """Reads C4's JSONL: `text`, and `url` and `timestamp` where they are given."""
+
+    def parse(index: int, row: dict[str, Any]) -> list[Pair]:
+        known = {name: str(row.get(name, "")) for name in ("url", "timestamp")}
+        hidden = {"content-type": "", "content-length": ""}
+        return [(index, {**hidden, **known, "text": get(row, "text", str)})]
+
+    return objects(file, parse)
+
+
 def read_text(file: File, split: str) -> Iterator[Pair]:
     """Reads a text file as one document, a very long one as several, cut at line ends."""
     return file.rows(_documents(file), lambda row: [(row[0], {"text": row[1]})])

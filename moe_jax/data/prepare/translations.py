@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from moe_jax.data.prepare.jsonl import get, objects
-from moe_jax.data.prepare.layout import plain_name
+from moe_jax.data.prepare.layout import Found, plain_name
 from moe_jax.data.prepare.lines import Example, File, Pair, decode, fields, table
+from moe_jax.data.prepare.words import find_by_word
 from moe_jax.errors import UserError
 
 _SEGMENT = re.compile(rb"<seg [^>]*>(.*?)</seg>")
@@ -89,3 +90,37 @@ def _sentences(file: File) -> Iterator[tuple[int, bytes]]:
     for number, line in file.lines():
         for segment in _SEGMENT.findall(line):
             yield number, segment
+
+
+# TFDS validates on 2018's news; 2019's are the year's own test set.
+_NEWS = {"newstest2018": "validation", "newstest2019": "test"}
+
+
+def find_translations(source: Path) -> Found:
+    """Finds pairs of files (.de, .en or .sgm), TSV and JSONL files, by the split in their name.
+
+    Raises:
+        UserError: if there are none, or a .de file has no .en beside it.
+    """
+    endings = (".de", ".de.sgm", ".de-en.tsv", ".bicleaner07.txt", ".jsonl")
+    every = find_by_word(source, endings, anywhere=True)
+    splits: dict[str, list[Path]] = {"train": [], "validation": [], "test": []}
+    notes = list(every.notes)
+    for split, paths in every.splits.items():
+        for path in paths:
+            name = plain_name(path)
+            alone = name.endswith((".de", ".de.sgm")) and not english_of(path)
+            if alone and not name.endswith(".sgm"):
+                raise UserError(f"{path} has no English file beside it")
+            if name.startswith("news") and name[4:7] in ("tes", "dev", "dis"):
+                into = next((to for news, to in _NEWS.items() if name.startswith(news)), None)
+            else:
+                into = split
+            if into is None or alone:
+                notes.append(f"not used: {path.name}")
+            else:
+                splits[into].append(path)
+    found = {split: tuple(paths) for split, paths in splits.items() if paths}
+    if not found:
+        raise UserError(f"found no pair of German and English files in {source}")
+    return Found(found, notes)

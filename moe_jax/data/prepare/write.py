@@ -34,17 +34,24 @@ def prepare(data_set: DataSet, source: Path, data_dir: Path, force: bool = False
     target = data_dir / data_set.title / data_set.version
     if target.exists() and not force:
         raise UserError(f"{target} is there already; --force replaces it")
-    found = data_set.find(source)
+    try:
+        found = data_set.find(source)
+    except OSError as error:
+        raise UserError(f"cannot look into --source={source}: {error}") from None
     splits, rows = _read(data_set, found)
     empty = [name for name in splits if name not in rows]
     if not rows:
         raise UserError(f"no file of {data_set.name} in {source} has a row")
-    with _temporary(data_dir) as work:
-        _write(data_set, work, rows, splits)
-        _move(work / data_set.title / data_set.version, target, work)
+    try:
+        with _temporary(data_dir) as work:
+            _write(data_set, work, rows, splits)
+            _move(work / data_set.title / data_set.version, target, work)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error}") from error
     for name in empty:
         del splits[name]
-    notes = [*found.notes, *(f"{name}: the file is empty, left out" for name in empty)]
+    why = "too few documents to hold any out" if found.held_out else "the file is empty, left out"
+    notes = [*found.notes, *(f"{name}: {why}" for name in empty)]
     return Prepared(target, splits, notes + differences(data_set, splits, empty))
 
 
@@ -122,11 +129,8 @@ def _named(labels: dict[Any, int], names: list[str] | None) -> dict[str, int]:
 def _temporary(data_dir: Path) -> Iterator[Path]:
     """Makes a folder that is gone afterwards, and `data_dir` with it if nothing came into it."""
     new = not data_dir.exists()
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=data_dir))
-    except OSError as error:
-        raise UserError(f"cannot write to --data_dir={data_dir}: {error}") from None
+    data_dir.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=data_dir))
     try:
         yield work
     finally:

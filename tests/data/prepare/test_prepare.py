@@ -8,6 +8,7 @@ import pytest
 from moe_jax.data.prepare import write as writing
 from moe_jax.data.prepare.catalog import get_data_set
 from moe_jax.data.prepare.sets import known
+from moe_jax.data.tasks import C4_VERSION
 from moe_jax.errors import UserError
 
 
@@ -82,7 +83,7 @@ def test_an_interrupted_replacement_is_undone(tmp_path, write, run, monkeypatch)
         rename(old, new)
 
     monkeypatch.setattr(writing.os, "rename", fail_to_place)
-    with pytest.raises(OSError, match="disk on fire"):
+    with pytest.raises(UserError, match=r"cannot write .*/glue/sst2/2.0.0: disk on fire"):
         run("glue_sst2", source, data, force=True)
     assert every_file(data) == found
 
@@ -191,6 +192,33 @@ def test_own_text_and_jsonl(tmp_path, write, run, read_back, as_read, monkeypatc
         run("jsonl:other", tmp_path / "lines", tmp_path / "data")
 
 
+def test_c4_from_its_published_files(tmp_path, write, run, read_back, as_read):
+    row = {"text": "A page.", "url": "http://a", "timestamp": "2019-04-25T12:57:54Z"}
+    files = {
+        "c4-train.00000-of-01024.json": json.dumps(row) + "\n",
+        "c4-validation.00000-of-00008.json": json.dumps({"text": "Another."}) + "\n",
+    }
+    write(tmp_path / "en", files, odd=True)
+    result = run("c4", tmp_path, tmp_path / "data")
+    assert result["name"] == f"c4/en:{C4_VERSION}"
+    empty = {"content-type": "", "content-length": "", "url": "", "timestamp": ""}
+    assert read_back(result["name"], tmp_path / "data") == {
+        "train": as_read([{**empty, **row}]),
+        "validation": as_read([{**empty, "text": "Another."}]),
+    }
+
+
+def test_packed_copies_are_not_read_twice_and_few_documents_are_all_training_data(
+    tmp_path, write, run
+):
+    line = json.dumps({"text": "once"}) + "\n"
+    write(tmp_path, {"a.jsonl": line})
+    write(tmp_path, {"a.jsonl": line}, odd=True)
+    result = run("jsonl:few", tmp_path, tmp_path / "data")
+    assert {name: split["rows"] for name, split in result["splits"].items()} == {"train": 1}
+    assert "validation: too few documents to hold any out" in result["notes"]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -251,5 +279,5 @@ def test_places_that_cannot_be_used(tmp_path, write, run):
         run("glue_sst2", tmp_path / "file", tmp_path / "data")
     with pytest.raises(UserError, match="prepare locally"):
         run("glue_sst2", tmp_path, "gs://bucket/data")
-    with pytest.raises(UserError, match="cannot write to --data_dir"):
+    with pytest.raises(UserError, match=r"cannot write .*/file/glue/sst2/2.0.0"):
         run("glue_sst2", tmp_path, tmp_path / "file")
