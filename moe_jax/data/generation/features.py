@@ -65,4 +65,5 @@ def _feature(task: str, row: Any, name: str, within: str) -> Any:
 
 
 def _kind(spec: tf.TensorSpec) -> str:
-    return "a list of texts" if spec.shape.rank else "a text"
+    one = "text" if spec.dtype == tf.string else spec.dtype.name
+    return f"a list of {one}s" if spec.shape.rank else f"a {one}"

@@ -105,6 +105,12 @@ def test_rows_of_a_source_without_a_feature_are_a_message():
         rows(tf.data.Dataset.from_tensors({"narrative": "n", "speakers": ["a"], "dialogue": "a"}))
 
 
+def test_a_feature_within_a_feature_is_checked_too():
+    rows = generation.get_definition("squad").rows
+    with pytest.raises(UserError, match="no feature 'answers/text'; it has answer_start there"):
+        rows(tf.data.Dataset.from_tensors({**SQUAD, "answers": {"answer_start": [3]}}))
+
+
 def test_an_unknown_task_is_a_message_with_the_nearest_name():
     with pytest.raises(UserError, match=r"unknown generation task 'squat'.*Did you mean 'squad'"):
         generation.text_to_text("squat", SQUAD)
