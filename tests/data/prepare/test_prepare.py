@@ -118,7 +118,7 @@ DIALOGUE = {
 }
 
 
-def test_soda_and_dialogues_like_it(tmp_path, write, run, read_back, as_read):
+def test_soda_and_dialogues_like_it(tmp_path, write, run, read_back, as_read, console):
     row = {name: DIALOGUE[name] for name in ("narrative", "dialogue", "speakers")}
     files = {"train.jsonl": json.dumps(DIALOGUE) + "\n", "valid.jsonl": json.dumps(row)}
     write(tmp_path / "soda", files, odd=True)
@@ -126,8 +126,10 @@ def test_soda_and_dialogues_like_it(tmp_path, write, run, read_back, as_read):
     wanted = {"train": as_read([row]), "validation": as_read([row])}
     assert read_back("soda/dialogues:1.0.0", tmp_path / "data") == wanted
     del row["narrative"]
-    write(tmp_path / "own", {"my_train.jsonl": json.dumps(row)})
+    write(tmp_path / "own", {"my_train[b].jsonl": json.dumps(row)})
+    console.export_text()
     run("dialogues:mine", tmp_path / "own", tmp_path / "data")
+    assert "my_train[b].jsonl" in console.export_text()
     found = read_back("mine/dialogues:1.0.0", tmp_path / "data")
     assert found == {"train": as_read([{**row, "narrative": ""}])}
     uneven = {**DIALOGUE, "speakers": ["Ann"]}
