@@ -118,5 +118,4 @@ def _is_title(line: str) -> bool:
         and line.startswith("= ")
         and line.endswith(" =")
         and not line.startswith("= =")
-        and not line.endswith("= =")
     )
