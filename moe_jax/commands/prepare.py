@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from moe_jax.commands.quiet import quiet
@@ -81,5 +82,5 @@ def _print(console: Console, data_set: DataSet, prepared: Prepared) -> None:
         files = [file.path.name for file in split.files]
         more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
         published = "" if split.published is None else f"{split.published:,}"
-        table.add_row(name, f"{split.rows:,}", published, labels, files[0] + more)
+        table.add_row(name, f"{split.rows:,}", published, labels, escape(files[0]) + more)
     console.print(table)

@@ -19,10 +19,17 @@ def parse_object(line: bytes) -> dict[str, Any]:
     return value
 
 
-def objects(file: File, parse: Callable[[int, dict[str, Any]], Iterable[Pair]]) -> Iterator[Pair]:
+def objects(
+    file: File, parse: Callable[[int, dict[str, Any]], Iterable[Pair]], counted: bool = False
+) -> Iterator[Pair]:
     """Yields what `parse` makes of (index, object) of each line of a JSONL file.
 
     A key that was there before makes a row malformed.
+
+    Args:
+        file: with a JSON object on each line.
+        parse: makes any number of examples of an object, or raises `BadRow`.
+        counted: the keys are the indices, of which none comes twice; nothing is remembered.
     """
     seen: set[str | int] = set()
     index = itertools.count()
@@ -32,7 +39,8 @@ def objects(file: File, parse: Callable[[int, dict[str, Any]], Iterable[Pair]]) 
         for key, example in parse(number, parse_object(line)):
             if key in seen:
                 raise BadRow(f"index {key} was there before")
-            seen.add(key)
+            if not counted:
+                seen.add(key)
             pairs.append((key, example))
         return pairs
 

@@ -15,7 +15,7 @@ class Split:
     Attributes:
         files: that it was read from.
         rows: examples written.
-        labels: how many examples have each label; "none" counts hidden ones.
+        labels: how many examples have each label; "hidden" counts those that are not given.
         published: the number of rows that the split is published with, if known.
     """
 

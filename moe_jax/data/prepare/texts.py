@@ -23,7 +23,7 @@ def read_dialogues(file: File, split: str, narrative: bool = True) -> Iterator[P
         text = get(row, "narrative", str) if narrative or "narrative" in row else ""
         return [(index, {"dialogue": turns, "speakers": speakers, "narrative": text})]
 
-    return objects(file, parse)
+    return objects(file, parse, counted=True)
 
 
 def read_field(file: File, split: str, field: str = "text") -> Iterator[Pair]:
@@ -35,7 +35,7 @@ def read_field(file: File, split: str, field: str = "text") -> Iterator[Pair]:
             raise BadRow(f"field {field!r} is empty")
         return [(index, {"text": text})]
 
-    return objects(file, parse)
+    return objects(file, parse, counted=True)
 
 
 def read_c4(file: File, split: str) -> Iterator[Pair]:
@@ -46,7 +46,7 @@ def read_c4(file: File, split: str) -> Iterator[Pair]:
         hidden = {"content-type": "", "content-length": ""}
         return [(index, {**hidden, **known, "text": get(row, "text", str)})]
 
-    return objects(file, parse)
+    return objects(file, parse, counted=True)
 
 
 def read_text(file: File, split: str) -> Iterator[Pair]:
@@ -118,5 +118,4 @@ def _is_title(line: str) -> bool:
         and line.startswith("= ")
         and line.endswith(" =")
         and not line.startswith("= =")
-        and not line.endswith("= =")
     )

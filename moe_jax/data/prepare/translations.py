@@ -19,7 +19,7 @@ def read_translations(file: File, split: str) -> Iterator[Pair]:
     """Reads German and English: two files line by line, a TSV file, or JSONL."""
     name = plain_name(file.path)
     if name.endswith(".jsonl"):
-        return objects(file, _translation_line)
+        return objects(file, _translation_line, counted=True)
     if name.endswith((".tsv", ".txt")):
         # ParaCrawl's file is named after its columns, the English first.
         order = ("en", "de") if "en-de" in name else ("de", "en")

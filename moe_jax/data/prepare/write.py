@@ -119,10 +119,10 @@ def _named(labels: dict[Any, int], names: list[str] | None) -> dict[str, int]:
     if names is None:
         # Scores, the hidden ones -1.
         known = sum(count for label, count in labels.items() if label >= 0)
-        return {"scores": known} if known else {"none": labels[-1]} if labels else {}
+        return {"scores": known} if known else {"hidden": labels[-1]} if labels else {}
     counts = {name: labels.get(name, 0) + labels.get(i, 0) for i, name in enumerate(names)}
     counts = {name: count for name, count in counts.items() if count}
-    return counts | ({"none": labels[-1]} if -1 in labels else {})
+    return counts | ({"hidden": labels[-1]} if -1 in labels else {})
 
 
 @contextlib.contextmanager

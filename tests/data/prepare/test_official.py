@@ -309,6 +309,7 @@ def test_translations_of_every_form(tmp_path, write, run, read_back, as_read):
         "commoncrawl.de-en.de": f"eins {HARD}\n\nzwei\n",
         "commoncrawl.de-en.en": f"one {HARD}\nfiller\ntwo\n",
         "europarl-v9.de-en.tsv": tsv(("drei ", 'th"ree'), ("", ""), ("vier", "four")),
+        "en-de.bicleaner07.txt": tsv(("six", "sechs")),
         "newstest2018-deen-src.de.sgm": sgm.format("Satz"),
         "newstest2018-deen-ref.en.sgm": sgm.format("Sentence"),
         "newstest2019.de": "fünf\n",
@@ -327,6 +328,7 @@ def test_translations_of_every_form(tmp_path, write, run, read_back, as_read):
         "train": as_read(
             official_pairs(parallel, "commoncrawl.de-en.de", "commoncrawl.de-en.en")
             + official_pairs(wmt._parse_tsv, "europarl-v9.de-en.tsv")
+            + [{"de": "sechs", "en": "six"}]
         ),
         "validation": as_read(
             official_pairs(parallel, "newstest2018-deen-src.de.sgm", "newstest2018-deen-ref.en.sgm")

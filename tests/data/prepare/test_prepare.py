@@ -78,7 +78,7 @@ def test_an_interrupted_replacement_is_undone(tmp_path, write, run, monkeypatch)
     rename = writing.os.rename
 
     def fail_to_place(old, new):
-        if "replaced" not in str(old) + str(new):
+        if new == data / "glue/sst2/2.0.0" and old.name != "replaced":
             raise OSError("disk on fire")
         rename(old, new)
 
@@ -104,8 +104,10 @@ def test_partial_files_are_second_choice_and_said(tmp_path, write, run):
     result = run("glue/sst2", tmp_path, tmp_path / "data")
     assert result["splits"]["validation"]["rows"] == 10
     assert result["notes"][0].startswith("train: train.part.tsv.gz is a part of the split")
+    write(tmp_path / "SST-2", {"train.tsv": sst(20)}, odd=True)
     write(tmp_path / "SST-2", {"train.tsv": sst(30)})
     result = run("glue/sst2", tmp_path, tmp_path / "data", force=True)
+    # The full file, and of that the one that is not packed.
     assert result["splits"]["train"]["rows"] == 30
     assert "part" not in " ".join(result["notes"])
 
@@ -118,7 +120,7 @@ DIALOGUE = {
 }
 
 
-def test_soda_and_dialogues_like_it(tmp_path, write, run, read_back, as_read):
+def test_soda_and_dialogues_like_it(tmp_path, write, run, read_back, as_read, console):
     row = {name: DIALOGUE[name] for name in ("narrative", "dialogue", "speakers")}
     files = {"train.jsonl": json.dumps(DIALOGUE) + "\n", "valid.jsonl": json.dumps(row)}
     write(tmp_path / "soda", files, odd=True)
@@ -126,8 +128,10 @@ def test_soda_and_dialogues_like_it(tmp_path, write, run, read_back, as_read):
     wanted = {"train": as_read([row]), "validation": as_read([row])}
     assert read_back("soda/dialogues:1.0.0", tmp_path / "data") == wanted
     del row["narrative"]
-    write(tmp_path / "own", {"my_train.jsonl": json.dumps(row)})
+    write(tmp_path / "own", {"my_train[b].jsonl": json.dumps(row)})
+    console.export_text()
     run("dialogues:mine", tmp_path / "own", tmp_path / "data")
+    assert "my_train[b].jsonl" in console.export_text()
     found = read_back("mine/dialogues:1.0.0", tmp_path / "data")
     assert found == {"train": as_read([{**row, "narrative": ""}])}
     uneven = {**DIALOGUE, "speakers": ["Ann"]}
