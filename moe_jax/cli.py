@@ -99,11 +99,13 @@ def _add_bench(verb: argparse.ArgumentParser) -> None:
     """Adds the flags of `bench`."""
     verb.add_argument(
         "what",
-        choices=("step", "routing", "adaptive"),
-        help="step: where a training step's time goes; routing: every router and transport beside "
+        choices=("step", "data", "routing", "adaptive"),
+        help="step: where a training step's time goes; data: tokens a second of the data pipeline, "
+        "by stage; routing: every router and transport beside "
         "a dense layer; adaptive: time by share of one-expert tokens",
     )
     verb.add_argument("--steps", type=int, default=5, help="step: steps to measure")
+    verb.add_argument("--seconds", type=float, default=10, help="data: for each stage")
     verb.add_argument(
         "--size", default="M", metavar="XS|S|M|L", help="routing, adaptive: the layer"
     )
@@ -266,7 +268,7 @@ def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
 
 
 def _bench(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
-    from moe_jax.commands.bench import bench_adaptive, bench_routing, bench_step
+    from moe_jax.commands.bench import bench_adaptive, bench_data, bench_routing, bench_step
 
     if args.rounds < 1 or args.steps < 1:
         raise UserError("--rounds and --steps must be above 0")
@@ -276,6 +278,8 @@ def _bench(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
         names = [name for name in args.routers.split(",") if name]
         return bench_routing(args.size, names, args.dispatches.split(","), args.dtype, args.rounds)
     files = args.gin_file or ["runs/quickstart.gin"]
+    if args.what == "data":
+        return bench_data(files, bindings, _paths(args), args.seconds, debug=args.debug)
     return bench_step(files, bindings, _paths(args), args.steps, debug=args.debug)
 
 

@@ -61,6 +61,45 @@ def bench_step(
     }
 
 
+def bench_data(
+    files: list[str],
+    bindings: list[str],
+    search_paths: list[str],
+    seconds: float,
+    debug: bool = False,
+) -> dict[str, Any]:
+    """Prints how many tokens a second each stage of the data pipeline gives, beside a step.
+
+    Raises:
+        UserError: for a mistake in the configuration.
+    """
+    described = experiment.load(files, bindings, search_paths)
+    console = Console()
+    with console.status("measuring the data ..."), quiet(debug):
+        from moe_jax.benchmarks import pipeline
+
+        stages = pipeline.measure(described.data, seconds)
+    with console.status("measuring a step ..."), quiet(debug):
+        from moe_jax.data.pipeline import TrainBatches
+
+        batches = TrainBatches(described.data)
+        times = measure(described, lambda: next(batches), 3)
+    step = times.tokens / times.step_seconds
+    name = described.data.task_name
+    table = Table("up to this stage", "tokens/s", "x the step", title=f"The data of {name}")
+    for stage in stages:
+        rate = stage.tokens_per_second
+        table.add_row(stage.name, f"{rate:,.0f}", f"{rate / step:,.0f}")
+    table.add_row("a training step", f"{step:,.0f}", "1")
+    console.print(table)
+    return {
+        "task": name,
+        "stages": {stage.name: stage.tokens_per_second for stage in stages},
+        "step_tokens_per_second": step,
+        "ratio": stages[-1].tokens_per_second / step,
+    }
+
+
 def bench_routing(
     size: str, routers: list[str], dispatches: list[str], dtype: str, rounds: int
 ) -> dict[str, Any]:
