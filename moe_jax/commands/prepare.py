@@ -51,10 +51,13 @@ def prepare(
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nIn {prepared.directory}", markup=False, highlight=False, soft_wrap=True)
     console.print("\nNext:", style="bold")
-    command = f"moe-jax data show {data_set.name} --gin.Data.tfds_data_dir="
-    console.print(
-        f"  {command}{shlex.quote(str(target))}", markup=False, highlight=False, soft_wrap=True
-    )
+    with quiet(debug):
+        from moe_jax.data.catalog import tasks_of
+
+        tasks = tasks_of(data_set.title) or [f"tfds:{data_set.title}:{data_set.version}"]
+    for task in tasks:
+        line = f"moe-jax data show {task} --gin.Data.tfds_data_dir={shlex.quote(str(target))}"
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     return {
         "name": f"{data_set.title}:{data_set.version}",
         "directory": str(prepared.directory),

@@ -33,10 +33,10 @@ class Text:
 
 TEXTS: Mapping[str, Text] = {
     "c4": Text("c4/en:3.0.1", "text", "C4, English web text (Raffel et al. 2020)"),
-    "wikitext_2": Text("wikitext/wikitext-2:1.0.0", "text", "WikiText-2 (Merity et al. 2016)"),
-    "wikitext_103": Text(
-        "wikitext/wikitext-103:1.0.0", "text", "WikiText-103 (Merity et al. 2016)"
-    ),
+    "wikitext2": Text("wikitext/wikitext-2:1.0.0", "text", "WikiText-2 (Merity et al. 2016)"),
+    "wikitext2_raw": Text("wikitext/wikitext-2-raw:1.0.0", "text", "the same, not tokenised"),
+    "wikitext103": Text("wikitext/wikitext-103:1.0.0", "text", "WikiText-103 (the same)"),
+    "wikitext103_raw": Text("wikitext/wikitext-103-raw:1.0.0", "text", "the same, not tokenised"),
     "lm1b": Text("lm1b:1.1.0", "text", "One Billion Word benchmark (Chelba et al. 2013)"),
     "pg19": Text("pg19:0.1.1", "book_text", "Project Gutenberg books before 1919"),
 }
@@ -71,6 +71,16 @@ def short_names() -> Mapping[str, str]:
 def full_name(name: str) -> str:
     """Returns the name with its version of a text-to-text task; others as they are."""
     return short_names().get(name, name)
+
+
+def tasks_of(source: str) -> list[str]:
+    """Returns the names of the tasks made from a data set, such as `glue/sst2`."""
+    short = {full: name for name, full in short_names().items()}
+    found = [name for name, text in TEXTS.items() if text.source.partition(":")[0] == source]
+    for name, definition in definitions().items():
+        if definition.source.partition(":")[0] == source:
+            found.append(short.get(name, name))
+    return found
 
 
 def names() -> list[str]:

@@ -16,7 +16,7 @@ class DataConfig:
 
     Attributes:
         task: `embedded`, `c4`, `text:FILES` or any other that `moe-jax data list` shows; several
-            with their rates make a mixture: `{'c4': 0.9, 'wikitext_103': 0.1}`.
+            with their rates make a mixture: `{'c4': 0.9, 'wikitext103': 0.1}`.
         sequence_length: S, tokens in a row.
         batch_size: B, rows in a step's batch over all devices.
         shards: streams that the training data are read as, each a part of every batch; a process

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import seqio
 from etils import epath
 
+from moe_jax.data.prepare.sets import known as known_sets
 from moe_jax.errors import UserError
 
 
@@ -36,10 +37,12 @@ def prepared_source(
     base, _, version = name.partition(":")
     found = _version(home / base, version)
     if found is None:
+        known = base in {data_set.title for data_set in known_sets().values()}
+        prepare = f"moe-jax data prepare {base} --source=FILES --data_dir={home}"
         raise UserError(
-            f"there is no prepared {name} in {home}; make it with `moe-jax data prepare "
-            f"{base} --source=FILES --data_dir={home}`, or set Data.tfds_data_dir to the "
-            "directory that TensorFlow Datasets prepared it in (local or gs://)"
+            f"there is no prepared {name} in {home}; set Data.tfds_data_dir to the directory that "
+            "TensorFlow Datasets prepared it in (local or gs://)"
+            + (f", or make it from the original files with `{prepare}`" if known else "")
         )
     has = _splits(home / base / found)
     wanted = dict(splits) if splits is not None else {split: split for split in has}

@@ -24,14 +24,12 @@ class Feature:
         bytes: of text, over all examples.
         unknown: tokens that the vocabulary has no piece for.
         replaced: examples with bytes that are not UTF-8.
-        limit: most tokens that a row can take; None if examples are cut into rows.
     """
 
     tokens: list[int] = dataclasses.field(default_factory=list)
     bytes: int = 0
     unknown: int = 0
     replaced: int = 0
-    limit: int | None = None
 
     def as_dict(self) -> dict[str, float]:
         """Returns the figures by name."""
@@ -45,8 +43,6 @@ class Feature:
         }
         for name, quantile in (("median", 0.5), ("p95", 0.95), ("longest", 1.0)):
             figures[f"{name}_tokens"] = float(np.quantile(tokens, quantile))
-        if self.limit is not None:
-            figures["examples_cut"] = int((tokens > self.limit).sum())
         return figures
 
 
@@ -57,6 +53,7 @@ class Statistics:
     Attributes:
         examples: examples (or documents) that were read.
         features: by name: `targets`, and `inputs` where the task has them.
+        examples_cut: examples that do not fit in a row; 0 for plain text, which is cut into rows.
         rows: rows that they make as configured, of those that were counted.
         fill: share of tokens in these rows that is no padding.
         loss_share: share of these tokens that counts in the loss.
@@ -64,6 +61,7 @@ class Statistics:
 
     examples: int
     features: dict[str, Feature]
+    examples_cut: int
     rows: int
     fill: float
     loss_share: float
@@ -80,11 +78,11 @@ def statistics(config: DataConfig, split: str, limit: int) -> Statistics:
     if split not in provider.splits:
         known = ", ".join(sorted(provider.splits))
         raise UserError(f"task {config.task_name!r} has no split {split!r}; it has: {known}")
-    lengths = task.feature_lengths(config) if task.kind == PROMPTED else {}
+    lengths = task.feature_lengths(config)
     # A plain text is counted by documents, whatever is trained on them.
     counted = find_task(dataclasses.replace(config, objective="lm"))
     features: dict[str, Feature] = {}
-    examples = 0
+    examples = cut = 0
     for part in seqio.get_subtasks(counted.provider):
         if split not in part.splits:
             continue
@@ -92,11 +90,15 @@ def statistics(config: DataConfig, split: str, limit: int) -> Statistics:
         for example in itertools.islice(dataset.as_numpy_iterator(), limit or None):
             examples += 1
             for name, spec in part.output_features.items():
-                feature = features.setdefault(name, Feature(limit=lengths.get(name)))
+                feature = features.setdefault(name, Feature())
                 _count(feature, example, name, spec.vocabulary)
+            if task.kind == PROMPTED and "inputs" in example:
+                tokens = len(example["inputs"]) + len(example["targets"])
+                too_long = len(example["targets"]) > lengths["targets"]
+                cut += too_long or tokens > config.sequence_length
     if not examples:
         raise UserError(f"there is nothing in the split {split!r} of {config.task_name!r}")
-    return Statistics(examples, features, *_rows(config, split, limit))
+    return Statistics(examples, features, cut, *_rows(config, split, limit))
 
 
 def _count(feature: Feature, example: dict, name: str, vocabulary: seqio.Vocabulary) -> None:

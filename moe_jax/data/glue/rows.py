@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from moe_jax.data.features import to_tensors
 from moe_jax.data.glue.formats import Format, Row
 from moe_jax.errors import UserError
 
@@ -48,9 +49,8 @@ def convert_row(
     Raises:
         UserError: if the row lacks a field or a value cannot be right.
     """
-    _check_fields(task, form.fields, row)
     with tf.device("CPU"):
-        tensors = {name: _tensor(task, name, row[name], spec) for name, spec in form.fields.items()}
+        tensors = to_tensors(task, form.fields, row)
         try:
             if form.keep is not None and not form.keep(tensors):
                 return []
@@ -84,15 +84,3 @@ def _check_fields(task: str, fields: Iterable[str], row: Mapping[str, Any]) -> N
         if field not in row:
             has = ", ".join(sorted(row))
             raise UserError(f"a row of {task} has no field {field!r}; it has {has or 'none'}")
-
-
-def _tensor(task: str, field: str, value: Any, spec: tf.TensorSpec) -> tf.Tensor:
-    try:
-        empty = spec.shape.rank == 1 and not np.size(value)
-        tensor = tf.constant([] if empty else value, spec.dtype)
-    except (TypeError, ValueError):
-        tensor = None
-    if tensor is None or not spec.is_compatible_with(tensor):
-        kind = f"{'a list of ' if spec.shape.rank else ''}{spec.dtype.name}"
-        raise UserError(f"field {field!r} of a row of {task} must be {kind}, not {value!r:.80}")
-    return tensor

@@ -84,10 +84,10 @@ def test_a_dialogue_gives_one_row_less_than_it_has_turns(turns):
             {**SQUAD, "answers": {"text": []}},
             "cannot be right: a question has no answers$",
         ),
-        ("squad", {**SQUAD, "answers": {}}, "has no feature 'answers/text'; it has none"),
-        ("squad", {**SQUAD, "answers": "1901"}, "has no feature 'answers/text'"),
+        ("squad", {**SQUAD, "answers": {}}, "has no field 'answers/text'; it has none"),
+        ("squad", {**SQUAD, "answers": "1901"}, "has no field 'answers/text'"),
         ("squad", {**SQUAD, "answers": {"text": "1901"}}, "must be a list of texts, not '1901'"),
-        ("wmt19_de_en", {"de": "Wort"}, "has no feature 'en'; it has de there"),
+        ("wmt19_de_en", {"de": "Wort"}, "has no field 'en'; it has de"),
         ("wmt19_de_en", {"de": "Wort", "en": 3}, "'en' of a row of .* must be a text, not 3"),
         ("cnn_dailymail", {**NEWS, "article": b"\xff"}, "cannot be right: 'utf-8' codec"),
     ],
@@ -99,7 +99,7 @@ def test_a_wrong_row_is_a_message(task, row, message):
 
 def test_rows_of_a_source_without_a_feature_are_a_message():
     rows = generation.get_definition("soda").rows
-    with pytest.raises(UserError, match="soda_v001 has no feature 'speakers'"):
+    with pytest.raises(UserError, match="soda_v001 has no field 'speakers'"):
         rows(tf.data.Dataset.from_tensors({"narrative": "n", "dialogue": ["a"]}))
     with pytest.raises(UserError, match="'dialogue' of rows of soda_v001 must be a list of texts"):
         rows(tf.data.Dataset.from_tensors({"narrative": "n", "speakers": ["a"], "dialogue": "a"}))
@@ -107,7 +107,7 @@ def test_rows_of_a_source_without_a_feature_are_a_message():
 
 def test_a_feature_within_a_feature_is_checked_too():
     rows = generation.get_definition("squad").rows
-    with pytest.raises(UserError, match="no feature 'answers/text'; it has answer_start there"):
+    with pytest.raises(UserError, match="no field 'answers/text'; it has answer_start"):
         rows(tf.data.Dataset.from_tensors({**SQUAD, "answers": {"answer_start": [3]}}))
 
 

@@ -167,11 +167,11 @@ def test_a_missing_field_is_named(task):
     [
         ("glue_sst2_v002", {"label": 2}, "right: the label is none of negative, positive: 2$"),
         ("glue_sst2_v002", {"label": -2}, "right: the label is none of negative, positive: -2$"),
-        ("glue_sst2_v002", {"label": "positive"}, "field 'label' .* must be int64"),
-        ("glue_sst2_v002", {"sentence": None}, "field 'sentence' .* must be string, not None"),
-        ("glue_sst2_v002", {"sentence": ["a"]}, "field 'sentence' .* must be string"),
+        ("glue_sst2_v002", {"label": "positive"}, "field 'label' .* must be a whole number"),
+        ("glue_sst2_v002", {"sentence": None}, "field 'sentence' .* must be a text, not None"),
+        ("glue_sst2_v002", {"sentence": ["a"]}, "field 'sentence' .* must be a text"),
         ("glue_sst2_v002", {"sentence": b"\xff"}, "not UTF-8"),
-        ("super_glue_record_v102", {"answers": "a"}, "'answers' .* must be a list of string"),
+        ("super_glue_record_v102", {"answers": "a"}, "'answers' .* must be a list of texts"),
         (WSC, {"span2_index": 0}, "must be a word of the text after the first: [08] 'Nora thanked"),
         (WSC, {"span2_index": 8}, "must be a word of the text after the first: [08] 'Nora thanked"),
         (

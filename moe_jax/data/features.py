@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from moe_jax.errors import UserError
@@ -12,6 +13,8 @@ Features = Mapping[str, Any]
 
 TEXT = tf.TensorSpec([], tf.string)
 TEXTS = tf.TensorSpec([None], tf.string)
+
+_KINDS = {tf.string: "text", tf.int64: "whole number", tf.float32: "number"}
 
 
 def check_spec(task: str, features: Features, spec: Any, within: str = "") -> None:
@@ -26,8 +29,7 @@ def check_spec(task: str, features: Features, spec: Any, within: str = "") -> No
             check_spec(task, expected, given, f"{within}{name}/")
         elif not isinstance(given, tf.TensorSpec) or not expected.is_compatible_with(given):
             raise UserError(
-                f"feature {within + name!r} of rows of {task} must be {_kind(expected)}, "
-                f"not {given}"
+                f"field {within + name!r} of rows of {task} must be {_kind(expected)}, not {given}"
             )
 
 
@@ -44,12 +46,14 @@ def to_tensors(task: str, features: Features, row: Any, within: str = "") -> dic
             tensors[name] = to_tensors(task, expected, value, f"{within}{name}/")
             continue
         try:
-            tensors[name] = tf.constant(value, expected.dtype)
+            # An empty array of NumPy has a type, and most often the wrong one.
+            empty = expected.shape.rank == 1 and not np.size(value)
+            tensors[name] = tf.constant([] if empty else value, expected.dtype)
         except (TypeError, ValueError):
             tensors[name] = None
         if tensors[name] is None or not expected.is_compatible_with(tensors[name]):
             raise UserError(
-                f"feature {within + name!r} of a row of {task} must be {_kind(expected)}, "
+                f"field {within + name!r} of a row of {task} must be {_kind(expected)}, "
                 f"not {value!r:.80}"
             )
     return tensors
@@ -58,12 +62,10 @@ def to_tensors(task: str, features: Features, row: Any, within: str = "") -> dic
 def _feature(task: str, row: Any, name: str, within: str) -> Any:
     if not isinstance(row, Mapping) or name not in row:
         has = ", ".join(sorted(map(str, row))) if isinstance(row, Mapping) else ""
-        raise UserError(
-            f"a row of {task} has no feature {within + name!r}; it has {has or 'none'} there"
-        )
+        raise UserError(f"a row of {task} has no field {within + name!r}; it has {has or 'none'}")
     return row[name]
 
 
 def _kind(spec: tf.TensorSpec) -> str:
-    one = "text" if spec.dtype == tf.string else spec.dtype.name
+    one = _KINDS.get(spec.dtype, spec.dtype.name)
     return f"a list of {one}s" if spec.shape.rank else f"a {one}"

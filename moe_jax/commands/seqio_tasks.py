@@ -1,0 +1,23 @@
+"""Registers the task of a configuration with seqio when it is imported.
+
+For seqio's own tools, which find tasks by importing modules:
+
+    MOE_JAX_GIN_BINDINGS='TASK=c4' python -m seqio.scripts.cache_tasks_main \
+        --module_import=moe_jax.commands.seqio_tasks --tasks='c4__.*' ...
+
+`MOE_JAX_GIN_FILES` names gin files, `MOE_JAX_GIN_BINDINGS` values over them; both are separated by `;`.
+"""
+
+import os
+
+from moe_jax import experiment
+from moe_jax.data.tasks import find_task
+
+
+def _listed(variable: str) -> list[str]:
+    return [part.strip() for part in os.environ.get(variable, "").split(";") if part.strip()]
+
+
+task = find_task(
+    experiment.load_data(_listed("MOE_JAX_GIN_FILES"), _listed("MOE_JAX_GIN_BINDINGS"))
+)
