@@ -13,6 +13,7 @@ class PromptedRows(seqio.PrefixLMFeatureConverter):
 
     Unlike its parent, a target that is shorter than its limit leaves the room to the inputs; what
     does not fit is cut from the end of the inputs, whose last token (end of sequence) is kept.
+    A target of a whole row or more loses its end to that token.
 
     Args:
         length: of a row, in tokens.
@@ -25,7 +26,8 @@ class PromptedRows(seqio.PrefixLMFeatureConverter):
     def _concat_and_add_masks(self, features: Features) -> Features:
         inputs, targets = features["inputs"], features["targets"]
         room = self._length - tf.maximum(tf.size(targets), 1)
-        cut = tf.concat([inputs[: room - 1], inputs[-1:]], axis=0)
+        # `[: -1]` would be all but one.
+        cut = tf.concat([inputs[: tf.maximum(room - 1, 0)], inputs[-1:]], axis=0)
         inputs = tf.cond(tf.size(inputs) > room, lambda: cut, lambda: inputs)
         return super()._concat_and_add_masks({**features, "inputs": inputs})
 

@@ -74,7 +74,8 @@ def prefix_language_model(
 ) -> tf.data.Dataset:
     """Cuts rows at a random place into `inputs` and `targets`.
 
-    The place is uniform over those that leave a token on either side.
+    The place is uniform over those that leave a token on either side. A text's last row is left
+    out if it is a single token.
     Source: Raffel et al. 2020, section 3.2.3.
     """
     length = _row_length(sequence_length)
@@ -82,11 +83,12 @@ def prefix_language_model(
     @seqio.map_over_dataset(num_seeds=1)
     def cut(example: Example, seed: tf.Tensor) -> Example:
         tokens = example["targets"]
-        most = tf.maximum(tf.size(tokens), 2)
-        place = tf.random.stateless_uniform([], seed, minval=1, maxval=most, dtype=tf.int32)
+        size = tf.size(tokens)
+        place = tf.random.stateless_uniform([], seed, minval=1, maxval=size, dtype=tf.int32)
         return {"inputs": tokens[:place], "targets": tokens[place:]}
 
-    return cut(concatenate_and_split(dataset, length))
+    rows = concatenate_and_split(dataset, length)
+    return cut(rows.filter(lambda example: tf.size(example["targets"]) > 1))
 
 
 def span_corruption(

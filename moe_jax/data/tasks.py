@@ -69,9 +69,9 @@ class NamedTask:
         length = config.sequence_length
         if self.kind != PROMPTED:
             return {"targets": length}
-        # The inputs get whatever the targets leave.
+        # The inputs get whatever the targets leave, which is one token or more.
         targets = config.targets_length or self.targets_length or length
-        return {"inputs": length, "targets": min(targets, length)}
+        return {"inputs": length, "targets": max(min(targets, length - 1), 1)}
 
 
 def find_task(config: DataConfig) -> NamedTask:
