@@ -5,7 +5,7 @@ For seqio's own tools, which find tasks by importing modules:
     MOE_JAX_GIN_BINDINGS='TASK=c4' python -m seqio.scripts.cache_tasks_main \
         --module_import=moe_jax.commands.seqio_tasks --tasks='c4__.*' ...
 
-`MOE_JAX_GIN_FILES` names gin files, `MOE_JAX_GIN_BINDINGS` values over them; both are separated by `;`.
+`MOE_JAX_GIN_FILES` names gin files, `MOE_JAX_GIN_BINDINGS` values over them; `;` separates several.
 """
 
 import os

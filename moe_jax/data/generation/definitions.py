@@ -20,8 +20,8 @@ from typing import Any
 import tensorflow as tf
 
 from moe_jax.data.definition import TaskDefinition
-from moe_jax.data.generation import rows
 from moe_jax.data.features import TEXT, TEXTS, Features, check_spec
+from moe_jax.data.generation import rows
 from moe_jax.data.metrics import bleu, rouge, squad
 from moe_jax.errors import UserError, nearest
 

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from moe_jax.data.definition import TaskDefinition
-from moe_jax.data.generation.definitions import FEATURES, SEVERAL_ROWS, get_definition
 from moe_jax.data.features import Features, to_tensors
+from moe_jax.data.generation.definitions import FEATURES, SEVERAL_ROWS, get_definition
 from moe_jax.errors import UserError
 
 # What a check in TensorFlow says, among names of operations and values.
