@@ -18,7 +18,7 @@ Every name that gin files can configure is registered here and nowhere else:
 | `Adafactor`, `AdamW`                | optimisers                                          |
 | `InverseSquareRoot`, `WarmupCosine` | learning-rate schedules                             |
 | `Loss`                              | weights of the loss terms                           |
-| `Train`, `Checkpoints`              | the loop                                            |
+| `Train`, `Guard`, `Checkpoints`     | the loop                                            |
 | `Mesh`                              | how it is spread over devices                       |
 | `Sampling`                          | how text is generated                               |
 """
@@ -46,6 +46,7 @@ from moe_jax.sharding import mesh
 from moe_jax.sharding.mesh import BATCH_AXES, MeshConfig
 from moe_jax.sharding.partition import Partition, make_partition
 from moe_jax.training.checkpoints import CheckpointConfig
+from moe_jax.training.guard import GuardConfig
 from moe_jax.training.loop import TrainConfig
 from moe_jax.training.optimizers import Optimizer, adafactor, adamw
 from moe_jax.training.schedules import inverse_square_root, warmup_cosine
@@ -64,6 +65,7 @@ class Experiment:
         mesh: how it is spread over devices.
         data: task and batch.
         loss: weights of the loss terms.
+        guard: which updates are skipped.
         checkpoints: when to save.
         sampling: how samples are drawn.
     """
@@ -75,6 +77,7 @@ class Experiment:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
 
@@ -185,6 +188,7 @@ _REGISTERED: dict[str, Callable[..., Any]] = {
     "WarmupCosine": warmup_cosine,
     "Loss": LossConfig,
     "Train": TrainConfig,
+    "Guard": GuardConfig,
     "Mesh": MeshConfig,
     "Checkpoints": CheckpointConfig,
     "Sampling": SamplingConfig,

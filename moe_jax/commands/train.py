@@ -57,7 +57,9 @@ def train(
     partition = make_checked_partition(described)
     directory = run_directory.prepare(output_dir)
     console = make_console()
-    checkpoints = Checkpoints(directory / run_directory.CHECKPOINTS, described.checkpoints)
+    checkpoints = Checkpoints(
+        directory / run_directory.CHECKPOINTS, described.checkpoints, report=console.print
+    )
     try:
         latest = checkpoints.latest()
         if latest is not None and latest >= described.train.steps:
@@ -67,7 +69,6 @@ def train(
             )
             return _finish(console, directory, described, None, command[0])
         if latest is not None:
-            console.print(f"Going on from step {latest} in {directory}")
             for line in run_directory.config_changes(directory, config.operative()):
                 console.print(f"  configuration changed: {line}", markup=False)
         sample = _run(described, partition, directory, checkpoints, console, command, debug)
@@ -101,20 +102,25 @@ def _run(
     model, optimizer = described.language_model(partition), described.optimizer
     evaluator = Evaluator(model, held_out, bytes_of_token)
     print_header(console, described, directory, mesh_line(partition) if partition else None)
-    if latest is None:
-        state = make_state(model, optimizer, described.train.seed)
-    else:
-        with quiet(debug):
-            state = checkpoints.restore(latest, model, optimizer, batches)
+    with quiet(debug):
+        restored = checkpoints.restore(model, optimizer, batches)
+    first, state = restored or (0, make_state(model, optimizer, described.train.seed))
+    if latest is not None:
+        console.print(f"Going on from step {first} in {directory}")
     # Only now: a configuration that does not fit the checkpoint must not take the run's place.
     if is_main():
         _describe(described, partition, directory)
-    writer = make_writer(directory, latest or 0)
+    writer = make_writer(directory, first)
     writer.write_text("config.gin", config.operative())
     loop = Loop(
         config=described.train,
         step=make_train_step(
-            model, optimizer, described.loss, described.train.accumulation, described.train.seed
+            model,
+            optimizer,
+            described.loss,
+            described.train.accumulation,
+            described.train.seed,
+            described.guard,
         ),
         batches=batches,
         evaluate=lambda variables: evaluator(variables).as_dict(),

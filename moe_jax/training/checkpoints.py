@@ -1,59 +1,46 @@
 """Checkpoints through Orbax: asynchronous, atomic, the last few kept.
 
 A checkpoint holds, in one atomic step directory: `variables` (parameters and router state, all
-that evaluation needs), `optimizer`, `data` (the position in the training data) and `meta`. All
+that evaluation needs), `optimizer`, `guard`, `data` (the position in the training data) and `meta`
+(format, shapes, checksums). What is restored is compared with the checksums. All
 processes of a run save and restore together; how many there are does not matter to what is saved.
 """
 
 import dataclasses
-from typing import Any, Protocol
+import datetime
+import gc
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from moe_jax.errors import UserError
 from moe_jax.models.functional import LanguageModel, Variables
+from moe_jax.sharding.processes import barrier, is_main
+from moe_jax.training.checkpoint_items import (
+    Position,
+    RestorePosition,
+    SavePosition,
+    arrays_of,
+    first_line,
+    flat,
+    new_guard,
+    placed,
+    scalar,
+    tree_of,
+)
+from moe_jax.training.digest import digests, shapes
+from moe_jax.training.guard import GuardState
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState, abstract_state
 
+# 3: shapes and checksums of all arrays, and the guard's state.
 # 2: the position in the data by stream; 1 had that of the only stream.
-FORMAT_VERSION = 2
-_READABLE = (1, 2)
-
-
-class Position(Protocol):
-    """Something whose position can be saved to a directory and restored from it."""
-
-    def save(self, directory: epath.Path) -> None:
-        """Writes the position."""
-
-    def restore(self, directory: epath.Path) -> None:
-        """Goes to a written position."""
-
-
-class _PositionHandler(ocp.CheckpointHandler):
-    """Lets Orbax write a `Position` as an item of a checkpoint."""
-
-    def save(self, directory: epath.Path, args: "_SavePosition") -> None:
-        args.position.save(directory)
-
-    def restore(self, directory: epath.Path, args: "_RestorePosition") -> None:
-        args.position.restore(directory)
-
-
-@ocp.args.register_with_handler(_PositionHandler, for_save=True)
-@dataclasses.dataclass
-class _SavePosition(ocp.args.CheckpointArgs):
-    position: Position
-
-
-@ocp.args.register_with_handler(_PositionHandler, for_restore=True)
-@dataclasses.dataclass
-class _RestorePosition(ocp.args.CheckpointArgs):
-    position: Position
+FORMAT_VERSION = 3
+_READABLE = (1, 2, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,26 +50,78 @@ class CheckpointConfig:
     Attributes:
         every: steps between checkpoints; the last step is always saved.
         keep: how many of the latest are kept.
+        keep_every: checkpoints of steps divisible by it are kept for good; 0 for none.
+        keep_best: how many of those with the lowest held-out causal loss are kept too; only
+            checkpoints of steps that were evaluated count.
+        failures: saves that may fail in a row (a full disk, a directory that is gone) before
+            training stops; each is reported, and the next is tried in its turn.
     """
 
     every: int = 1000
     keep: int = 3
+    keep_every: int = 0
+    keep_best: int = 0
+    failures: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("every", "keep"):
+        for name in ("every", "keep", "failures"):
             if getattr(self, name) < 1:
                 raise UserError(f"Checkpoints.{name} must be above 0, not {getattr(self, name)}")
+        for name in ("keep_every", "keep_best"):
+            if getattr(self, name) < 0:
+                raise UserError(f"Checkpoints.{name} must be 0 or more, not {getattr(self, name)}")
+        if self.keep_every % self.every:
+            raise UserError(
+                f"Checkpoints.keep_every = {self.keep_every} is not a multiple of "
+                f"Checkpoints.every = {self.every}: nothing is saved at such steps"
+            )
+
+    def policy(self) -> checkpoint_managers.PreservationPolicy:
+        """Returns Orbax's policy of what to keep."""
+        policies: list[checkpoint_managers.PreservationPolicy]
+        policies = [checkpoint_managers.LatestN(self.keep)]
+        if self.keep_every:
+            policies.append(checkpoint_managers.EveryNSteps(self.keep_every))
+        if self.keep_best:
+            policies.append(
+                checkpoint_managers.BestN(
+                    get_metric_fn=lambda metrics: -metrics["causal_loss"],
+                    n=self.keep_best,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        return checkpoint_managers.AnyPreservationPolicy(policies)
+
+
+class Damaged(Exception):
+    """A checkpoint that cannot be read, or does not hold what was saved."""
 
 
 class Checkpoints:
-    """The checkpoints of one run directory."""
+    """The checkpoints of one run directory.
 
-    def __init__(self, directory: epath.Path, config: CheckpointConfig | None = None):
-        self._config = config or CheckpointConfig()
+    Args:
+        directory: of the checkpoints.
+        config: None to read only.
+        report: takes a line about a save that failed or a checkpoint that is damaged.
+    """
+
+    def __init__(
+        self,
+        directory: epath.Path,
+        config: CheckpointConfig | None = None,
+        report: Callable[[str], None] = lambda line: None,
+    ):
+        self._config, self._report, self._directory = (
+            config or CheckpointConfig(),
+            report,
+            directory,
+        )
+        self._failed, self._is_writing = 0, False
         self._manager = ocp.CheckpointManager(
             directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.LatestN(self._config.keep),
+                preservation_policy=self._config.policy(),
                 cleanup_tmp_directories=config is not None,
                 create=config is not None,
             ),
@@ -96,95 +135,228 @@ class Checkpoints:
         """Returns all complete steps."""
         return sorted(self._manager.all_steps())
 
-    def save(self, step: int, state: TrainState, position: Position, last: bool = False) -> None:
-        """Saves without waiting for the disk, if it is time or this is the last step."""
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        position: Position,
+        last: bool = False,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Saves without waiting for the disk, if it is time or this is the last step.
+
+        Args:
+            step: steps done.
+            state: after them.
+            position: in the training data.
+            last: save in any case.
+            metrics: of the evaluation at this step, for `keep_best`.
+
+        Raises:
+            UserError: if the disk cannot be written to for too many saves in a row.
+        """
         due = step % self._config.every == 0 or last
         if not due or step == self.latest():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                variables=ocp.args.StandardSave(_tree(state.variables)),
-                optimizer=ocp.args.StandardSave(_listed(state.optimizer_state)),
-                data=_SavePosition(position),
-                meta=ocp.args.JsonSave({"format_version": FORMAT_VERSION, "step": step}),
-            ),
-            force=True,
-        )
+        arrays = arrays_of(state)
+        meta = {
+            "format_version": FORMAT_VERSION,
+            "step": step,
+            "shapes": {name: shapes(tree) for name, tree in arrays.items()},
+            "digests": {name: digests(tree) for name, tree in arrays.items()},
+        }
+        # The save before this one, if it is still being written.
+        self.wait()
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    variables=ocp.args.StandardSave(tree_of(state.variables)),
+                    optimizer=ocp.args.StandardSave(arrays["optimizer"]),
+                    guard=ocp.args.StandardSave(arrays["guard"]),
+                    data=SavePosition(position),
+                    meta=ocp.args.JsonSave(meta),
+                ),
+                metrics=None if metrics is None else dict(metrics),
+                force=True,
+            )
+            self._is_writing = True
+        except Exception as error:
+            self._note_failure(error)
 
-    def restore(
-        self, step: int, model: LanguageModel, optimizer: Optimizer, position: Position
-    ) -> TrainState:
-        """Restores everything that training needs, and moves `position`.
+    def wait(self) -> None:
+        """Waits until the last save is on disk.
 
         Raises:
-            UserError: if the checkpoint is of another model, optimiser or data stream.
+            UserError: if saving failed too often.
         """
+        try:
+            self._manager.wait_until_finished()
+            self._failed = 0 if self._is_writing else self._failed
+            self._is_writing = False
+        except Exception as error:
+            self._note_failure(error)
+
+    def _note_failure(self, error: Exception) -> None:
+        """Reports a save that failed; the manager forgets it."""
+        self._failed, self._is_writing = self._failed + 1, False
+        reason = " ".join(str(error).split())[:200]
+        line = f"a checkpoint could not be written to {self._directory}: {reason}"
+        self._manager.reload()
+        if self._failed >= self._config.failures:
+            raise UserError(f"{line} ({self._failed} in a row: training stops)") from error
+        self._report(f"{line}; training goes on, and the next save is tried in its turn")
+
+    def restore(
+        self, model: LanguageModel, optimizer: Optimizer, position: Position
+    ) -> tuple[int, TrainState] | None:
+        """Restores the latest good checkpoint, and moves `position`; None if there is none.
+
+        A checkpoint that is damaged is reported, moved to the directory `damaged` beside the
+        checkpoints, and the one before it is tried.
+
+        Raises:
+            UserError: if a checkpoint is of another model, optimiser or data, or all are damaged.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return step, self._restore_state(step, model, optimizer, position)
+            except Damaged as error:
+                reason = str(error)
+            # Orbax leaves coroutines behind that complain when they are collected: now, quietly.
+            gc.collect()
+            before = [s for s in steps if s < step]
+            further = f"going on from step {before[-1]}" if before else "there is no other"
+            self._report(f"checkpoint {step} is damaged ({reason}): {further}")
+            self._set_aside(step)
+        if steps:
+            raise UserError(
+                f"all {len(steps)} checkpoints in {self._directory} were damaged; they are in "
+                f"{self._damaged}. To start anew, give another --output_dir"
+            )
+        return None
+
+    @property
+    def _damaged(self) -> epath.Path:
+        return self._directory.parent / "damaged"
+
+    def _set_aside(self, step: int) -> None:
+        """Moves a damaged checkpoint out of the way, where it can be looked at."""
+        barrier(f"damaged {step}")
+        if is_main():
+            self._damaged.mkdir(parents=True, exist_ok=True)
+            target = self._damaged / f"{step}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+            (self._directory / str(step)).rename(target)
+        barrier(f"set aside {step}")
+        self._manager.reload()
+
+    def _restore_state(
+        self, step: int, model: LanguageModel, optimizer: Optimizer, position: Position
+    ) -> TrainState:
         abstract = abstract_state(model, optimizer)
-        optimizer_tree = _listed(_placed(abstract.optimizer_state))
-        restored = self._restore(
-            step,
-            variables=ocp.args.StandardRestore(_placed(_tree(abstract.variables))),
-            optimizer=ocp.args.StandardRestore(optimizer_tree),
-            data=_RestorePosition(position),
-        )
+        wanted = arrays_of(abstract)
+        meta = self._meta(step)
+        self._check_shapes(step, meta, wanted)
+        items = {
+            "variables": ocp.args.StandardRestore(placed(tree_of(abstract.variables))),
+            "optimizer": ocp.args.StandardRestore(placed(wanted["optimizer"])),
+        }
+        has_guard = "guard" in meta.get("shapes", {})
+        if has_guard:
+            items["guard"] = ocp.args.StandardRestore(placed(wanted["guard"]))
+        restored = self._read(step, meta, items, position)
+        optimizer_leaves = [restored["optimizer"][name] for name in wanted["optimizer"]]
         structure = jax.tree.structure(abstract.optimizer_state)
-        leaves = [restored["optimizer"][name] for name in optimizer_tree]
         return TrainState(
-            jax.make_array_from_callback(
-                (), _placed(abstract.step).sharding, lambda index: np.asarray(step, np.int32)
-            ),
+            scalar(step, abstract.step),
             Variables(**restored["variables"]),
-            jax.tree.unflatten(structure, leaves),
+            jax.tree.unflatten(structure, optimizer_leaves),
+            GuardState(**restored["guard"]) if has_guard else new_guard(abstract.guard),
         )
 
     def restore_variables(self, step: int, model: LanguageModel) -> Variables:
         """Restores parameters and router state only.
 
         Raises:
-            UserError: if the checkpoint is of another model.
+            UserError: if the checkpoint is of another model, or damaged.
         """
-        args = ocp.args.StandardRestore(_placed(_tree(model.abstract())))
-        return Variables(**self._restore(step, variables=args)["variables"])
-
-    def _restore(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
-        meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-        version = meta["meta"]["format_version"]
-        if version not in _READABLE:
-            readable = " and ".join(map(str, _READABLE))
-            raise UserError(f"the checkpoint has format {version}, this program reads {readable}")
+        tree = tree_of(model.abstract())
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except (ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:300]
+            meta = self._meta(step)
+            self._check_shapes(step, meta, {"variables": flat(tree)})
+            items = {"variables": ocp.args.StandardRestore(placed(tree))}
+            return Variables(**self._read(step, meta, items)["variables"])
+        except Damaged as error:
+            others = ", ".join(str(s) for s in self.steps() if s != step) or "none"
             raise UserError(
-                f"the checkpoint at step {step} in {self._manager.directory} does not fit this "
-                f"configuration: {reason}"
+                f"checkpoint {step} in {self._directory} is damaged ({error}); others: {others}"
             ) from error
 
-    def wait(self) -> None:
-        """Waits until everything is on disk."""
-        self._manager.wait_until_finished()
+    def _meta(self, step: int) -> dict[str, Any]:
+        try:
+            args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+            meta: dict[str, Any] = self._manager.restore(step, args=args)["meta"]
+            version = meta["format_version"]
+        except Exception as error:
+            raise Damaged(first_line(error)) from error
+        if version not in _READABLE:
+            readable = ", ".join(map(str, _READABLE))
+            raise UserError(f"the checkpoint has format {version}, this program reads {readable}")
+        return meta
+
+    def _check_shapes(
+        self, step: int, meta: dict[str, Any], wanted: dict[str, dict[str, Any]]
+    ) -> None:
+        """Refuses a checkpoint of another model or optimiser, with the first differences."""
+        for item, arrays in wanted.items():
+            saved, now = meta.get("shapes", {}).get(item), shapes(arrays)
+            if saved is None or saved == now:
+                continue
+            names = sorted({*saved, *now})
+            changed = [
+                f"{name}: {saved.get(name, 'none')} -> {now.get(name, 'none')}"
+                for name in names
+                if saved.get(name) != now.get(name)
+            ]
+            raise UserError(
+                f"the checkpoint at step {step} in {self._directory} does not fit this "
+                f"configuration: {'; '.join(changed[:3])}"
+                + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+            )
+
+    def _read(
+        self,
+        step: int,
+        meta: dict[str, Any],
+        items: dict[str, ocp.args.CheckpointArgs],
+        position: Position | None = None,
+    ) -> Any:
+        """Reads items of a checkpoint and compares their checksums with those that were saved."""
+        asked = dict(items)
+        if position is not None:
+            asked["data"] = RestorePosition(position)
+        try:
+            restored = self._manager.restore(step, args=ocp.args.Composite(**asked))
+        except UserError:
+            raise
+        except Exception as error:
+            if "shapes" not in meta:
+                # Formats 1 and 2 do not say what they hold: damage cannot be told from a misfit.
+                raise UserError(
+                    f"the checkpoint at step {step} in {self._directory} does not fit this "
+                    f"configuration, or is damaged: {first_line(error)}"
+                ) from error
+            raise Damaged(first_line(error)) from error
+        for item in items:
+            saved = meta.get("digests", {}).get(item)
+            now = digests(flat(restored[item])) if saved is not None else None
+            wrong = [name for name in now or () if now and now[name] != saved.get(name)]
+            if wrong:
+                raise Damaged(f"{item}: {wrong[0]} is not what was saved")
+        return restored
 
     def close(self) -> None:
         """Waits, and ends Orbax's threads."""
         self.wait()
         self._manager.close()
-
-
-def _tree(variables: Variables) -> dict[str, Any]:
-    return {"params": variables.params, "router_state": variables.router_state}
-
-
-def _placed(tree: Any) -> Any:
-    """Puts arrays that say nothing else on one device, wherever they were saved from."""
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device),
-        tree,
-    )
-
-
-def _listed(tree: Any) -> dict[str, Any]:
-    """Returns the leaves by path: a form that does not depend on optax's own classes."""
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}

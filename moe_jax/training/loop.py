@@ -114,14 +114,17 @@ class Loop:
                     if self._evaluates(done, stopping) or stopping or done == steps:
                         self._log(pending)
                         pending = None
+                    figures = None
                     if self._evaluates(done, stopping):
-                        self._evaluate(done, state.variables)
-                    self.checkpoints.save(done, state, self.batches, last=stopping or done == steps)
+                        figures = self._evaluate(done, state.variables)
+                    self.checkpoints.save(
+                        done, state, self.batches, stopping or done == steps, figures
+                    )
                     if stopping:
                         break
             finally:
                 self.reporter.stop()
-            self.checkpoints.wait()
+            self._check_saved(int(state.step))
         return state, stopped if stopped and int(state.step) < steps else None
 
     def _next_batch(self, variables: Variables) -> Batch:
@@ -148,7 +151,7 @@ class Loop:
             metrics["flops_per_second"] = rate * self.flops_per_token
             self.writer.write(done, "train", metrics)
 
-    def _evaluate(self, done: int, variables: Variables) -> None:
+    def _evaluate(self, done: int, variables: Variables) -> Mapping[str, float]:
         with self._pace.paused():
             figures = self.evaluate(variables)
         self.writer.write(done, "eval", figures)
@@ -157,3 +160,17 @@ class Loop:
             f"trained, {figures['causal_bits_per_byte']:.3f} causal "
             f"(loss {figures['loss']:.3f}, {figures['causal_loss']:.3f})"
         )
+        return figures
+
+    def _check_saved(self, step: int) -> None:
+        """Makes sure that the last save is on disk.
+
+        Raises:
+            UserError: if it is not.
+        """
+        self.checkpoints.wait()
+        if self.checkpoints.latest() != step:
+            raise UserError(
+                f"the last checkpoint, of step {step}, could not be written; the latest is that of "
+                f"step {self.checkpoints.latest()}. Run the same command again to go on from it"
+            )

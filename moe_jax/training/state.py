@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from moe_jax.models.functional import LanguageModel, Variables
+from moe_jax.training.guard import GuardState, make_guard
 from moe_jax.training.optimizers import Optimizer
 
 
@@ -20,11 +21,13 @@ class TrainState:
         step: steps done, int32 scalar.
         variables: parameters and router state.
         optimizer_state: optax's.
+        guard: what tells a spike from the usual.
     """
 
     step: jax.Array
     variables: Variables
     optimizer_state: Any
+    guard: GuardState
 
 
 def make_state(model: LanguageModel, optimizer: Optimizer, seed: int) -> TrainState:
@@ -32,9 +35,8 @@ def make_state(model: LanguageModel, optimizer: Optimizer, seed: int) -> TrainSt
 
     def create(key: jax.Array) -> TrainState:
         variables = model.init(key)
-        return TrainState(
-            jnp.zeros((), jnp.int32), variables, optimizer.transform.init(variables.params)
-        )
+        optimizer_state = optimizer.transform.init(variables.params)
+        return TrainState(jnp.zeros((), jnp.int32), variables, optimizer_state, make_guard())
 
     return jax.jit(create, out_shardings=state_shardings(model, optimizer))(jax.random.key(seed))
 
@@ -70,14 +72,16 @@ def state_shardings(model: LanguageModel, optimizer: Optimizer) -> Any:
         return partition.sharding(spec or PartitionSpec())
 
     optimizer_state = jax.tree_util.tree_map_with_path(of_leaf, state.optimizer_state)
-    step: Any = partition.replicated
-    return TrainState(step, model.shardings(), optimizer_state)
+    replicated: Any = partition.replicated
+    guard = jax.tree.map(lambda _: replicated, state.guard)
+    return TrainState(replicated, model.shardings(), optimizer_state, guard)
 
 
 def _shapes(model: LanguageModel, optimizer: Optimizer) -> TrainState:
     params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
     step: Any = jax.ShapeDtypeStruct((), jnp.int32)
-    return TrainState(step, params, jax.eval_shape(optimizer.transform.init, params.params))
+    optimizer_state = jax.eval_shape(optimizer.transform.init, params.params)
+    return TrainState(step, params, optimizer_state, jax.eval_shape(make_guard))
 
 
 def _spec_like(

@@ -17,6 +17,7 @@ from moe_jax.routing.losses import share
 from moe_jax.routing.metrics import summarise
 from moe_jax.routing.router import Router
 from moe_jax.training.consistency import consistency_loss
+from moe_jax.training.guard import GuardConfig, judge
 from moe_jax.training.loss import DEFAULT_CHUNK, vocabulary_loss
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.over_rows import sum_over_rows
@@ -130,6 +131,7 @@ def make_train_step(
     loss: LossConfig,
     accumulation: int = 1,
     seed: int = 0,
+    guard: GuardConfig | None = None,
 ) -> Any:
     """Returns the jitted step, (state, batch) -> (state, metrics); the state is donated to it.
 
@@ -141,7 +143,9 @@ def make_train_step(
             tokens of a micro-batch; routers that draw, draw anew for each, and V-MoE's importance
             and load loss are means over them. Everything else is as with one.
         seed: of routers that draw; their choices are a function of it and of the step.
+        guard: which updates are skipped; None for the defaults.
     """
+    guard_config = guard or GuardConfig()
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -158,9 +162,17 @@ def make_train_step(
         router_state = model.update_router_state(
             state.variables.router_state, routing.statistics, state.step
         )
+        made = Variables(params, router_state), optimizer_state
+        with jax.named_scope("optimizer"):
+            ok, seen = judge(guard_config, state.guard, metrics["loss"], metrics["gradient_norm"])
+            kept = state.variables, state.optimizer_state
+            variables, optimizer_state = jax.tree.map(
+                lambda new, old: jnp.where(ok, new, old), made, kept
+            )
+        metrics |= {"skipped": seen.skipped, "skipped_in_row": seen.in_row}
         for name, value in {**routing.losses, **summarise(routing.metrics)}.items():
             metrics[f"router/{name}"] = value
-        return TrainState(state.step + 1, Variables(params, router_state), optimizer_state), metrics
+        return TrainState(state.step + 1, variables, optimizer_state, seen), metrics
 
     if model.partition is None:
         return jax.jit(step, donate_argnums=0)

@@ -1,0 +1,108 @@
+"""What a checkpoint is made of: arrays by name, and the position in the training data."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from moe_jax.models.functional import Variables
+from moe_jax.training.guard import GuardState, make_guard
+from moe_jax.training.state import TrainState
+
+_GUARD_FIELDS = dataclasses.fields(GuardState)
+
+
+class Position(Protocol):
+    """Something whose position can be saved to a directory and restored from it."""
+
+    def save(self, directory: epath.Path) -> None:
+        """Writes the position."""
+
+    def restore(self, directory: epath.Path) -> None:
+        """Goes to a written position."""
+
+
+class _PositionHandler(ocp.CheckpointHandler):
+    """Lets Orbax write a `Position` as an item of a checkpoint."""
+
+    def save(self, directory: epath.Path, args: "SavePosition") -> None:
+        args.position.save(directory)
+
+    def restore(self, directory: epath.Path, args: "RestorePosition") -> None:
+        args.position.restore(directory)
+
+
+@ocp.args.register_with_handler(_PositionHandler, for_save=True)
+@dataclasses.dataclass
+class SavePosition(ocp.args.CheckpointArgs):
+    """Says that a position is to be written."""
+
+    position: Position
+
+
+@ocp.args.register_with_handler(_PositionHandler, for_restore=True)
+@dataclasses.dataclass
+class RestorePosition(ocp.args.CheckpointArgs):
+    """Says that a position is to be moved to what is written."""
+
+    position: Position
+
+
+def arrays_of(state: TrainState) -> dict[str, dict[str, Any]]:
+    """Returns the arrays of a state, or their shapes, by item and name."""
+    return {
+        "variables": flat(tree_of(state.variables)),
+        "optimizer": listed(state.optimizer_state),
+        "guard": {field.name: getattr(state.guard, field.name) for field in _GUARD_FIELDS},
+    }
+
+
+def flat(tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arrays of an item by name."""
+    by_name: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            by_name |= {f"{name}/{inner}": leaf for inner, leaf in value.items()}
+        else:
+            by_name[name] = value
+    return by_name
+
+
+def scalar(value: int, like: Any) -> jax.Array:
+    """Returns an int32 scalar placed like an abstract one."""
+    sharding = placed(like).sharding
+    return jax.make_array_from_callback((), sharding, lambda index: np.asarray(value, np.int32))
+
+
+def new_guard(abstract: GuardState) -> GuardState:
+    """Returns the guard's state before the first step, placed like the rest."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, placed(abstract))
+    guard: GuardState = jax.jit(make_guard, out_shardings=shardings)()
+    return guard
+
+
+def first_line(error: Exception) -> str:
+    """Returns what an exception says, in one short line."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def tree_of(variables: Variables) -> dict[str, Any]:
+    """Returns variables as the dictionaries that are saved."""
+    return {"params": variables.params, "router_state": variables.router_state}
+
+
+def placed(tree: Any) -> Any:
+    """Puts arrays that say nothing else on one device, wherever they were saved from."""
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device),
+        tree,
+    )
+
+
+def listed(tree: Any) -> dict[str, Any]:
+    """Returns the leaves by path: a form that does not depend on optax's own classes."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}

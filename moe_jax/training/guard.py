@@ -1,0 +1,93 @@
+"""Updates that are better not made: a loss or gradient that is not finite, or far off its mean.
+
+The decision is made on the devices, in the step itself, so that it costs no waiting. The data go
+on; parameters, optimiser and router state stay as they were.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from moe_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class GuardConfig:
+    """When an update is skipped, and when training stops.
+
+    Attributes:
+        spike: skip where the loss or the gradient norm exceeds its moving mean by more than so
+            many moving standard deviations (OLMo uses 6); 0 skips only what is not finite.
+        window: steps that the moving mean and deviation remember; for so many steps at the start
+            nothing counts as a spike.
+        limit: updates skipped in a row after which training stops; 0 for never.
+    """
+
+    spike: float = 0.0
+    window: int = 128
+    limit: int = 10
+
+    def __post_init__(self) -> None:
+        if self.spike < 0:
+            raise UserError(f"Guard.spike must be 0 (off) or above, not {self.spike}")
+        if not isinstance(self.window, int) or self.window < 1:
+            raise UserError(f"Guard.window must be a whole number above 0, not {self.window!r}")
+        if not isinstance(self.limit, int) or self.limit < 0:
+            raise UserError(f"Guard.limit must be 0 (never) or more, not {self.limit!r}")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class GuardState:
+    """What the guard remembers; all scalars, [2] for loss and gradient norm.
+
+    Attributes:
+        mean: moving means, float32.
+        variance: moving variances around them, float32.
+        seen: updates made, int32.
+        skipped: updates skipped in all, int32.
+        in_row: updates skipped since the last that was made, int32.
+    """
+
+    mean: jax.Array
+    variance: jax.Array
+    seen: jax.Array
+    skipped: jax.Array
+    in_row: jax.Array
+
+
+def make_guard() -> GuardState:
+    """Returns the state before the first step."""
+    pair, zero = jnp.zeros(2, jnp.float32), jnp.zeros((), jnp.int32)
+    return GuardState(pair, pair, zero, zero, zero)
+
+
+def judge(
+    config: GuardConfig, state: GuardState, loss: jax.Array, gradient_norm: jax.Array
+) -> tuple[jax.Array, GuardState]:
+    """Returns whether to make the update, a bool scalar, and the state after it.
+
+    The moving mean takes in a spike only up to its bound, so that a lasting change of the loss is
+    accepted in the end and a single spike hardly counts.
+    """
+    values = jnp.stack([loss, gradient_norm]).astype(jnp.float32)
+    is_finite = jnp.all(jnp.isfinite(values))
+    bound = state.mean + config.spike * jnp.sqrt(state.variance)
+    settled = state.seen + state.skipped >= config.window
+    is_spike = settled & jnp.any(values > bound) if config.spike else jnp.zeros((), jnp.bool_)
+    ok = is_finite & ~is_spike
+    taken = jnp.where(settled & bool(config.spike), jnp.minimum(values, bound), values)
+    # As in a mean over the first steps, then over the window.
+    weight = 1.0 / jnp.minimum(state.seen + 1, config.window)
+    difference = taken - state.mean
+    mean = state.mean + weight * difference
+    variance = (1 - weight) * (state.variance + weight * jnp.square(difference))
+    one = jnp.ones((), jnp.int32)
+    return ok, GuardState(
+        mean=jnp.where(is_finite, mean, state.mean),
+        variance=jnp.where(is_finite, variance, state.variance),
+        seen=state.seen + jnp.where(ok, one, 0),
+        skipped=state.skipped + jnp.where(ok, 0, one),
+        in_row=jnp.where(ok, 0, state.in_row + one),
+    )
