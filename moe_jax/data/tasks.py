@@ -250,13 +250,13 @@ def _plain_text(config: DataConfig, name: str) -> _PlainText | None:
         return _PlainText(prepared_source(known.source, config.tfds_data_dir), known.field)
     if prefix not in catalog.OWN_FILES or not rest:
         return None
+    if prefix == "text":
+        found = find_text_files(rest)
+        return _PlainText(text_source(found.paths), "text", found.notes(), found.paths)
     pattern, _, field = rest.partition("#")
     field = field or "text"
     if prefix == "tfds":
         return _PlainText(prepared_source(pattern, config.tfds_data_dir), field)
-    if prefix == "text":
-        found = find_text_files(pattern)
-        return _PlainText(text_source(found.paths), "text", found.notes(), found.paths)
     if prefix == "tfrecord":
         found = find_files(pattern, TFRECORD_SUFFIXES)
         source = tfrecord_source(found.paths, field)
