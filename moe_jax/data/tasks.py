@@ -86,6 +86,11 @@ def find_task(config: DataConfig) -> NamedTask:
     return _mixture(config, _single_tasks(config.rates))
 
 
+def single_tasks(config: DataConfig) -> list[str]:
+    """Returns the names of a configuration's tasks, those of suites one by one."""
+    return list(_single_tasks(config.rates))
+
+
 def _single_tasks(rates: Mapping[str, float]) -> dict[str, float]:
     """Returns the rates with suites replaced by their tasks, which share the suite's rate.
 
