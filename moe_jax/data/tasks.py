@@ -29,7 +29,7 @@ from moe_jax.data.files import (
 )
 from moe_jax.data.jsonl import convert
 from moe_jax.data.objectives import keep_text, objective
-from moe_jax.data.ordered import ordered_source, scored_config
+from moe_jax.data.ordered import order_digest, ordered_source, scored_config
 from moe_jax.data.prepared import prepared_source
 from moe_jax.data.vocabulary import load_vocabulary
 from moe_jax.errors import UserError, nearest
@@ -155,7 +155,7 @@ def _ordered(config: DataConfig, directory: str) -> NamedTask:
         raise UserError(f"{directory} holds the scores of a mixture: set Data.curriculum instead")
     lengths = base.feature_lengths(scored)
     registered = _register(
-        _identifier("curriculum", directory, base.seqio_name),
+        _identifier("curriculum", directory, base.seqio_name, order_digest(directory)),
         config,
         source=lambda: ordered_source(directory, base.provider, lengths, scored.seed),
         preprocessors=[],
