@@ -143,8 +143,7 @@ def stats(config: DataConfig, split: str, limit: int, debug: bool = False) -> di
     for note in notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     what = "the first " if limit and found.examples >= limit else ""
-    cut = f", {found.examples_cut:,} of them longer than a row" if found.examples_cut else ""
-    console.print(f"{what}{found.examples:,} examples{cut}", highlight=False)
+    console.print(f"{what}{found.examples:,} examples", highlight=False)
     console.print(table)
     console.print(
         f"{found.rows:,} rows of {config.sequence_length} tokens: {found.fill:.1%} of them text, "
@@ -155,7 +154,6 @@ def stats(config: DataConfig, split: str, limit: int, debug: bool = False) -> di
         "task": config.task_name,
         "split": split,
         "examples": found.examples,
-        "examples_cut": found.examples_cut,
         "features": features,
         "rows": found.rows,
         "fill": found.fill,

@@ -49,12 +49,13 @@ def cache_task(config: DataConfig, output_dir: str, force: bool = False) -> dict
     for task in seqio.get_subtasks(find_task(config).provider):
         if not task.supports_caching:
             raise UserError(f"task {task.name!r} has no place in its steps for a cache")
-        target = root / task.name
+        target = root / seqio.utils.get_task_dir_from_name(task.name)
         if target.exists() and not force:
             raise UserError(f"{target} is there already; --force writes it anew")
         with tempfile.TemporaryDirectory(dir=root, prefix=f".{task.name}.") as work:
-            own = Path(work) / task.name
+            own = Path(work) / "task"
             own.mkdir()
+            target.parent.mkdir(parents=True, exist_ok=True)
             written[task.name] = {split: _write_split(task, split, own) for split in task.splits}
             (own / "COMPLETED").touch()
             if target.exists():
@@ -69,17 +70,18 @@ def _write_split(task: seqio.Task, split: str, directory: Path) -> int:
     files = min(max(-(-total // _EXAMPLES_PER_FILE), 1), _MOST_FILES)
     prefix = seqio.utils.get_cached_tfrecord_prefix(str(directory), split)
     writers = [tf.io.TFRecordWriter(f"{prefix}-{i:05d}-of-{files:05d}") for i in range(files)]
-    tokens = dict.fromkeys(task.output_features, 0)
-    longest = dict.fromkeys(task.output_features, 0)
+    tokens: dict[str, int] = {}
+    longest: dict[str, int] = {}
     features: dict[str, Any] = {}
     count = 0
     for example, writer in zip(_examples(task, split), itertools.cycle(writers), strict=False):
         features = features or {name: _description(value) for name, value in example.items()}
         writer.write(seqio.utils.dict_to_tfexample(example).SerializeToString())
         count += 1
-        for name in tokens:
-            tokens[name] += len(example[name])
-            longest[name] = max(longest[name], len(example[name]))
+        # What comes after the cache may make features of its own, such as a masked text's inputs.
+        for name in task.output_features.keys() & example.keys():
+            tokens[name] = tokens.get(name, 0) + len(example[name])
+            longest[name] = max(longest.get(name, 0), len(example[name]))
     for writer in writers:
         writer.close()
     info = {"num_shards": files, "features": features, "seqio_version": seqio.__version__}

@@ -15,6 +15,9 @@ from collections.abc import Callable
 
 import seqio
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from moe_jax.errors import UserError
 
 LINES_PER_DOCUMENT = 64
 # Longer documents (from lines without an end) are cut: tokenising takes memory by length.
@@ -80,7 +83,11 @@ def tfrecord_source(paths: tuple[str, ...], field: str) -> seqio.DataSource:
     Args:
         paths: the files.
         field: the feature with the text.
+
+    Raises:
+        UserError: if the first record of the first file has no such text.
     """
+    _check_field(paths[0], field)
 
     def read(path: tf.Tensor) -> tf.data.Dataset:
         records = tf.data.TFRecordDataset(path, compression_type=_compression(path))
@@ -88,6 +95,21 @@ def tfrecord_source(paths: tuple[str, ...], field: str) -> seqio.DataSource:
         return records.map(lambda r: {"text": tf.io.parse_single_example(r, features)[field]})
 
     return DocumentSource(read, paths)
+
+
+def _check_field(path: str, field: str) -> None:
+    try:
+        records = tf.data.TFRecordDataset(path, compression_type=_compression(tf.constant(path)))
+        first = next(records.take(1).as_numpy_iterator(), None)
+        features = tf.train.Example.FromString(first or b"").features.feature
+    except (tf.errors.OpError, DecodeError) as error:
+        raise UserError(f"{path} is no TFRecord file of tf.train.Example: {error}") from None
+    if first is not None and not features[field].bytes_list.value:
+        known = ", ".join(sorted(name for name in features if name != field)[:8])
+        raise UserError(
+            f"{path} has no text in the field {field!r}; it has: {known}. Name the field after a "
+            "#, such as tfrecord:FILES#content"
+        )
 
 
 def _compression(path: tf.Tensor) -> tf.Tensor:

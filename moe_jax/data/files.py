@@ -9,6 +9,7 @@ import functools
 import glob
 import gzip
 import os
+import zlib
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -120,7 +121,7 @@ def _head(path: str) -> bytes | str:
                     return unpacked.read(_PROBE_BYTES)
             head: bytes = file.read(_PROBE_BYTES)
             return head
-    except (OSError, EOFError, tf.errors.OpError) as error:
+    except (OSError, EOFError, zlib.error, tf.errors.OpError) as error:
         return f"cannot be read ({type(error).__name__}: {error})"
 
 
@@ -140,6 +141,9 @@ def _what_is_wrong_with_text(path: str) -> str | None:
         return "is empty"
     if b"\0" in head:
         return "is not a text file (it has NUL bytes)"
+    if b"\r" in head and b"\n" not in head:
+        # TensorFlow drops carriage returns, which would join the words around them.
+        return "has carriage returns as line ends; convert it, for example with `tr '\\r' '\\n'`"
     try:
         # A character may be cut at the end of the probe.
         (head[:-4] if len(head) == _PROBE_BYTES else head).decode("utf-8", errors="strict")

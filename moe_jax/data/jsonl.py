@@ -68,7 +68,9 @@ def _write(path: str, field: str, target: Path) -> tuple[int, int, str]:
                 feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))
                 features = tf.train.Features(feature={"text": feature})
                 writer.write(tf.train.Example(features=features).SerializeToString())
-        if bad > MOST_BAD_LINES * total or bad == total:
+        if not total:
+            raise UserError(f"{path} has no lines")
+        if bad > MOST_BAD_LINES * total:
             raise UserError(
                 f"{path}: {bad} of {total} lines have no text in the field {field!r} "
                 f"(the first: {first}); name the field after a #, such as jsonl:FILES#content"
@@ -90,7 +92,10 @@ def _lines(path: str) -> Iterator[bytes]:
 
 def _text(line: bytes, field: str) -> str:
     """Returns the text of a line; a ValueError says what is wrong with it."""
-    value = json.loads(line)
+    try:
+        value = json.loads(line)
+    except RecursionError:
+        raise ValueError("too many brackets within brackets") from None
     for name in field.split("."):
         if not isinstance(value, dict) or name not in value:
             known = ", ".join(sorted(value)[:8]) if isinstance(value, dict) else "no object"

@@ -6,6 +6,7 @@ seqio task; a run reads it as the task `curriculum:DIRECTORY`, without shuffling
 """
 
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -50,6 +51,12 @@ def scored_config(directory: str, config: DataConfig) -> DataConfig:
     if data["pack"] and data["objective"] != "lm":
         raise UserError(f"the rows scored in {directory} hold several examples each")
     return dataclasses.replace(config, **data)
+
+
+def order_digest(directory: str) -> str:
+    """Returns what another order in the same directory would not have."""
+    order = (epath.Path(directory).expanduser() / ORDER).read_bytes()
+    return hashlib.sha256(order).hexdigest()
 
 
 def ordered_source(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import seqio
 import tensorflow as tf
+from etils import epath
 
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
@@ -75,9 +76,12 @@ def is_cached(config: DataConfig, task: NamedTask) -> bool:
     """
     if config.cache_dir is None or task.ordered:
         return False
-    if config.cache_dir not in seqio.get_global_cache_dirs():
-        seqio.add_global_cache_dirs([config.cache_dir])
+    home = str(epath.Path(config.cache_dir).expanduser())
+    seqio.set_global_cache_dirs([home])
     for part in seqio.get_subtasks(task.provider):
+        if part._cache_dir and not part._cache_dir.startswith(f"{home}/"):
+            # seqio remembers where it found a task before.
+            part._cache_dir, part._stats = None, {}
         if not part.supports_caching or not part.cache_dir:
             raise UserError(
                 f"task {part.name!r} is not in Data.cache_dir = {config.cache_dir}; put it there "

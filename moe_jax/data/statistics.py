@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 import seqio
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from moe_jax.data.config import DataConfig
 from moe_jax.data.rows import rows_of
-from moe_jax.data.tasks import PROMPTED, find_task
+from moe_jax.data.tasks import STREAM, find_task, single_tasks
 from moe_jax.errors import UserError
 
 _REPLACEMENT = "\ufffd".encode()
@@ -24,12 +25,14 @@ class Feature:
         bytes: of text, over all examples.
         unknown: tokens that the vocabulary has no piece for.
         replaced: examples with bytes that are not UTF-8.
+        cut: examples that do not fit in a row whole; None if they go on in the next.
     """
 
     tokens: list[int] = dataclasses.field(default_factory=list)
     bytes: int = 0
     unknown: int = 0
     replaced: int = 0
+    cut: int | None = None
 
     def as_dict(self) -> dict[str, float]:
         """Returns the figures by name."""
@@ -43,6 +46,8 @@ class Feature:
         }
         for name, quantile in (("median", 0.5), ("p95", 0.95), ("longest", 1.0)):
             figures[f"{name}_tokens"] = float(np.quantile(tokens, quantile))
+        if self.cut is not None:
+            figures["examples_cut"] = self.cut
         return figures
 
 
@@ -53,7 +58,6 @@ class Statistics:
     Attributes:
         examples: examples (or documents) that were read.
         features: by name: `targets`, and `inputs` where the task has them.
-        examples_cut: examples that do not fit in a row; 0 for plain text, which is cut into rows.
         rows: rows that they make as configured, of those that were counted.
         fill: share of tokens in these rows that is no padding.
         loss_share: share of these tokens that counts in the loss.
@@ -61,7 +65,6 @@ class Statistics:
 
     examples: int
     features: dict[str, Feature]
-    examples_cut: int
     rows: int
     fill: float
     loss_share: float
@@ -78,36 +81,44 @@ def statistics(config: DataConfig, split: str, limit: int) -> Statistics:
     if split not in provider.splits:
         known = ", ".join(sorted(provider.splits))
         raise UserError(f"task {config.task_name!r} has no split {split!r}; it has: {known}")
-    lengths = task.feature_lengths(config)
-    # A plain text is counted by documents, whatever is trained on them.
-    counted = find_task(dataclasses.replace(config, objective="lm"))
     features: dict[str, Feature] = {}
-    examples = cut = 0
-    for part in seqio.get_subtasks(counted.provider):
-        if split not in part.splits:
-            continue
-        dataset = part.get_dataset(None, split, shuffle=False, seed=config.seed)
-        for example in itertools.islice(dataset.as_numpy_iterator(), limit or None):
-            examples += 1
-            for name, spec in part.output_features.items():
-                feature = features.setdefault(name, Feature())
-                _count(feature, example, name, spec.vocabulary)
-            if task.kind == PROMPTED and "inputs" in example:
-                tokens = len(example["inputs"]) + len(example["targets"])
-                too_long = len(example["targets"]) > lengths["targets"]
-                cut += too_long or tokens > config.sequence_length
+    examples = 0
+    # A plain text is counted by documents, whatever is trained on them.
+    plain = dataclasses.replace(config, objective="lm")
+    for name in single_tasks(config):
+        counted = find_task(dataclasses.replace(plain, task=name))
+        most = None if counted.kind == STREAM else task.feature_lengths(config)
+        for part in seqio.get_subtasks(counted.provider):
+            if split not in part.splits:
+                continue
+            dataset = part.get_dataset(None, split, shuffle=False, seed=config.seed)
+            for example in itertools.islice(dataset.as_numpy_iterator(), limit or None):
+                examples += 1
+                _count(features, example, part.output_features, most)
     if not examples:
         raise UserError(f"there is nothing in the split {split!r} of {config.task_name!r}")
-    return Statistics(examples, features, cut, *_rows(config, split, limit))
+    return Statistics(examples, features, *_rows(config, split, limit))
 
 
-def _count(feature: Feature, example: dict, name: str, vocabulary: seqio.Vocabulary) -> None:
-    tokens = example[name]
-    feature.tokens.append(len(tokens))
-    feature.unknown += int((tokens == vocabulary.unk_id).sum())
-    text = example.get(f"{name}_pretokenized", b"")
-    feature.bytes += len(text)
-    feature.replaced += _REPLACEMENT in text
+def _count(
+    features: dict[str, Feature],
+    example: dict,
+    specs: Mapping[str, seqio.Feature],
+    most: Mapping[str, int] | None,
+) -> None:
+    """Adds an example to the figures; `most` are the tokens of a row for each feature."""
+    room = dict(most or {})
+    if "inputs" in room:
+        room["inputs"] -= min(len(example["targets"]), room["targets"])
+    for name, spec in specs.items():
+        feature, tokens = features.setdefault(name, Feature()), example[name]
+        feature.tokens.append(len(tokens))
+        feature.unknown += int((tokens == spec.vocabulary.unk_id).sum())
+        text = example.get(f"{name}_pretokenized", b"")
+        feature.bytes += len(text)
+        feature.replaced += _REPLACEMENT in text
+        if most is not None:
+            feature.cut = (feature.cut or 0) + (len(tokens) > room[name])
 
 
 def _rows(config: DataConfig, split: str, limit: int) -> tuple[int, float, float]:

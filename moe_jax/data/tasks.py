@@ -29,7 +29,7 @@ from moe_jax.data.files import (
 )
 from moe_jax.data.jsonl import convert
 from moe_jax.data.objectives import keep_text, objective
-from moe_jax.data.ordered import ordered_source, scored_config
+from moe_jax.data.ordered import order_digest, ordered_source, scored_config
 from moe_jax.data.prepared import prepared_source
 from moe_jax.data.vocabulary import load_vocabulary
 from moe_jax.errors import UserError, nearest
@@ -84,6 +84,11 @@ def find_task(config: DataConfig) -> NamedTask:
     if isinstance(config.task, str) and config.task not in catalog.suites():
         return _one(config, config.task)
     return _mixture(config, _single_tasks(config.rates))
+
+
+def single_tasks(config: DataConfig) -> list[str]:
+    """Returns the names of a configuration's tasks, those of suites one by one."""
+    return list(_single_tasks(config.rates))
 
 
 def _single_tasks(rates: Mapping[str, float]) -> dict[str, float]:
@@ -150,7 +155,7 @@ def _ordered(config: DataConfig, directory: str) -> NamedTask:
         raise UserError(f"{directory} holds the scores of a mixture: set Data.curriculum instead")
     lengths = base.feature_lengths(scored)
     registered = _register(
-        _identifier("curriculum", directory, base.seqio_name),
+        _identifier("curriculum", directory, base.seqio_name, order_digest(directory)),
         config,
         source=lambda: ordered_source(directory, base.provider, lengths, scored.seed),
         preprocessors=[],
@@ -250,13 +255,13 @@ def _plain_text(config: DataConfig, name: str) -> _PlainText | None:
         return _PlainText(prepared_source(known.source, config.tfds_data_dir), known.field)
     if prefix not in catalog.OWN_FILES or not rest:
         return None
+    if prefix == "text":
+        found = find_text_files(rest)
+        return _PlainText(text_source(found.paths), "text", found.notes(), found.paths)
     pattern, _, field = rest.partition("#")
     field = field or "text"
     if prefix == "tfds":
         return _PlainText(prepared_source(pattern, config.tfds_data_dir), field)
-    if prefix == "text":
-        found = find_text_files(pattern)
-        return _PlainText(text_source(found.paths), "text", found.notes(), found.paths)
     if prefix == "tfrecord":
         found = find_files(pattern, TFRECORD_SUFFIXES)
         source = tfrecord_source(found.paths, field)

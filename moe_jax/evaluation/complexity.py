@@ -223,4 +223,4 @@ def _write(path: epath.Path, array: np.ndarray) -> None:
     own = path.parent / f".{path.name}"
     with own.open("wb") as file:
         np.save(file, array)
-    own.rename(path)
+    own.replace(path)

@@ -169,7 +169,7 @@ def test_generate_reads_gin_files_over_the_run(trained, home, capsys):
     ("prepare", "argv", "message"),
     [
         (None, ["--gin.Model.num_layer=2"], "Did you mean 'num_layers'?"),
-        (None, ["--gin.TASK=text:/nowhere/*.txt"], "no text file matches '/nowhere/*.txt'"),
+        (None, ["--gin.TASK=text:/nowhere/*.txt"], "no file matches '/nowhere/*.txt'"),
         (None, ["--gin.TASK=embeded"], "Did you mean 'embedded'?"),
         (None, ["--output_dir=/dev/null/run"], "cannot write to the output directory"),
         (None, ["--gin.ExpertChoice.capacity_factor=0.001"], "capacity is zero"),

@@ -133,7 +133,7 @@ def test_objectives_need_the_length_of_a_row(name, lengths):
 
 
 def test_an_unknown_objective_is_refused_with_the_nearest():
-    with pytest.raises(UserError, match="'prefixlm'.*Did you mean 'prefix_lm'"):
+    with pytest.raises(UserError, match=r"'prefixlm'.*Did you mean 'prefix_lm'"):
         DataConfig(objective="prefixlm")
 
 

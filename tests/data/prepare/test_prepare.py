@@ -5,10 +5,10 @@ import json
 
 import pytest
 
+from moe_jax.data.catalog import TEXTS
 from moe_jax.data.prepare import write as writing
 from moe_jax.data.prepare.catalog import get_data_set
 from moe_jax.data.prepare.sets import known
-from moe_jax.data.tasks import C4_VERSION
 from moe_jax.errors import UserError
 
 
@@ -204,7 +204,7 @@ def test_c4_from_its_published_files(tmp_path, write, run, read_back, as_read):
     }
     write(tmp_path / "en", files, odd=True)
     result = run("c4", tmp_path, tmp_path / "data")
-    assert result["name"] == f"c4/en:{C4_VERSION}"
+    assert result["name"] == TEXTS["c4"].source
     empty = {"content-type": "", "content-length": "", "url": "", "timestamp": ""}
     assert read_back(result["name"], tmp_path / "data") == {
         "train": as_read([{**empty, **row}]),
