@@ -176,7 +176,7 @@ class CurriculumBatches(Iterator[Batch]):
 
     def _fingerprint(self) -> dict[str, object]:
         config = dataclasses.asdict(self._config)
-        names = ("sequence_length", "batch_size", "objective", "pack", "targets_length")
-        names += ("curriculum", "seed")
+        names = ["sequence_length", "batch_size", "objective", "pack", "targets_length"]
+        names += ["curriculum", "seed"]
         rows = len(self.rows["decoder_target_tokens"])
         return {"task": self._config.task_name, "rows": rows, **{n: config[n] for n in names}}
