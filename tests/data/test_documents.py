@@ -9,9 +9,15 @@ import seqio
 import tensorflow as tf
 
 from moe_jax.data.config import DataConfig
+from moe_jax.data.corpus import embedded_documents
 from moe_jax.data.documents import text_source, tfrecord_source
+from moe_jax.data.pipeline import TrainBatches
 from moe_jax.data.tasks import find_task
+from moe_jax.data.vocabulary import load_vocabulary
 from moe_jax.errors import UserError
+
+# Closing iterators that are still prefetching has taken minutes on a loaded machine: left open.
+OPEN = []
 
 # By the documentation: lines of a document, bytes of a piece, and one document held out of so many.
 LINES, PIECE, HELD_OUT = 64, 65536, 20
@@ -114,6 +120,29 @@ def test_bytes_that_are_no_text_are_replaced(tmp_path):
     (line,) = [line for line in texts.split("\n") if "caf" in line]
     assert line.startswith("caf\ufffd au lait, \ufffd\ufffd")
     assert texts.replace(line + "\n", "") == good.decode() * 2
+
+
+def test_rows_of_a_batch_are_of_different_documents_with_a_stream_for_each():
+    """So that nothing of a position pool's other rows is of the same document."""
+    config = DataConfig(sequence_length=64, batch_size=4, shards=4, seed=2)
+    batches = TrainBatches(config)
+    OPEN.append(batches)
+    vocabulary = load_vocabulary("embedded")
+    documents = embedded_documents("train")
+    for _ in range(30):
+        used = []
+        for row in next(batches).targets_BS:
+            pieces = "".join(str(int(t)) + " " for t in row).split(" 1 ")
+            texts = [vocabulary.decode([int(t) for t in p.split()]).strip() for p in pieces]
+            known = [
+                {i for i, d in enumerate(documents) if text in d}
+                for text in texts
+                if len(text) > 40
+            ]
+            assert all(known)
+            used.append(set.union(set(), *(k for k in known if len(k) == 1)))
+        assert sum(map(len, used)) == len(set.union(*used))
+        assert all(used)
 
 
 def write_records(path, rows, compression=""):
