@@ -128,6 +128,7 @@ def _run(
         writer=writer,
         reporter=make_reporter(console),
         flops_per_token=described.train_flops_per_token(),
+        guard=described.guard,
         curriculum=None if curriculum is None else _orders(curriculum, model, described, directory),
     )
     try:

@@ -9,6 +9,7 @@ import jax
 from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.models.functional import Variables
+from moe_jax.training.guard import GuardConfig
 from moe_jax.sharding.processes import Agreement
 from moe_jax.training.checkpoints import Checkpoints, Position
 from moe_jax.training.interrupt import Interrupt
@@ -77,6 +78,7 @@ class Loop:
         writer: where metrics go.
         reporter: what a person sees.
         flops_per_token: of a training step, for the utilisation in the log.
+        guard: how many updates skipped in a row end training.
         curriculum: orders the epochs of `batches`, if their order depends on the model.
     """
 
@@ -88,6 +90,7 @@ class Loop:
     writer: Writer
     reporter: Reporter
     flops_per_token: float
+    guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
     curriculum: Curriculum | None = None
 
     def run(self, state: TrainState) -> tuple[TrainState, int | None]:
@@ -106,7 +109,9 @@ class Loop:
                 for done in range(first + 1, steps + 1):
                     state, metrics = self.step(state, self._next_batch(state.variables))
                     # The record of the step before: fetching this one's would wait for it.
-                    self._log(pending)
+                    if self._log(pending):
+                        self.checkpoints.save(done, state, self.batches, last=True)
+                        self._stop_diverged(done)
                     pending = (done, metrics)
                     # Of several processes all stop after the same step, whoever got the signal.
                     stopped = agreement.ask(interrupt.signal or 0)
@@ -131,25 +136,54 @@ class Loop:
         if self.curriculum is not None and self.curriculum.needs_order:
             with self._pace.paused():
                 self.reporter.message(self.curriculum.begin(variables))
-        return next(self.batches)
+        try:
+            return next(self.batches)
+        except (UserError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            latest = self.checkpoints.latest()
+            kept = "nothing was saved before" if latest is None else f"step {latest} is saved"
+            raise UserError(
+                f"the data failed ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+                f"{kept}: run the same command again to go on"
+            ) from error
 
     def _evaluates(self, done: int, stopping: bool) -> bool:
         every = self.config.eval_every
         return not stopping and (done == self.config.steps or (every > 0 and done % every == 0))
 
-    def _log(self, pending: tuple[int, Metrics] | None) -> None:
-        """Waits for a step and shows it; writes it if it is its turn."""
+    def _log(self, pending: tuple[int, Metrics] | None) -> bool:
+        """Waits for a step and shows it; writes it if it is its turn.
+
+        Returns whether so many updates in a row were skipped that training has to stop.
+        """
         if pending is None:
-            return
+            return False
         done, on_device = pending
-        loss, tokens = float(on_device["loss"]), float(on_device["tokens"])
-        rate = self._pace.add(tokens)
-        self.reporter.update(done, loss, rate)
+        names = ("loss", "tokens", "skipped", "skipped_in_row")
+        loss, tokens, skipped, in_row = jax.device_get([on_device[name] for name in names])
+        rate = self._pace.add(float(tokens))
+        self.reporter.update(done, float(loss), rate)
+        if in_row:
+            self.reporter.message(
+                f"step {done}: no update, the loss ({float(loss):.4g}) or its gradient is not finite "
+                f"or a spike ({int(in_row)} in a row, {int(skipped)} in all)"
+            )
         if done % self.config.log_every == 0 or done == self.config.steps:
             metrics: dict[str, Any] = jax.device_get(on_device)
             metrics["tokens_per_second"] = rate
             metrics["flops_per_second"] = rate * self.flops_per_token
             self.writer.write(done, "train", metrics)
+        return 0 < self.guard.limit <= in_row
+
+    def _stop_diverged(self, step: int) -> None:
+        """Ends training after too many skipped updates, with everything saved."""
+        self.checkpoints.wait()
+        raise UserError(
+            f"training stopped at step {step}: {self.guard.limit} updates in a row were skipped "
+            "(Guard.limit), because the loss or its gradient was not finite or a spike. The "
+            "parameters from before are saved; try a lower learning rate, or other data"
+        )
 
     def _evaluate(self, done: int, variables: Variables) -> Mapping[str, float]:
         with self._pace.paused():
