@@ -124,6 +124,8 @@ class Checkpoints:
                 preservation_policy=self._config.policy(),
                 cleanup_tmp_directories=config is not None,
                 create=config is not None,
+                # In the background, a directory that cannot be made is waited for until a time-out.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             ),
         )
 
@@ -192,6 +194,9 @@ class Checkpoints:
         """
         try:
             self._manager.wait_until_finished()
+            if self._is_writing and self._failed:
+                # The directory is there again, with what was in it.
+                self._manager.reload()
             self._failed = 0 if self._is_writing else self._failed
             self._is_writing = False
         except Exception as error:

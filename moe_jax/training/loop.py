@@ -9,9 +9,9 @@ import jax
 from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.models.functional import Variables
-from moe_jax.training.guard import GuardConfig
 from moe_jax.sharding.processes import Agreement
 from moe_jax.training.checkpoints import Checkpoints, Position
+from moe_jax.training.guard import GuardConfig
 from moe_jax.training.interrupt import Interrupt
 from moe_jax.training.pace import Pace
 from moe_jax.training.progress import Reporter
@@ -166,8 +166,8 @@ class Loop:
         self.reporter.update(done, float(loss), rate)
         if in_row:
             self.reporter.message(
-                f"step {done}: no update, the loss ({float(loss):.4g}) or its gradient is not finite "
-                f"or a spike ({int(in_row)} in a row, {int(skipped)} in all)"
+                f"step {done}: no update, for the loss ({float(loss):.4g}) or its gradient is not "
+                f"finite or a spike ({int(in_row)} in a row, {int(skipped)} in all)"
             )
         if done % self.config.log_every == 0 or done == self.config.steps:
             metrics: dict[str, Any] = jax.device_get(on_device)
