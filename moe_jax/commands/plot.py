@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,8 @@ def plot(
     Raises:
         UserError: for what is not known, or if there is nothing to draw.
     """
-    for name, known in [*((name, PANELS) for name in what), (x, AXES)]:
+    choices: list[tuple[str, Iterable[str]]] = [*((name, PANELS) for name in what), (x, AXES)]
+    for name, known in choices:
         if name not in known:
             raise UserError(
                 f"cannot plot {name!r}; known: {', '.join(known)}." + nearest(name, known)
@@ -88,7 +89,7 @@ def figure(curves: Curves, x: str, smoothing: int) -> Any:
         axes = drawn.add_subplot(rows, columns, index + 1)
         for label, (xs, ys) in found.items():
             number = labels.index(label)
-            style = {
+            style: dict[str, Any] = {
                 "color": _COLOURS[number % len(_COLOURS)],
                 "linestyle": _STYLES[number // len(_COLOURS) % len(_STYLES)],
             }
@@ -104,6 +105,8 @@ def figure(curves: Curves, x: str, smoothing: int) -> Any:
         axes.grid(alpha=0.25, linewidth=0.6)
         if name in ("speed", "balance"):
             axes.set_ylim(bottom=0)
+            for line in axes.lines:  # One that lies on the axis is seen whole.
+                line.set_clip_on(False)
     drawn.legend(
         [handles[label] for label in labels],
         labels,
@@ -124,7 +127,9 @@ def _labels(runs: Sequence[epath.Path]) -> list[str]:
     ]
 
 
-def _curves(run: epath.Path, what: Sequence[str], x: str) -> Curves | dict[str, Any]:
+def _curves(
+    run: epath.Path, what: Sequence[str], x: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     records, place = read_metrics(run), _places(run, x)
     found: dict[str, Any] = {}
     for name in what:
@@ -158,9 +163,8 @@ def _places(run: epath.Path, x: str) -> Any:
 
 
 def _smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Returns the mean over the records around each, fewer at the ends."""
-    half = width // 2
+    """Returns the mean over the records around each, evenly to both sides: fewer at the ends."""
+    at = np.arange(len(values))
+    half = np.minimum(width // 2, np.minimum(at, len(values) - 1 - at))
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    first = np.maximum(np.arange(len(values)) - half, 0)
-    last = np.minimum(np.arange(len(values)) + half + 1, len(values))
-    return np.asarray((sums[last] - sums[first]) / (last - first))
+    return np.asarray((sums[at + half + 1] - sums[at - half]) / (2 * half + 1))

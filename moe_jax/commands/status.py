@@ -121,7 +121,8 @@ def _trend(records: list[dict[str, Any]]) -> float | None:
     points = [(r["step"], r["loss"]) for r in records if r.get("loss") is not None]
     if len({step for step, _ in points}) < 2:
         return None
-    return float(np.polyfit(*zip(*points, strict=True), 1)[0]) * 1000
+    x, y = np.asarray(points, float).T
+    return float(np.polyfit(x, y, 1)[0]) * 1000
 
 
 def _checkpoint(path: epath.Path, now: float) -> dict[str, Any] | None:
