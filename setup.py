@@ -36,6 +36,7 @@ INSTALL_REQUIRES = [
     "gin-config==0.5.0",  # The error messages that we reword are matched by their text.
     "rich>=13.7,<16",
     "tensorboardX>=2.6.2.2,<3",
+    "matplotlib>=3.9,<4",  # Imported by `moe-jax plot` only.
     # Data and evaluation. Never add tensorflow-cpu: seqio needs tensorflow-text, which needs
     # tensorflow, and the two would be written over the same directory.
     "seqio>=0.0.20,<0.1",
@@ -66,6 +67,7 @@ EXTRAS_REQUIRE = {
         "build>=1.2,<2",
         "pre-commit>=4.0,<5",
     ],
+    "wandb": ["wandb>=0.31,<0.32"],  # Before 1.0; the first that was seen to accept protobuf 7.
     "docs": ["mkdocs-material>=9.5,<10"],
 }
 

@@ -1,29 +1,90 @@
-"""Where metrics go: `metrics.jsonl` (the record) and TensorBoard (for looking at it)."""
+"""Where metrics go: `metrics.jsonl` (the record), TensorBoard and Weights & Biases (to look at).
 
-import json
+Training never stops because something cannot be written: see `Writers`.
+"""
+
+import dataclasses
+import importlib.util
 import math
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from etils import epath
 
+from moe_jax.errors import UserError
 from moe_jax.sharding.processes import is_main
+from moe_jax.training.board_writers import TensorBoardWriter, WandbWriter
+from moe_jax.training.metrics_file import METRICS_FILE, JsonlWriter, read_metrics
 
-METRICS_FILE = "metrics.jsonl"
+__all__ = [
+    "METRICS_FILE",
+    "SilentWriter",
+    "Writer",
+    "WriterConfig",
+    "Writers",
+    "make_writer",
+    "read_metrics",
+]
+
+# Seconds until a writer other than the record is tried again after an error.
+_RETRY_SECONDS = 60.0
+
+Warn = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class WriterConfig:
+    """Where metrics go besides `metrics.jsonl`.
+
+    Attributes:
+        tensorboard: write TensorBoard's files.
+        wandb_project: of Weights & Biases; None for not using it.
+        wandb_name: of the run there; by default the name of its directory.
+    """
+
+    tensorboard: bool = True
+    wandb_project: str | None = None
+    wandb_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tensorboard, bool):
+            raise UserError(f"Writers.tensorboard must be True or False, not {self.tensorboard!r}")
+        for name in ("wandb_project", "wandb_name"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and value.strip()):
+                raise UserError(f"Writers.{name} must be a name or None, not {value!r}")
+        if self.wandb_name is not None and self.wandb_project is None:
+            raise UserError("Writers.wandb_name needs Writers.wandb_project")
 
 
 class Writer(Protocol):
     """Takes the metrics of a run."""
 
     def write(self, step: int, kind: str, metrics: Mapping[str, Any]) -> None:
-        """Writes the metrics of one step."""
+        """Writes the metrics of one step.
+
+        Args:
+            step: steps done.
+            kind: `train` or `eval`; in front of every name in TensorBoard.
+            metrics: scalars or arrays by name.
+        """
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a text."""
 
     def close(self) -> None:
         """Writes out what is pending."""
+
+
+class NamedWriter(Writer, Protocol):
+    """A writer that `Writers` can speak of."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in a warning."""
 
 
 class SilentWriter:
@@ -39,78 +100,100 @@ class SilentWriter:
         """Has nothing pending."""
 
 
-def make_writer(directory: epath.Path, resumed_step: int) -> Writer:
-    """Returns the writer of this process: of several, only the first writes."""
-    return MetricWriter(directory, resumed_step) if is_main() else SilentWriter()
+def make_writer(
+    directory: epath.Path,
+    resumed_step: int,
+    config: WriterConfig | None = None,
+    warn: Warn | None = None,
+) -> Writer:
+    """Returns the writer of this process: of several, only the first writes.
+
+    Args:
+        directory: the run directory.
+        resumed_step: the step that training goes on from; records of later ones are dropped.
+        config: where to write.
+        warn: told once of each writer that fails; by default, standard error.
+
+    Raises:
+        UserError: if Weights & Biases is asked for and not installed, in every process.
+    """
+    config = config or WriterConfig()
+    if config.wandb_project is not None and not _is_installed("wandb"):
+        raise UserError(
+            "Writers.wandb_project needs the package wandb: pip install 'moe_jax[wandb]'"
+        )
+    if not is_main():
+        return SilentWriter()
+    makers: list[tuple[str, Callable[[], NamedWriter]]] = [
+        (METRICS_FILE, lambda: JsonlWriter(directory, resumed_step))
+    ]
+    if config.tensorboard:
+        makers.append((TensorBoardWriter.name, lambda: TensorBoardWriter(directory, resumed_step)))
+    if (project := config.wandb_project) is not None:
+        maker = lambda: WandbWriter(directory, project, config.wandb_name)  # noqa: E731
+        makers.append((WandbWriter.name, maker))
+    warn, writers = warn or _to_stderr, []
+    for name, make in makers:
+        try:
+            writers.append(make())
+        except Exception as error:
+            warn(f"{name} cannot be started, training goes on without: {_said(error)}")
+    return Writers(writers, warn)
 
 
-class MetricWriter:
-    """Writes scalars and vectors of a step, one JSON object a line, and to TensorBoard.
+class Writers:
+    """Several writers as one, none of which can stop training.
 
-    On resuming at a step, records of later steps are dropped from `metrics.jsonl`: they will be
-    written again.
+    A writer that fails is warned of once. `metrics.jsonl` is tried again at every record and then
+    gets those that it missed, the last thousand at most; the others are tried again after a minute.
     """
 
-    def __init__(self, directory: epath.Path, resumed_step: int):
-        self._path = directory / METRICS_FILE
-        if self._path.exists():
-            kept = [r for r in read_metrics(directory) if r["step"] <= resumed_step]
-            self._path.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        self._file = self._path.open("a")
-        # Imported here: it takes most of a second, and only training needs it.
-        from tensorboardX import SummaryWriter
-
-        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=resumed_step + 1)
+    def __init__(
+        self,
+        writers: Sequence[NamedWriter],
+        warn: Warn | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._writers, self._warn, self._clock = list(writers), warn or _to_stderr, clock
+        self._warned: set[str] = set()
+        self._resting: dict[str, float] = {}
 
     def write(self, step: int, kind: str, metrics: Mapping[str, Any]) -> None:
-        """Writes the metrics of one step.
-
-        Args:
-            step: steps done.
-            kind: `train` or `eval`; in front of every name in TensorBoard.
-            metrics: scalars or arrays by name.
-        """
-        values = {name: _json(np.asarray(value).tolist()) for name, value in metrics.items()}
-        self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
-        self._file.flush()
-        for name, value in metrics.items():
-            for suffix, scalar in _scalars(np.asarray(value)):
-                self._board.add_scalar(f"{kind}/{name}{suffix}", scalar, step)
+        """Writes the metrics of one step to all."""
+        values = {name: np.asarray(value) for name, value in metrics.items()}
+        self._each(lambda writer: writer.write(step, kind, values))
 
     def write_text(self, name: str, text: str) -> None:
-        """Shows a text, such as the configuration, in TensorBoard."""
-        self._board.add_text(name, f"```\n{text}\n```")
+        """Writes a text, such as the configuration, to all."""
+        self._each(lambda writer: writer.write_text(name, text))
 
     def close(self) -> None:
-        """Writes out what is pending."""
-        self._file.close()
-        self._board.close()
+        """Writes out what is pending, as far as that works."""
+        self._resting.clear()
+        self._warned.clear()  # What is lost now is lost for good.
+        self._each(lambda writer: writer.close())
+
+    def _each(self, act: Callable[[NamedWriter], None]) -> None:
+        for writer in self._writers:
+            if self._clock() < self._resting.get(writer.name, -math.inf):
+                continue
+            try:
+                act(writer)
+            except Exception as error:
+                if not isinstance(writer, JsonlWriter):
+                    self._resting[writer.name] = self._clock() + _RETRY_SECONDS
+                if writer.name not in self._warned:
+                    self._warned.add(writer.name)
+                    self._warn(f"{writer.name} fails, training goes on: {_said(error)}")
 
 
-def _json(value: Any) -> Any:
-    """Returns a value as strict JSON can hold it: what is not finite becomes null."""
-    if isinstance(value, list):
-        return [_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _is_installed(package: str) -> bool:
+    return package in sys.modules or importlib.util.find_spec(package) is not None
 
 
-def _scalars(value: np.ndarray) -> list[tuple[str, float]]:
-    """Returns a scalar as it is and an array per layer: its first axis, averaged over the rest."""
-    if value.ndim == 0:
-        return [("", float(value))]
-    if value.ndim == 1:
-        return [(f"/{index}", float(item)) for index, item in enumerate(value)]
-    # Vectors per layer (load per expert and the like): their extremes are what one looks for.
-    return [(f"/{i}/max", float(row.max())) for i, row in enumerate(value)]
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def read_metrics(directory: epath.Path) -> list[dict[str, Any]]:
-    """Returns the records of a run; a last line cut short by a crash is left out."""
-    records = []
-    path = directory / METRICS_FILE
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
+def _to_stderr(message: str) -> None:
+    print(f"moe-jax: {message}", file=sys.stderr)

@@ -1,0 +1,219 @@
+"""`moe-jax status`: where a run stands, from its files only.
+
+JAX's devices are left alone: on a TPU host they belong to the run that is looked at.
+"""
+
+import itertools
+import json
+import math
+import time
+from typing import Any
+
+import numpy as np
+from etils import epath
+from rich.console import Console
+from rich.table import Table
+
+from moe_jax.sharding.processes import config_facts
+from moe_jax.training import run_directory
+from moe_jax.training.goodput import Goodput, read_account
+from moe_jax.training.metrics_file import read_metrics
+from moe_jax.training.progress import clock, speed
+
+_TREND = 20  # Records that the trend of the loss is taken over.
+_HEALTH = ("max_violation", "unrouted_share", "dropped_share", "entropy")
+
+
+def status(directory: str, now: float | None = None) -> dict[str, Any]:
+    """Prints where a run stands, and returns it.
+
+    Args:
+        directory: a run directory; the run may be going, killed, or without a record yet.
+        now: seconds since 1970, by default the time.
+
+    Raises:
+        UserError: if it is no run directory.
+    """
+    path = epath.Path(directory).expanduser()
+    if not (path / run_directory.RUN_FILE).exists():
+        path = run_directory.find_run(directory)
+    found = standing(path, time.time() if now is None else now)
+    _show(Console(), found)
+    return found
+
+
+def standing(path: epath.Path, now: float) -> dict[str, Any]:
+    """Returns where a run stands; what is not known is None."""
+    facts, records, account = _facts(path), read_metrics(path), read_account(path)
+    train = [r for r in records if r["kind"] == "train"]
+    evals = [r for r in records if r["kind"] == "eval"]
+    last, attempt = (train[-1] if train else {}), account.last_attempt()
+    step = max([last.get("step", 0), *(m.step for m in attempt[-1:])])
+    steps, tokens = facts["steps"], facts["tokens_per_step"]
+    rate = last.get("tokens_per_second") or None
+    pace = _seconds_per_step(account) or (tokens / rate if tokens and rate else None)
+    age = max(now - attempt[-1].time, 0.0) if attempt else None
+    gaps = sorted(b.time - a.time for a, b in itertools.pairwise(attempt))
+    usual = gaps[len(gaps) // 2] if gaps else None
+    done = steps is not None and step >= steps
+    skipped = [r["skipped"] for r in train if isinstance(r.get("skipped"), int | float)]
+    found: dict[str, Any] = {
+        "run": str(path),
+        "state": "finished" if done else _state(account, age, usual),
+        "step": step,
+        "steps": steps,
+        "last_record_age": age,
+        "usual_record_gap": usual,
+        "loss": last.get("loss"),
+        "loss_per_1000_steps": _trend(train[-_TREND:]),
+        "tokens_per_second": rate,
+        "utilisation": last.get("utilisation"),
+        "tokens_seen": step * tokens if tokens else None,
+        "seconds_left": 0.0 if done else (steps - step) * pace if steps and pace else None,
+        "evaluation": evals[-1] if evals else None,
+        "checkpoint": _checkpoint(path, now),
+        "goodput": account.goodput if attempt else None,
+        "seconds": {**account.seconds, "restart": account.restart, "lost": account.lost},
+        "attempts": account.attempts,
+        "skipped": sum(skipped) if skipped else None,
+        "router": _layers(last),
+    }
+    found["warnings"] = _warnings(found)
+    return found
+
+
+def _facts(path: epath.Path) -> dict[str, Any]:
+    run, config = path / run_directory.RUN_FILE, path / run_directory.CONFIG_FILE
+    try:
+        record = json.loads(run.read_text()) if run.exists() else {}
+    except json.JSONDecodeError:  # Just being written.
+        record = {}
+    bindings = config_facts(config.read_text()) if config.exists() else {}
+    steps = bindings.get("Train.steps", "")
+    steps = bindings.get(steps.removeprefix("%"), steps) if steps.startswith("%") else steps
+    return {
+        "steps": record.get("steps") or (int(steps) if steps.isdecimal() else None),
+        "tokens_per_step": record.get("tokens_per_step"),
+    }
+
+
+def _state(account: Goodput, age: float | None, usual: float | None) -> str:
+    """Says whether a run goes on, by how long ago its last record is and how often they come."""
+    if age is None:
+        return "no record yet"
+    if account.moments[-1].ended:
+        return "stopped"
+    # The first record is followed by compiling, any other perhaps by an evaluation.
+    return "running" if age <= max(120.0, 5 * usual if usual else 1800.0) else "silent"
+
+
+def _seconds_per_step(account: Goodput) -> float | None:
+    """Returns the pace of the latest attempt, all included but compiling."""
+    attempt = account.last_attempt()
+    if len(attempt) < 2 or attempt[-1].step <= attempt[0].step + 1:
+        return None
+    spent = attempt[-1].time - attempt[0].time - attempt[-1].seconds.get("compile", 0.0)
+    return max(spent, 0.0) / (attempt[-1].step - attempt[0].step - 1) or None
+
+
+def _trend(records: list[dict[str, Any]]) -> float | None:
+    """Returns the slope of the loss, nats per 1,000 steps, by least squares."""
+    points = [(r["step"], r["loss"]) for r in records if r.get("loss") is not None]
+    if len({step for step, _ in points}) < 2:
+        return None
+    x, y = np.asarray(points, float).T
+    return float(np.polyfit(x, y, 1)[0]) * 1000
+
+
+def _checkpoint(path: epath.Path, now: float) -> dict[str, Any] | None:
+    """Returns the last complete checkpoint: an incomplete one has a longer name, or no mark."""
+    directory = path / run_directory.CHECKPOINTS
+    names = [p.name for p in directory.iterdir()] if directory.exists() else []
+    for step in sorted((int(name) for name in names if name.isdecimal()), reverse=True):
+        mark = directory / str(step) / "commit_success.txt"
+        if "://" in str(path) and not mark.exists():
+            continue
+        try:
+            written = (directory / str(step)).stat().mtime
+        except OSError:  # Removed in between.
+            continue
+        return {"step": step, "age": max(now - written, 0.0)}
+    return None
+
+
+def _layers(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the health of every mixture-of-experts layer, and why it looks sick."""
+    columns = {n: record[f"router/{n}"] for n in _HEALTH if f"router/{n}" in record}
+    load = record.get("router/load") or [[]]
+    layers = []
+    for index in range(max((len(c) for c in columns.values()), default=0)):
+        layer: dict[str, Any] = {name: column[index] for name, column in columns.items()}
+        uniform = math.log(max(len(load[0]), 1))
+        entropy = layer.get("entropy")
+        reasons = {
+            "max_violation > 1": (layer.get("max_violation") or 0.0) > 1,
+            "dropped_share > 0.05": (layer.get("dropped_share") or 0.0) > 0.05,
+            "entropy < 0.1 ln E": entropy is not None and entropy < 0.1 * uniform,
+        }
+        layers.append({**layer, "sick": [reason for reason, holds in reasons.items() if holds]})
+    return layers
+
+
+def _warnings(found: dict[str, Any]) -> list[str]:
+    warnings = [
+        f"router of layer {i}: {', '.join(layer['sick'])}"
+        for i, layer in enumerate(found["router"])
+        if layer["sick"]
+    ]
+    if found["step"] and found["loss"] is None:
+        warnings.append("the last loss is not finite or not there")
+    if found["skipped"]:
+        warnings.append(f"{found['skipped']:g} steps were skipped")
+    if found["state"] == "silent":
+        warnings.append(f"no record for {clock(found['last_record_age'])}: killed, or it hangs")
+    return warnings
+
+
+def _show(console: Console, found: dict[str, Any]) -> None:
+    table = Table(title=found["run"], title_justify="left", show_header=False)
+    for name, text in _rows(found):
+        table.add_row(name, text)
+    console.print(table)
+    if found["router"]:
+        names = [name for name in _HEALTH if name in found["router"][0]]
+        table = Table("layer", *names, "looks sick", title="Routers", title_justify="left")
+        for i, layer in enumerate(found["router"]):
+            values = ["-" if layer[n] is None else f"{layer[n]:.3f}" for n in names]
+            style = "bold red" if layer["sick"] else None
+            table.add_row(str(i), *values, ", ".join(layer["sick"]), style=style)
+        console.print(table)
+    for warning in found["warnings"]:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+
+
+def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Returns what is known, in words."""
+    age, left, trend = found["last_record_age"], found["seconds_left"], found["loss_per_1000_steps"]
+    rows = [("state", found["state"] + (f", last record {clock(age)} ago" if age else ""))]
+    rows.append(("step", f"{found['step']:,} of {found['steps'] or 0:,}"))
+    if found["loss"] is not None:
+        change = "" if trend is None else f", {trend:+.4f} per 1,000 steps lately"
+        rows.append(("loss", f"{found['loss']:.4f}{change}"))
+    if found["tokens_per_second"]:
+        rows.append(("speed", speed(found["tokens_per_second"])))
+    if found["tokens_seen"]:
+        rows.append(("tokens seen", f"{found['tokens_seen'] / 1e6:,.1f}M"))
+    if left:
+        rows.append(("time left", clock(left)))
+    if (figures := found["evaluation"]) is not None:
+        shown = ", ".join(
+            f"{n} {figures[n]:.4f}" for n in ("loss", "causal_loss") if figures.get(n)
+        )
+        rows.append(("last evaluation", f"step {figures['step']}: {shown}"))
+    if (saved := found["checkpoint"]) is not None:
+        rows.append(("last checkpoint", f"step {saved['step']}, {clock(saved['age'])} ago"))
+    if found["goodput"] is not None:
+        parts = ", ".join(f"{n} {clock(s)}" for n, s in found["seconds"].items() if s >= 1)
+        rows.append(("goodput", f"{found['goodput']:.1%} ({parts})"))
+        rows.append(("attempts", str(found["attempts"])))
+    return rows

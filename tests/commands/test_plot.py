@@ -1,0 +1,92 @@
+"""Curves of runs made by hand: which lines are drawn, where, and that the PNG can be read."""
+
+import json
+
+import numpy as np
+import pytest
+
+from moe_jax.commands import plot as plot_module
+from moe_jax.commands.plot import figure, plot
+from moe_jax.errors import UserError
+
+image = pytest.importorskip("matplotlib.image")
+
+
+def make(directory, steps=(1, 2, 3, 4), eval_steps=(4,), tokens=500_000):
+    """Makes a run with losses 4, 3, ..., and half an hour a step."""
+    (directory / "checkpoints").mkdir(parents=True)
+    (directory / "config.gin").write_text("")
+    (directory / "run.json").write_text(json.dumps({"tokens_per_step": tokens}))
+    records = [
+        {"step": s, "kind": "train", "loss": 5.0 - s, "router/max_violation": [0.1, s / 10]}
+        for s in steps
+    ]
+    records += [{"step": s, "kind": "eval", "causal_loss": 2.0} for s in eval_steps]
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    moments = [
+        {"attempt": "a", "time": 1000 + 1800 * s, "step": s, "seconds": {"step": 1800 * s}}
+        for s in (0, 4)
+    ]
+    (directory / "time.jsonl").write_text("".join(json.dumps(m) + "\n" for m in moments))
+    return str(directory)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Returns the figures that are drawn."""
+    figures = []
+
+    def keep(*args):
+        figures.append(figure(*args))
+        return figures[-1]
+
+    monkeypatch.setattr(plot_module, "figure", keep)
+    return figures
+
+
+def test_two_runs_in_one_png(tmp_path, drawn):
+    runs = [make(tmp_path / "one"), make(tmp_path / "two", eval_steps=())]
+    result = plot(runs, str(tmp_path / "plots" / "curves.png"))
+    # No run has a speed; the second has no evaluation.
+    assert result["drawn"] == {
+        "loss": ["one", "two"],
+        "eval": ["one"],
+        "balance": ["one", "two"],
+    }
+    # Of the loss, a raw and a smooth line for each run.
+    assert [len(axes.lines) for axes in drawn[0].axes] == [4, 1, 2]
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["one", "two"]
+    assert list(drawn[0].axes[0].lines[0].get_ydata()) == [4, 3, 2, 1]
+    # Means over three and, at the ends, over one: a window to one side would shift a slope.
+    assert np.allclose(plot_module._smooth(np.array([4.0, 3, 2, 7]), 3), [4, 3, 4, 7])
+    assert np.allclose(drawn[0].axes[2].lines[0].get_ydata(), [0.1, 0.2, 0.3, 0.4])
+    pixels = image.imread(tmp_path / "plots" / "curves.png")
+    assert pixels.shape[:2] == (960, 1260)
+    assert pixels.std() > 0
+
+
+@pytest.mark.parametrize(
+    ("x", "places"),
+    [("steps", [1, 2, 3, 4]), ("tokens", [0.5, 1, 1.5, 2]), ("hours", [0.5, 1, 1.5, 2])],
+)
+def test_the_x_axis(tmp_path, drawn, x, places):
+    plot([make(tmp_path / "one")], str(tmp_path / "p.png"), ["loss"], x=x)
+    assert np.allclose(drawn[0].axes[0].lines[0].get_xdata(), places)
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    runs = [make(tmp_path / "a" / "run"), make(tmp_path / "b" / "run")]
+    result = plot(runs, str(tmp_path / "p.png"), ["eval"])
+    assert result["drawn"] == {"eval": ["a/run", "b/run"]}
+
+
+def test_mistakes_are_one_line(tmp_path):
+    run, output = make(tmp_path / "one", steps=(), eval_steps=()), str(tmp_path / "p.png")
+    for what, x, message in (
+        (["loss"], "steps", "nothing to draw"),
+        (["los"], "steps", "Did you mean 'loss'"),
+        (["loss"], "days", "cannot plot 'days'"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            plot([run], output, what, x=x)
+        assert "\n" not in str(error.value)

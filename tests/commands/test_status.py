@@ -1,0 +1,97 @@
+"""Where a run stands, on run directories made by hand."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from etils import epath
+
+from moe_jax.commands.status import status
+from moe_jax.errors import UserError
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Returns a run directory of 100 steps without a record."""
+    (tmp_path / "run.json").write_text(json.dumps({"tokens_per_step": 64}))
+    (tmp_path / "config.gin").write_text("STEPS = 100\nTrain.steps = %STEPS\n")
+    return epath.Path(tmp_path)
+
+
+def lines(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def fill(run):
+    """Writes ten steps: 10 s of start, 5 s of compiling, then 2 s a step; now is 1033."""
+    health = {
+        "router/load": [[0.5, 0.5]] * 3,
+        "router/max_violation": [0.0, 1.5, 0.0],
+        "router/dropped_share": [0.0, 0.0, 0.06],
+        "router/entropy": [0.6, 0.06, 0.5],
+    }
+    train = [
+        {"step": s, "kind": "train", "loss": 4 - s / 10, "tokens_per_second": 32.0, **health}
+        for s in (1, 5, 10)
+    ]
+    lines(run / "metrics.jsonl", [*train, {"step": 10, "kind": "eval", "causal_loss": 3.5}])
+    spent = {"start": 10.0, "compile": 5.0}
+    moments = [(1010, 0, {"start": 10.0}), (1023, 5, spent | {"step": 8.0})]
+    moments.append((1033, 10, spent | {"step": 18.0}))
+    lines(
+        run / "time.jsonl",
+        [{"attempt": "a", "time": t, "step": s, "seconds": sec} for t, s, sec in moments],
+    )
+    (run / "checkpoints" / "10").mkdir(parents=True)
+    (run / "checkpoints" / "12.orbax-checkpoint-tmp-1").mkdir()
+
+
+def test_a_run_that_goes(run, capsys):
+    fill(run)
+    found = status(str(run), now=1045.0)
+    assert (found["state"], found["step"], found["steps"]) == ("running", 10, 100)
+    assert found["last_record_age"] == 12
+    assert found["loss"] == 3
+    assert found["loss_per_1000_steps"] == pytest.approx(-100)
+    assert found["tokens_seen"] == 640
+    assert found["seconds_left"] == pytest.approx(90 * 2.0)
+    assert found["goodput"] == pytest.approx(18 / 33)
+    assert found["checkpoint"]["step"] == 10
+    assert found["evaluation"]["causal_loss"] == 3.5
+    assert "last record 0:12 ago" in capsys.readouterr().out
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_layers_that_look_sick(run):
+    fill(run)
+    sick = [layer["sick"] for layer in status(str(run), now=1045.0)["router"]]
+    # 0.06 < 0.1 ln 2 = 0.069.
+    assert sick == [[], ["max_violation > 1", "entropy < 0.1 ln E"], ["dropped_share > 0.05"]]
+
+
+def test_a_killed_run_is_silent_even_with_a_torn_line(run):
+    fill(run)
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"step": 11, "ki')
+    found = status(str(run), now=9000.0)
+    assert (found["state"], found["step"]) == ("silent", 10)
+    assert any("killed, or it hangs" in warning for warning in found["warnings"])
+
+
+def test_a_run_without_a_record(run):
+    found = status(str(run))
+    assert (found["state"], found["step"], found["loss"]) == ("no record yet", 0, None)
+    assert found["warnings"] == []
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(UserError, match="is not a run directory"):
+        status(str(tmp_path))
+
+
+def test_devices_are_left_alone(run):
+    fill(run)
+    code = f"from moe_jax.commands.status import status; status({str(run)!r})"
+    environment = {"JAX_PLATFORMS": "none_such", "PYTHONPATH": ":".join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
