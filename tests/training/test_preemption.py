@@ -1,0 +1,191 @@
+"""The notice of pre-emption, from a metadata server on this machine."""
+
+import http.server
+import threading
+import urllib.parse
+
+import pytest
+
+from moe_jax.training.preemption import MAINTENANCE, PREEMPTED, VARIABLE, PreemptionNotice
+
+TERMINATE = "TERMINATE_ON_HOST_MAINTENANCE"
+
+
+class MetadataServer(http.server.ThreadingHTTPServer):
+    """Answers like Compute Engine's: at once, or, with `wait_for_change`, when a value changes."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.values = {PREEMPTED: "FALSE", MAINTENANCE: "NONE"}
+        self.changed = threading.Condition()
+        self.asked, self.failures, self.flavor, self.over = [], 0, "Google", False
+        # Set when a question waits for a change of this key.
+        self.waiting = {key: threading.Event() for key in self.values}
+        self.thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
+        self.thread.start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/computeMetadata/v1"
+
+    def set(self, key, value):
+        assert self.waiting[key].wait(30)
+        with self.changed:
+            self.values[key] = value
+            self.changed.notify_all()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, parts = self.server, urllib.parse.urlsplit(self.path)
+        query = dict(urllib.parse.parse_qsl(parts.query))
+        key = parts.path.removeprefix("/computeMetadata/v1/")
+        server.asked.append((key, query, self.headers.get("Metadata-Flavor")))
+        with server.changed:
+            if query.get("wait_for_change") == "true":
+                if server.failures:
+                    server.failures -= 1
+                    self.send_error(503)
+                    return
+                server.waiting[key].set()
+                last = query["last_etag"]
+                server.changed.wait_for(lambda: server.over or tag(server.values[key]) != last, 60)
+            value = server.values[key]
+        self.send_response(200)
+        self.send_header("Metadata-Flavor", server.flavor)
+        self.send_header("ETag", tag(value))
+        self.send_header("Content-Length", str(len(value)))
+        self.end_headers()
+        self.wfile.write(value.encode())
+
+    def log_message(self, *args):
+        """Prints nothing."""
+
+
+def tag(value):
+    return f"tag-of-{value}"
+
+
+class Notices(list):
+    """Sentences that were told; an event for the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.came = threading.Event()
+
+    def __call__(self, sentence):
+        self.append(sentence)
+        self.came.set()
+
+
+@pytest.fixture
+def server():
+    server = MetadataServer()
+    yield server
+    with server.changed:
+        server.over = True
+        server.changed.notify_all()
+    server.shutdown()
+    server.server_close()
+    for thread in watchers():
+        thread.join(30)
+
+
+@pytest.fixture
+def notices():
+    return Notices()
+
+
+def watchers():
+    return [t for t in threading.enumerate() if t.name.startswith("notice of")]
+
+
+def test_preemption_is_told_once(server, notices):
+    with PreemptionNotice(notices, server.url) as notice:
+        assert notice.reason is None
+        server.set(PREEMPTED, "TRUE")
+        assert notices.came.wait(30)
+        server.set(MAINTENANCE, TERMINATE)
+    assert notices == ["the cloud is pre-empting this machine"]
+    assert notice.reason == notices[0]
+    assert {flavor for *_, flavor in server.asked} == {"Google"}
+
+
+def test_a_host_that_stops_is_told(server, notices, monkeypatch):
+    monkeypatch.setenv(VARIABLE, server.url)
+    with PreemptionNotice(notices):
+        server.set(MAINTENANCE, TERMINATE)
+        assert notices.came.wait(30)
+    assert notices == ["the cloud is stopping this machine's host"]
+
+
+def test_a_live_migration_is_let_pass(server, notices):
+    with PreemptionNotice(notices, server.url):
+        server.set(MAINTENANCE, "MIGRATE_ON_HOST_MAINTENANCE")
+        server.waiting[MAINTENANCE].clear()
+        server.set(MAINTENANCE, TERMINATE)
+        assert notices.came.wait(30)
+    assert notices == ["the cloud is stopping this machine's host"]
+
+
+def test_a_machine_already_preempted_is_told(server, notices):
+    server.values[PREEMPTED] = "TRUE"
+    with PreemptionNotice(notices, server.url):
+        assert notices.came.wait(30)
+
+
+def test_maintenance_that_stands_at_the_start_is_no_notice(server, notices):
+    server.values[MAINTENANCE] = TERMINATE
+    with PreemptionNotice(notices, server.url):
+        server.set(MAINTENANCE, "NONE")
+        server.waiting[MAINTENANCE].clear()
+        assert not notices
+        server.set(MAINTENANCE, TERMINATE)
+        assert notices.came.wait(30)
+
+
+def test_a_server_that_fails_for_a_while_is_asked_again(server, notices):
+    server.failures = 4
+    with PreemptionNotice(notices, server.url, retry_seconds=0.01):
+        server.set(PREEMPTED, "TRUE")
+        assert notices.came.wait(30)
+    assert server.failures == 0
+
+
+def test_an_error_in_the_callback_goes_no_further(server):
+    called = threading.Event()
+
+    def broken(sentence):
+        called.set()
+        raise RuntimeError(sentence)
+
+    with PreemptionNotice(broken, server.url):
+        before = watchers()
+        server.set(PREEMPTED, "TRUE")
+        assert called.wait(30)
+        for thread in before:
+            if thread.name.endswith(PREEMPTED):
+                thread.join(30)
+                assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("url", ["", "http://127.0.0.1:9/computeMetadata/v1", "nonsense"])
+def test_it_is_off_where_no_server_answers(notices, url):
+    with PreemptionNotice(notices, url):
+        for thread in watchers():
+            thread.join(30)
+        assert not watchers()
+    assert not notices
+
+
+def test_another_server_at_that_address_is_not_asked_again(server, notices):
+    server.flavor = "Other"
+    server.values[PREEMPTED] = "TRUE"
+    with PreemptionNotice(notices, server.url):
+        for thread in watchers():
+            thread.join(30)
+        assert not watchers()
+    assert not notices
+    assert len(server.asked) == 2
