@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Does every fault of tests/faults/cases.py to a run and writes what happened to a page.
+"""Does every fault of tests/faults/*cases.py to a run and writes what happened to a page.
 
     python scripts/faults.py          all faults, for docs/results/faults.md
     python scripts/faults.py --only=killed,full_disk    prints the rows of some
@@ -22,8 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "faults"), str(ROOT / "tests" / "helpers")]
 
 from cases import CASES, Case  # noqa: E402
+from disk_cases import DISK_CASES  # noqa: E402
 from harness import Home  # noqa: E402
 
+FAULTS = [*CASES, *DISK_CASES]
 PAGE = ROOT / "docs" / "results" / "faults.md"
 HEADER = (
     "| what happened | exit code | what was printed | steps lost | how the same command went on |\n"
@@ -35,6 +37,8 @@ def row(case: Case, title: str, directory: Path) -> str:
     """Returns a row of the table."""
     ended, resumed = case.ended, case.resumed
     same = "the same losses to the last digit" if case.same else "other losses"
+    if case.unrecorded:
+        same += f", no record of {', '.join(map(str, case.unrecorded))}"
     if resumed.code:
         went = f"not: exit code {resumed.code}, `{short(resumed.line, directory)}`"
     elif ended is resumed:
@@ -60,7 +64,7 @@ def run_all(only: list[str]) -> str:
     rows = [HEADER]
     with tempfile.TemporaryDirectory() as directory:
         home = Home(Path(directory))
-        for fault in CASES:
+        for fault in FAULTS:
             if only and fault.__name__ not in only:
                 continue
             title = (fault.__doc__ or fault.__name__).strip().rstrip(".")
@@ -109,9 +113,9 @@ def main() -> None:
     parser.add_argument("--no-faults", action="store_true")
     args = parser.parse_args()
     only = [name for name in args.only.split(",") if name]
-    unknown = set(only) - {fault.__name__ for fault in CASES}
+    unknown = set(only) - {fault.__name__ for fault in FAULTS}
     if unknown:
-        known = ", ".join(fault.__name__ for fault in CASES)
+        known = ", ".join(fault.__name__ for fault in FAULTS)
         sys.exit(f"faults: unknown: {', '.join(sorted(unknown))}; known: {known}")
     page = PAGE.read_text()
     if args.kills:

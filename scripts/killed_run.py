@@ -4,6 +4,7 @@ Part of `scripts/kill_resume.py`.
 """
 
 import contextlib
+import logging
 import os
 import random
 import re
@@ -75,6 +76,8 @@ class Run:
         """Restores all arrays of a checkpoint, by name."""
         # For this process only: the accelerator belongs to the run.
         os.environ["JAX_PLATFORMS"] = "cpu"
+        # Which would say of each item that it is not a whole checkpoint.
+        logging.getLogger("absl").setLevel(logging.ERROR)
         import jax
         import numpy as np
         import orbax.checkpoint as ocp

@@ -2,18 +2,14 @@
 
 import contextlib
 import dataclasses
-import os
 import random
-import resource
-import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from harness import EVERY, Ended, Home, losses, saved, saving
+from child import Ended
+from harness import EVERY, Home
 from metadata_server import MetadataServer
+from on_disk import losses, saved, saving
 
 from moe_jax.training.preemption import PREEMPTED
 
@@ -29,7 +25,8 @@ class Case:
         reached: the last step of its record.
         saved: the last complete checkpoint that it left; 0 for none.
         resumed: the same command, run again without the fault.
-        same: whether the run then has every loss of one without a fault, to the last digit.
+        same: whether the run then has the losses of one without a fault, to the last digit.
+        unrecorded: steps that its record lacks in the end.
     """
 
     ended: Ended
@@ -37,20 +34,28 @@ class Case:
     saved: int
     resumed: Ended
     same: bool
+    unrecorded: list[int]
 
 
-def _again(home: Home, ended: Ended) -> Case:
+def again(home: Home, ended: Ended) -> Case:
     """Runs the same command again."""
     directory = ended.directory
     reached, kept = max(losses(directory), default=0), max(saved(directory), default=0)
     resumed = home.run(str(directory))
-    return Case(ended, reached, kept, resumed, home.same_end(directory))
+    return case_of(home, ended, reached, kept, resumed)
+
+
+def case_of(home: Home, ended: Ended, reached: int, kept: int, resumed: Ended) -> Case:
+    """Compares the end with that of the run without a fault."""
+    directory = ended.directory
+    same, lacking = home.same_end(directory), home.unrecorded(directory)
+    return Case(ended, reached, kept, resumed, same, lacking)
 
 
 def sigterm(home: Home) -> Case:
     """SIGTERM during training."""
     directory = home.copy_of_stopped("sigterm")
-    return _again(home, dataclasses.replace(home.stopped, directory=directory))
+    return again(home, dataclasses.replace(home.stopped, directory=directory))
 
 
 def sigint(home: Home) -> Case:
@@ -58,7 +63,7 @@ def sigint(home: Home) -> Case:
     assert home.reference
     running = home.start("sigint", fault=SLOW)
     running.wait_for_step(5)
-    return _again(home, running.signal(signal.SIGINT))
+    return again(home, running.signal(signal.SIGINT))
 
 
 def preempted(home: Home) -> Case:
@@ -70,7 +75,7 @@ def preempted(home: Home) -> Case:
         # Not asked: then there is nobody to wait for.
         if server.waiting[PREEMPTED].is_set():
             server.set(PREEMPTED, "TRUE")
-        return _again(home, running.end())
+        return again(home, running.end())
 
 
 def killed(home: Home) -> Case:
@@ -79,7 +84,7 @@ def killed(home: Home) -> Case:
     running = home.start("killed", fault=SLOW)
     running.wait_for_step(4)
     time.sleep(random.uniform(0, 1.5))
-    return _again(home, running.signal(signal.SIGKILL))
+    return again(home, running.signal(signal.SIGKILL))
 
 
 def killed_in_save(home: Home) -> Case:
@@ -89,96 +94,21 @@ def killed_in_save(home: Home) -> Case:
     running.wait_for(lambda: max(saving(running.directory), default=0) >= 2 * EVERY, pause=0.001)
     ended = running.signal(signal.SIGKILL)
     assert saving(running.directory), "the kill came after the save"
-    return _again(home, ended)
+    return again(home, ended)
 
 
-def _damaged(home: Home, name: str, damage: Callable[[Path], None]) -> Case:
-    """Damages the latest checkpoint of a copy: the fault is in the run that finds it so."""
-    directory = home.copy_of_stopped(name)
-    reached, steps = max(losses(directory)), saved(directory)
-    folder = directory / "checkpoints" / str(steps[-1])
-    damage(max((path for path in folder.rglob("*") if path.is_file()), key=_size_and_name))
-    ended = home.run(name)
-    return Case(ended, reached, steps[-2], ended, home.same_end(directory))
-
-
-def _size_and_name(path: Path) -> tuple[int, str]:
-    return path.stat().st_size, str(path)
-
-
-def flipped(home: Home) -> Case:
-    """Flipped bytes in the largest file of the latest checkpoint."""
-
-    def flip(path: Path) -> None:
-        data = bytearray(path.read_bytes())
-        middle = len(data) // 2
-        data[middle : middle + 16] = bytes(byte ^ 0xFF for byte in data[middle : middle + 16])
-        path.write_bytes(data)
-
-    return _damaged(home, "flipped", flip)
-
-
-def truncated(home: Home) -> Case:
-    """The largest file of the latest checkpoint cut to half."""
-    return _damaged(home, "cut", lambda path: os.truncate(path, path.stat().st_size // 2))
-
-
-def deleted(home: Home) -> Case:
-    """The largest file of the latest checkpoint deleted."""
-    return _damaged(home, "deleted", Path.unlink)
-
-
-@contextlib.contextmanager
-def _small_disk(directory: Path) -> Iterator[Path | None]:
-    """Mounts a disk of 64 MB; gives None where that is not allowed."""
-    directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(directory)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except OSError:
-        mounted = False
-    try:
-        yield directory if mounted else None
-    finally:
-        if mounted:
-            subprocess.run(["umount", str(directory)], check=False)
-
-
-def full_disk(home: Home) -> Case:
-    """A disk that is full in the middle of training, and then has room again."""
+def killed_after_save(home: Home) -> Case:
+    """kill -9 as soon as a checkpoint is complete."""
     assert home.reference
-    with _small_disk(home.directory / "disk") as disk:
-        running = home.start("disk/run" if disk else "full", fault=SLOW)
-        running.wait_for(lambda: max(saved(running.directory), default=0) >= 2 * EVERY)
-        if disk is None:
-            # As a disk without room, but for this process only: no file can grow.
-            resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (0, 0))
-            return _again(home, running.end())
-        with (disk / "ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
-            while True:
-                ballast.write(bytes(1 << 12))
-        ended = running.end()
-        (disk / "ballast").unlink()
-        return _again(home, ended)
-
-
-def vanished(home: Home) -> Case:
-    """The run directory goes away during training, and comes back."""
-    assert home.reference
-    running = home.start("vanished", fault=SLOW)
-    running.wait_for(lambda: max(saved(running.directory), default=0) >= 2 * EVERY)
-    elsewhere = running.directory.with_name("elsewhere")
-    running.directory.rename(elsewhere)
-    ended = running.end()
-    shutil.rmtree(running.directory, ignore_errors=True)
-    elsewhere.rename(running.directory)
-    return _again(home, ended)
+    running = home.start("killed_after_save", fault="slow:1")
+    running.wait_for(lambda: max(saved(running.directory), default=0) >= 4 * EVERY, pause=0.001)
+    return again(home, running.signal(signal.SIGKILL))
 
 
 def source_fails(home: Home) -> Case:
     """The training data cannot be read any more."""
     assert home.reference
-    return _again(home, home.run("source_fails", fault="slow:0.1,fail:8"))
+    return again(home, home.run("source_fails", fault="slow:0.1,fail:8"))
 
 
 def source_hangs(home: Home) -> Case:
@@ -186,7 +116,7 @@ def source_hangs(home: Home) -> Case:
     assert home.reference
     limits = ["--gin.Watchdog.timeout=4", "--gin.Watchdog.pause_timeout=100"]
     ended = home.run("source_hangs", *limits, fault="slow:0.1,hang:8")
-    return _again(home, ended)
+    return again(home, ended)
 
 
 def spike(home: Home) -> Case:
@@ -194,26 +124,22 @@ def spike(home: Home) -> Case:
     assert home.reference
     ended = home.run("spike", fault="spike:6")
     reached, kept = max(losses(ended.directory), default=0), max(saved(ended.directory), default=0)
-    return Case(ended, reached, kept, ended, home.same_end(ended.directory))
+    return case_of(home, ended, reached, kept, ended)
 
 
 def diverged(home: Home) -> Case:
     """A loss that is not a number from a step on."""
     assert home.reference
-    return _again(home, home.run("diverged", "--gin.STEPS=200", fault="spike:6-1000"))
+    return again(home, home.run("diverged", "--gin.STEPS=200", fault="spike:6-1000"))
 
 
-CASES: list[Callable[[Home], Case]] = [
+CASES = [
     sigterm,
     sigint,
     preempted,
     killed,
     killed_in_save,
-    flipped,
-    truncated,
-    deleted,
-    full_disk,
-    vanished,
+    killed_after_save,
     source_fails,
     source_hangs,
     spike,

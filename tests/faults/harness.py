@@ -3,18 +3,15 @@
 Used by the tests of this folder and by `scripts/faults.py`.
 """
 
-import dataclasses
 import functools
-import json
 import os
-import re
 import shutil
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+from child import Ended, Running
+from on_disk import evaluation, losses
 
 STEPS, EVERY = 12, 2
 GIN = f"""
@@ -36,83 +33,7 @@ Train.eval_every = 0
 Checkpoints.every = {EVERY}
 Sampling.max_new_tokens = 1
 """
-# No run takes longer on a busy machine; one that does is killed and fails its test.
-PATIENCE = 150.0
 _INSIDE = Path(__file__).parent / "inside"
-
-
-@dataclasses.dataclass(frozen=True)
-class Ended:
-    """A process that has ended.
-
-    Attributes:
-        directory: its run directory.
-        code: its exit code; negative for a signal that it did not handle.
-        out: what it printed.
-        err: what it printed to standard error.
-    """
-
-    directory: Path
-    code: int
-    out: str
-    err: str
-
-    @property
-    def line(self) -> str:
-        """The line that says what happened: the last error, or the news among the output."""
-        if self.err.strip():
-            return self.err.strip().splitlines()[-1]
-        words = "Stopped and saved|damaged|skipped"
-        news = [line for line in self.out.splitlines() if re.search(words, line)]
-        return " ".join(news) or "-"
-
-    @property
-    def went_on_from(self) -> int | None:
-        """The step that it started from, None for a run from the beginning."""
-        found = re.findall(r"oing on from (?:step )?(\d+)", self.out + self.err)
-        return int(found[-1]) if found else None
-
-
-class Running:
-    """A process that runs."""
-
-    def __init__(self, directory: Path, command: list[str], environment: dict[str, str]):
-        self.directory = directory
-        # Files and not pipes, which would stop a process that prints much.
-        self._files = [Path(f"{directory}.{name}") for name in ("out", "err")]
-        with self._files[0].open("w") as out, self._files[1].open("w") as err:
-            self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
-        self._deadline = time.monotonic() + PATIENCE
-
-    def wait_for(self, condition: Callable[[], bool], pause: float = 0.02) -> None:
-        """Waits until something is so.
-
-        Raises:
-            AssertionError: if the process ends before, or it takes too long.
-        """
-        while not condition():
-            if self.process.poll() is not None or time.monotonic() > self._deadline:
-                raise AssertionError(f"it did not come so far: {self.end()}")
-            time.sleep(pause)
-
-    def wait_for_step(self, step: int) -> None:
-        """Waits until the record has a step."""
-        self.wait_for(lambda: max(losses(self.directory), default=0) >= step)
-
-    def end(self) -> Ended:
-        """Waits until it ends by itself; kills it when that takes too long."""
-        try:
-            self.process.wait(max(self._deadline - time.monotonic(), 1))
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        out, err = (path.read_text() for path in self._files)
-        return Ended(self.directory, self.process.returncode, out, err)
-
-    def signal(self, number: int) -> Ended:
-        """Sends a signal and waits for the end."""
-        self.process.send_signal(number)
-        return self.end()
 
 
 class Home:
@@ -147,6 +68,7 @@ class Home:
             "JAX_COMPILATION_CACHE_DIR": str(self.directory / "cache"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            "PYTHONFAULTHANDLER": "1",
             "MOE_JAX_METADATA_URL": "",
             "MOE_JAX_TEST_FAULT": fault,
             **variables,
@@ -177,44 +99,12 @@ class Home:
         return Path(shutil.copytree(self.stopped.directory, self.directory / name))
 
     def same_end(self, directory: Path) -> bool:
-        """Returns whether a run has every loss of the reference, to the last digit."""
+        """Returns whether a run has the losses of the reference, to the last digit."""
         whole = self.reference.directory
-        return losses(directory) == losses(whole) and evaluation(directory) == evaluation(whole)
+        recorded = losses(directory)
+        same = {step: losses(whole)[step] for step in recorded if step <= STEPS} == recorded
+        return same and evaluation(directory) == evaluation(whole)
 
-
-def records(directory: Path, kind: str) -> list[dict]:
-    """Returns the records of a run; a last line that was cut off is none."""
-    path = directory / "metrics.jsonl"
-    found = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if record["kind"] == kind:
-            found.append(record)
-    return found
-
-
-def losses(directory: Path) -> dict[int, float]:
-    """Returns the training loss by step."""
-    return {record["step"]: record["loss"] for record in records(directory, "train")}
-
-
-def evaluation(directory: Path) -> dict[str, float]:
-    """Returns the last evaluation, empty if there is none."""
-    return next(iter(records(directory, "eval")[-1:]), {})
-
-
-def saved(directory: Path) -> list[int]:
-    """Returns the complete checkpoints."""
-    folder = directory / "checkpoints"
-    names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    return sorted(int(name) for name in names if name.isdigit())
-
-
-def saving(directory: Path) -> list[int]:
-    """Returns the checkpoints that are being written."""
-    folder = directory / "checkpoints"
-    names = [path.name for path in folder.glob("*.orbax-checkpoint-tmp*")]
-    return sorted(int(name.partition(".")[0]) for name in names)
+    def unrecorded(self, directory: Path) -> list[int]:
+        """Returns the steps that the record of a run lacks."""
+        return sorted(losses(self.reference.directory).keys() - losses(directory).keys())

@@ -2,7 +2,7 @@
 
 import re
 
-import cases
+import disk_cases as cases
 import pytest
 
 pytestmark = pytest.mark.slow

@@ -4,7 +4,8 @@ import math
 
 import cases
 import pytest
-from harness import STEPS, evaluation, records
+from harness import STEPS
+from on_disk import evaluation, records
 
 pytestmark = pytest.mark.slow
 
