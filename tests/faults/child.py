@@ -49,10 +49,10 @@ class Ended:
 class Running:
     """A process that runs."""
 
-    def __init__(self, directory: Path, command: list[str], environment: dict[str, str]):
+    def __init__(self, directory: Path, command: list[str], environment: dict[str, str], log: Path):
         self.directory = directory
         # Files and not pipes, which would stop a process that prints much.
-        self._files = [Path(f"{directory}.{name}") for name in ("out", "err")]
+        self._files = [log.with_suffix(suffix) for suffix in (".out", ".err")]
         with self._files[0].open("w") as out, self._files[1].open("w") as err:
             self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
         self._deadline = time.monotonic() + PATIENCE

@@ -73,7 +73,8 @@ class Home:
             "MOE_JAX_TEST_FAULT": fault,
             **variables,
         }
-        return Running(directory, command, environment)
+        # Not beside the run: its disk may be full.
+        return Running(directory, command, environment, self.directory / f"log_of_{directory.name}")
 
     def run(self, name: str, *arguments: str, **more: str) -> Ended:
         """Runs `moe-jax train` to its end."""
