@@ -37,11 +37,11 @@ class Case:
     unrecorded: list[int]
 
 
-def again(home: Home, ended: Ended) -> Case:
+def again(home: Home, ended: Ended, *arguments: str) -> Case:
     """Runs the same command again."""
     directory = ended.directory
     reached, kept = max(losses(directory), default=0), max(saved(directory), default=0)
-    resumed = home.run(str(directory))
+    resumed = home.run(str(directory), *arguments)
     return case_of(home, ended, reached, kept, resumed)
 
 
@@ -114,9 +114,9 @@ def source_fails(home: Home) -> Case:
 def source_hangs(home: Home) -> Case:
     """The training data do not come any more."""
     assert home.reference
-    limits = ["--gin.Watchdog.timeout=4", "--gin.Watchdog.pause_timeout=100"]
+    limits = ["--gin.Watchdog.timeout=8", "--gin.Watchdog.pause_timeout=100"]
     ended = home.run("source_hangs", *limits, fault="slow:0.1,hang:8")
-    return again(home, ended)
+    return again(home, ended, *limits)
 
 
 def spike(home: Home) -> Case:
@@ -130,7 +130,8 @@ def spike(home: Home) -> Case:
 def diverged(home: Home) -> Case:
     """A loss that is not a number from a step on."""
     assert home.reference
-    return again(home, home.run("diverged", "--gin.STEPS=200", fault="spike:6-1000"))
+    steps = "--gin.STEPS=60"
+    return again(home, home.run("diverged", steps, fault="spike:6-1000"), steps)
 
 
 CASES = [

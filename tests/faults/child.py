@@ -33,8 +33,9 @@ class Ended:
     @property
     def line(self) -> str:
         """The line that says what happened: the last error, or the news among the output."""
-        if self.err.strip():
-            return self.err.strip().splitlines()[-1]
+        errors = self.err.strip().splitlines()
+        if errors:
+            return next((e for e in reversed(errors) if e.startswith("moe-jax:")), errors[-1])
         words = "Stopped and saved|damaged|skipped"
         news = [line for line in self.out.splitlines() if re.search(words, line)]
         return " ".join(news) or "-"
