@@ -4,10 +4,12 @@ Part of `scripts/kill_resume.py`.
 """
 
 import contextlib
+import ctypes
 import logging
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +19,12 @@ from typing import Any
 
 CHECKPOINTS = "checkpoints"
 PAUSE = 0.005
+
+
+def _end_with_parent() -> None:
+    """Has the kernel end this process when the script ends: two must not write to one run."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 class Run:
@@ -36,7 +44,13 @@ class Run:
             self.directory.with_suffix(".out").open("w") as out,
             self.directory.with_suffix(".err").open("w") as err,
         ):
-            return subprocess.Popen(self._command, env=self._environment, stdout=out, stderr=err)
+            return subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdout=out,
+                stderr=err,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )
 
     def reached(self) -> int:
         """Returns the last step of the record."""

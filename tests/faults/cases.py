@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import random
 import signal
 import time
 
-from child import Ended
+from child import Ended, Running
 from harness import EVERY, Home
 from metadata_server import MetadataServer
 from on_disk import losses, saved, saving
@@ -91,10 +92,19 @@ def killed_in_save(home: Home) -> Case:
     """kill -9 while a checkpoint is being written."""
     assert home.reference
     running = home.start("killed_in_save", fault=SLOW)
-    running.wait_for(lambda: max(saving(running.directory), default=0) >= 2 * EVERY, pause=0.001)
-    ended = running.signal(signal.SIGKILL)
-    assert saving(running.directory), "the kill came after the save"
-    return again(home, ended)
+    is_saving = functools.partial(_is_saving, running)
+    running.wait_for(is_saving, pause=0.001)
+    # Standing still it cannot end the save between the look and the kill.
+    running.process.send_signal(signal.SIGSTOP)
+    while not is_saving():
+        running.process.send_signal(signal.SIGCONT)
+        running.wait_for(is_saving, pause=0.001)
+        running.process.send_signal(signal.SIGSTOP)
+    return again(home, running.signal(signal.SIGKILL))
+
+
+def _is_saving(running: Running) -> bool:
+    return max(saving(running.directory), default=0) >= 2 * EVERY
 
 
 def killed_after_save(home: Home) -> Case:
