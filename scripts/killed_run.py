@@ -4,12 +4,10 @@ Part of `scripts/kill_resume.py`.
 """
 
 import contextlib
-import ctypes
 import logging
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -19,12 +17,10 @@ from typing import Any
 
 CHECKPOINTS = "checkpoints"
 PAUSE = 0.005
-
-
-def _end_with_parent() -> None:
-    """Has the kernel end this process when the script ends: two must not write to one run."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+# Has the kernel end the program when the script ends (PR_SET_PDEATHSIG, SIGKILL): two must not
+# write to one run. Not a `preexec_fn`: the script has threads of JAX.
+_ASKS = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+_ENDS_WITH_PARENT = [sys.executable, "-c", _ASKS] if sys.platform == "linux" else []
 
 
 class Run:
@@ -33,7 +29,7 @@ class Run:
     def __init__(self, directory: Path, arguments: list[str]):
         self.directory = directory
         program = [sys.executable, "-m", "moe_jax.cli", "train", f"--output_dir={directory}"]
-        self._command = [*program, *arguments]
+        self._command = [*_ENDS_WITH_PARENT, *program, *arguments]
         self._environment = dict(os.environ)
         self.started = self._since = 0.0
 
@@ -44,13 +40,7 @@ class Run:
             self.directory.with_suffix(".out").open("w") as out,
             self.directory.with_suffix(".err").open("w") as err,
         ):
-            return subprocess.Popen(
-                self._command,
-                env=self._environment,
-                stdout=out,
-                stderr=err,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-            )
+            return subprocess.Popen(self._command, env=self._environment, stdout=out, stderr=err)
 
     def reached(self) -> int:
         """Returns the last step of the record."""
