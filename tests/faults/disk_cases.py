@@ -86,7 +86,7 @@ def full_disk(home: Home) -> Case:
 def vanished(home: Home) -> Case:
     """The run directory goes away during training, and comes back."""
     assert home.reference
-    running = home.start("vanished", fault=SLOW)
+    running = home.start("moved", fault=SLOW)
     running.wait_for(lambda: max(saved(running.directory), default=0) >= 2 * EVERY)
     elsewhere = running.directory.with_name("elsewhere")
     running.directory.rename(elsewhere)
