@@ -1,0 +1,91 @@
+"""A process that trains: what it prints, and how it ends."""
+
+import dataclasses
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from on_disk import losses
+
+# No run takes longer on a busy machine; one that does is killed and fails its test.
+PATIENCE = 150.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """A process that has ended.
+
+    Attributes:
+        directory: its run directory.
+        code: its exit code; negative for a signal that it did not handle.
+        out: what it printed.
+        err: what it printed to standard error.
+    """
+
+    directory: Path
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The line that says what happened: the last error, or the news among the output."""
+        errors = self.err.strip().splitlines()
+        if errors:
+            return next((e for e in reversed(errors) if e.startswith("moe-jax:")), errors[-1])
+        words = "Stopped and saved|damaged|skipped"
+        news = [line for line in self.out.splitlines() if re.search(words, line)]
+        return " ".join(news) or "-"
+
+    @property
+    def went_on_from(self) -> int | None:
+        """The step that it started from, None for a run from the beginning."""
+        found = re.findall(r"oing on from (?:step )?(\d+)", self.out + self.err)
+        return int(found[-1]) if found else None
+
+
+class Running:
+    """A process that runs."""
+
+    def __init__(self, directory: Path, command: list[str], environment: dict[str, str], log: Path):
+        self.directory = directory
+        # Files and not pipes, which would stop a process that prints much.
+        self._files = [log.with_suffix(suffix) for suffix in (".out", ".err")]
+        with self._files[0].open("w") as out, self._files[1].open("w") as err:
+            self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
+        self._deadline = time.monotonic() + PATIENCE
+
+    def wait_for(self, condition: Callable[[], bool], pause: float = 0.02) -> None:
+        """Waits until something is so.
+
+        Raises:
+            AssertionError: if the process ends before, or it takes too long.
+        """
+        while not condition():
+            if self.process.poll() is not None or time.monotonic() > self._deadline:
+                raise AssertionError(f"it did not come so far: {self.end()}")
+            time.sleep(pause)
+
+    def wait_for_step(self, step: int) -> None:
+        """Waits until the record has a step."""
+        self.wait_for(lambda: max(losses(self.directory), default=0) >= step)
+
+    def end(self) -> Ended:
+        """Waits until it ends by itself; when that takes too long, its stacks are printed."""
+        for number in (signal.SIGABRT, signal.SIGKILL):
+            try:
+                self.process.wait(max(self._deadline - time.monotonic(), 5))
+                break
+            except subprocess.TimeoutExpired:
+                self.process.send_signal(number)
+        self.process.wait()
+        out, err = (path.read_text() for path in self._files)
+        return Ended(self.directory, self.process.returncode, out, err)
+
+    def signal(self, number: int) -> Ended:
+        """Sends a signal and waits for the end."""
+        self.process.send_signal(number)
+        return self.end()

@@ -1,0 +1,111 @@
+"""Runs of `moe-jax train` on a model of some thousand parameters, to do things to.
+
+Used by the tests of this folder and by `scripts/faults.py`.
+"""
+
+import functools
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from child import Ended, Running
+from on_disk import evaluation, losses
+
+STEPS, EVERY = 12, 2
+GIN = f"""
+import faults_inside
+include 'runs/quickstart.gin'
+STEPS = {STEPS}
+Model.num_layers = 2
+Model.d_model = 16
+Model.d_ff = 32
+Model.num_heads = 2
+Model.head_dim = 8
+Data.batch_size = 8
+Data.sequence_length = 32
+Data.eval_batches = 1
+AdamW.learning_rate = @InverseSquareRoot()
+InverseSquareRoot.scale = 0.1
+Train.log_every = 1
+Train.eval_every = 0
+Checkpoints.every = {EVERY}
+Sampling.max_new_tokens = 1
+"""
+_INSIDE = Path(__file__).parent / "inside"
+
+
+class Home:
+    """A directory with a configuration, a text, and runs."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        chapters = (f"Chapter {i} tells of whale number {i * 7}." for i in range(1500))
+        (directory / "book.txt").write_text("\n".join(chapters))
+        task = f"TASK = 'text:{directory}/book.txt'\n"
+        (directory / "tiny.gin").write_text(GIN + task)
+
+    def start(self, name: str, *arguments: str, fault: str = "", **variables: str) -> Running:
+        """Starts `moe-jax train` in the run directory of a name.
+
+        Args:
+            name: of the run; a path is taken as it is.
+            arguments: more of them.
+            fault: from inside, see `inside/faults_inside.py`.
+            variables: of the environment.
+        """
+        directory = self.directory / name
+        command = [sys.executable, "-m", "moe_jax.cli", "train", *arguments]
+        command += [f"--gin_file={self.directory / 'tiny.gin'}", f"--output_dir={directory}"]
+        path = os.pathsep.join(filter(None, [str(_INSIDE), os.environ.get("PYTHONPATH")]))
+        # Compiled programs are kept for the next run.
+        environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": path,
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "JAX_COMPILATION_CACHE_DIR": str(self.directory / "cache"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            "PYTHONFAULTHANDLER": "1",
+            "MOE_JAX_METADATA_URL": "",
+            "MOE_JAX_TEST_FAULT": fault,
+            **variables,
+        }
+        # Not beside the run: its disk may be full.
+        return Running(directory, command, environment, self.directory / f"log_of_{directory.name}")
+
+    def run(self, name: str, *arguments: str, **more: str) -> Ended:
+        """Runs `moe-jax train` to its end."""
+        return self.start(name, *arguments, **more).end()
+
+    @functools.cached_property
+    def reference(self) -> Ended:
+        """The run that nothing happens to."""
+        ended = self.run("reference")
+        assert ended.code == 0, ended
+        return ended
+
+    @functools.cached_property
+    def stopped(self) -> Ended:
+        """A run that got a SIGTERM after some checkpoints; to be copied."""
+        assert self.reference
+        running = self.start("stopped", fault="slow:0.3")
+        running.wait_for_step(7)
+        return running.signal(signal.SIGTERM)
+
+    def copy_of_stopped(self, name: str) -> Path:
+        """Copies the stopped run."""
+        return Path(shutil.copytree(self.stopped.directory, self.directory / name))
+
+    def same_end(self, directory: Path) -> bool:
+        """Returns whether a run has the losses of the reference, to the last digit."""
+        whole = self.reference.directory
+        recorded = losses(directory)
+        same = {step: losses(whole)[step] for step in recorded if step <= STEPS} == recorded
+        return same and evaluation(directory) == evaluation(whole)
+
+    def unrecorded(self, directory: Path) -> list[int]:
+        """Returns the steps that the record of a run lacks."""
+        return sorted(losses(self.reference.directory).keys() - losses(directory).keys())

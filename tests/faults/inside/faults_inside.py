@@ -1,0 +1,63 @@
+"""Faults from inside a run: gin imports this module, `MOE_JAX_TEST_FAULT` says what it does.
+
+    slow:SECONDS   every batch takes that much longer
+    fail:N         the N-th batch that this process asks for raises an OSError
+    hang:N         the N-th never comes
+    spike:N[-M]    batches N to M make a loss that is not a number
+
+Several are separated by commas; without the variable nothing changes.
+"""
+
+import dataclasses
+import os
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+VARIABLE = "MOE_JAX_TEST_FAULT"
+
+
+def install(faults: str) -> None:
+    """Puts faults into the training data of this process."""
+    from moe_jax.commands.quiet import quiet
+
+    with quiet():
+        from moe_jax.data.pipeline import TrainBatches
+
+    original, counted = TrainBatches.__next__, [0]
+
+    def next_batch(batches: Any) -> Any:
+        batch = original(batches)
+        counted[0] += 1
+        for fault in faults.split(","):
+            kind, _, value = fault.partition(":")
+            batch = afflicted(batch, kind, value, counted[0])
+        return batch
+
+    TrainBatches.__next__ = next_batch  # type: ignore
+
+
+def afflicted(batch: Any, kind: str, value: str, number: int) -> Any:
+    """Returns the batch of a number with one kind of fault, or does what the fault does."""
+    if kind == "slow":
+        time.sleep(float(value))
+        return batch
+    first, _, last = value.partition("-")
+    if not int(first) <= number <= int(last or first):
+        return batch
+    if kind == "fail":
+        raise OSError("the disk with the data went away")
+    if kind == "hang":
+        threading.Event().wait()
+    if kind == "spike":
+        # The sum of the weights, and with it the count of tokens, stays a number.
+        weights_BS = np.array(batch.weights_BS, np.float32)
+        weights_BS[0, 0], weights_BS[0, 1] = 3e38, -3e38
+        return dataclasses.replace(batch, weights_BS=weights_BS)
+    return batch
+
+
+if os.environ.get(VARIABLE):
+    install(os.environ[VARIABLE])
