@@ -6,8 +6,6 @@ import disk_cases as cases
 import pytest
 from harness import STEPS
 
-pytestmark = pytest.mark.slow
-
 NOT_YET = "the piece is not plugged into the loop yet"
 
 

@@ -7,8 +7,6 @@ import cases
 import pytest
 from harness import EVERY, STEPS
 
-pytestmark = pytest.mark.slow
-
 NOT_YET = "the piece is not plugged into the loop yet"
 
 

@@ -7,8 +7,6 @@ import pytest
 from harness import STEPS
 from on_disk import evaluation, records
 
-pytestmark = pytest.mark.slow
-
 NOT_YET = "the piece is not plugged into the loop yet"
 
 
