@@ -66,11 +66,22 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--sharding", action="store_true", help="show: how each parameter is cut along the mesh"
     )
+    verb = verbs.add_parser("status", parents=[common], help="where a run stands")
+    verb.add_argument("directory", metavar="DIR", help="a run directory")
+    _add_plot(verbs.add_parser("plot", parents=[common], help="curves of runs, as a PNG"))
     _add_data(
         verbs.add_parser("data", parents=[common, gin, several], help="what there is to train on")
     )
     _add_bench(verbs.add_parser("bench", parents=[common, gin], help="measure on this machine"))
     return parser
+
+
+def _add_plot(verb: argparse.ArgumentParser) -> None:
+    """Adds the flags of `plot`."""
+    verb.add_argument("directories", nargs="+", metavar="DIR", help="run directories")
+    verb.add_argument("--output", default="curves.png", metavar="FILE", help="the PNG to write")
+    verb.add_argument("--what", default="loss,eval,speed,balance", metavar="A,B", help="panels")
+    verb.add_argument("--x", default="steps", help="steps, tokens or hours")
 
 
 def _add_data(verb: argparse.ArgumentParser) -> None:
@@ -173,9 +184,13 @@ def _leave(code: int) -> int:
 
 def _train(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     from moe_jax.commands.train import train
+    from moe_jax.training.account import process_age
 
     command = [_program(), *sys.argv[1:]]
-    return train(_files(args), bindings, _paths(args), args.output_dir, command, debug=args.debug)
+    age = process_age() if sys.argv[1:2] == ["train"] else 0.0
+    return train(
+        _files(args), bindings, _paths(args), args.output_dir, command, debug=args.debug, age=age
+    )
 
 
 def _eval(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
@@ -213,6 +228,18 @@ def _config(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     if args.sharding:
         return configure.show_sharding(_files(args), bindings, _paths(args))
     return configure.show(_files(args), bindings, _paths(args))
+
+
+def _status(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
+    from moe_jax.commands.status import status
+
+    return status(args.directory)
+
+
+def _plot(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
+    from moe_jax.commands.plot import plot
+
+    return plot(args.directories, args.output, args.what.split(","), args.x)
 
 
 def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
@@ -287,6 +314,8 @@ _VERBS: dict[str, Callable[[argparse.Namespace, list[str]], dict[str, Any]]] = {
     "train": _train,
     "eval": _eval,
     "generate": _generate,
+    "status": _status,
+    "plot": _plot,
     "config": _config,
     "data": _data,
     "bench": _bench,

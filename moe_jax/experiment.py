@@ -20,6 +20,7 @@ Every name that gin files can configure is registered here and nowhere else:
 | `Loss`                              | weights of the loss terms                           |
 | `Train`, `Guard`, `Checkpoints`     | the loop                                            |
 | `Mesh`                              | how it is spread over devices                       |
+| `Watchdog`, `Writers`               | what looks at it                                    |
 | `Sampling`                          | how text is generated                               |
 """
 
@@ -51,6 +52,8 @@ from moe_jax.training.loop import TrainConfig
 from moe_jax.training.optimizers import Optimizer, adafactor, adamw
 from moe_jax.training.schedules import inverse_square_root, warmup_cosine
 from moe_jax.training.step import LossConfig
+from moe_jax.training.watchdog import WatchdogConfig
+from moe_jax.training.writers import WriterConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Experiment:
         loss: weights of the loss terms.
         guard: which updates are skipped.
         checkpoints: when to save.
+        watchdog: when a process is taken for hung.
+        writers: where metrics go.
         sampling: how samples are drawn.
     """
 
@@ -79,6 +84,8 @@ class Experiment:
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    watchdog: WatchdogConfig = dataclasses.field(default_factory=WatchdogConfig)
+    writers: WriterConfig = dataclasses.field(default_factory=WriterConfig)
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
@@ -189,6 +196,8 @@ _REGISTERED: dict[str, Callable[..., Any]] = {
     "Loss": LossConfig,
     "Train": TrainConfig,
     "Guard": GuardConfig,
+    "Watchdog": WatchdogConfig,
+    "Writers": WriterConfig,
     "Mesh": MeshConfig,
     "Checkpoints": CheckpointConfig,
     "Sampling": SamplingConfig,

@@ -24,11 +24,14 @@ from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.sharding.partition import Partition
 from moe_jax.sharding.processes import barrier, is_main, together
 from moe_jax.training import run_directory
+from moe_jax.training.account import Account
 from moe_jax.training.checkpoints import Checkpoints
-from moe_jax.training.loop import Curriculum, Loop, Stream
+from moe_jax.training.loop import Curriculum, Instruments, Loop, Stream
+from moe_jax.training.profiling import Profiler
 from moe_jax.training.progress import make_reporter
 from moe_jax.training.state import make_state
 from moe_jax.training.step import make_train_step
+from moe_jax.training.watchdog import Watchdog
 from moe_jax.training.writers import make_writer, read_metrics
 
 if TYPE_CHECKING:
@@ -45,8 +48,18 @@ def train(
     output_dir: str,
     command: list[str],
     debug: bool = False,
+    age: float = 0.0,
 ) -> dict[str, Any]:
     """Trains what the gin files describe, or goes on with it, and returns the final figures.
+
+    Args:
+        files: gin files.
+        bindings: values over them.
+        search_paths: where gin files are looked for.
+        output_dir: the run directory.
+        command: to show how to go on.
+        debug: show what the libraries print.
+        age: seconds since the process started, which count as the run's.
 
     Raises:
         UserError: for anything the user can mend.
@@ -57,6 +70,7 @@ def train(
     partition = make_checked_partition(described)
     directory = run_directory.prepare(output_dir)
     console = make_console()
+    account = Account(directory, age=age, warn=console.print)
     checkpoints = Checkpoints(
         directory / run_directory.CHECKPOINTS, described.checkpoints, report=console.print
     )
@@ -71,7 +85,9 @@ def train(
         if latest is not None:
             for line in run_directory.config_changes(directory, config.operative()):
                 console.print(f"  configuration changed: {line}", markup=False)
-        sample = _run(described, partition, directory, checkpoints, console, command, debug)
+        sample = _run(
+            described, partition, directory, checkpoints, console, account, command, debug
+        )
         return _finish(console, directory, described, sample, command[0])
     finally:
         checkpoints.close()
@@ -83,6 +99,7 @@ def _run(
     directory: epath.Path,
     checkpoints: Checkpoints,
     console: Console,
+    account: Account,
     command: list[str],
     debug: bool,
 ) -> str | None:
@@ -110,8 +127,9 @@ def _run(
     # Only now: a configuration that does not fit the checkpoint must not take the run's place.
     if is_main():
         _describe(described, partition, directory)
-    writer = make_writer(directory, first)
-    writer.write_text("config.gin", config.operative())
+    with together():
+        see = _instruments(described, directory, console, checkpoints, first, account)
+    see.writer.write_text("config.gin", config.operative())
     loop = Loop(
         config=described.train,
         step=make_train_step(
@@ -125,16 +143,14 @@ def _run(
         batches=batches,
         evaluate=lambda variables: evaluator(variables).as_dict(),
         checkpoints=checkpoints,
-        writer=writer,
-        reporter=make_reporter(console),
-        flops_per_token=described.train_flops_per_token(),
+        instruments=see,
         guard=described.guard,
         curriculum=None if curriculum is None else _orders(curriculum, model, described, directory),
     )
     try:
         state, signal = loop.run(state)
     finally:
-        writer.close()
+        see.writer.close()
     if signal is not None:
         raise Interrupted(
             signal,
@@ -142,6 +158,34 @@ def _run(
             f"To go on, run the same command again:\n  {shlex.join(command)}",
         )
     return _sample(described, partition, state.variables, vocabulary)
+
+
+def _instruments(
+    described: Experiment,
+    directory: epath.Path,
+    console: Console,
+    checkpoints: Checkpoints,
+    first: int,
+    account: Account,
+) -> Instruments:
+    """Returns what looks at the run."""
+    reporter, train, limits = make_reporter(console), described.train, described.watchdog
+    return Instruments(
+        writer=make_writer(directory, first, described.writers, reporter.message),
+        reporter=reporter,
+        account=account,
+        watchdog=Watchdog(
+            limits.timeout,
+            directory,
+            pause_seconds=limits.pause_timeout,
+            process=jax.process_index(),
+            last_saved=checkpoints.latest,
+        ),
+        profiler=Profiler(
+            directory, train.profile_at or None, train.profile_steps, warn=reporter.message
+        ),
+        flops_per_token=described.train_flops_per_token(),
+    )
 
 
 def _batches(

@@ -137,6 +137,10 @@ class Checkpoints:
         """Returns all complete steps."""
         return sorted(self._manager.all_steps())
 
+    def is_due(self, step: int) -> bool:
+        """Returns whether a step is saved in its turn."""
+        return step % self._config.every == 0
+
     def save(
         self,
         step: int,
@@ -157,8 +161,7 @@ class Checkpoints:
         Raises:
             UserError: if the disk cannot be written to for too many saves in a row.
         """
-        due = step % self._config.every == 0 or last
-        if not due or step == self.latest():
+        if not (last or self.is_due(step)) or step == self.latest():
             return
         arrays = arrays_of(state)
         meta = {
@@ -170,6 +173,9 @@ class Checkpoints:
         # The save before this one, if it is still being written.
         self.wait()
         try:
+            if not self._directory.exists():
+                # Orbax would make it anew, and nobody would look for the run there.
+                raise FileNotFoundError(f"the directory {self._directory} is gone")
             self._manager.save(
                 step,
                 args=ocp.args.Composite(

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, say how to go on."""
+"""Ctrl-C, SIGTERM and notices of pre-emption: finish the step, save, say how to go on."""
 
 import signal
 from types import FrameType
@@ -12,10 +12,12 @@ class Interrupt:
 
     Attributes:
         signal: the number of the signal that came, or None.
+        reason: why, where it was a notice and no signal.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.reason: str | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
@@ -28,6 +30,11 @@ class Interrupt:
             # None: a handler that is not Python's and cannot be put back.
             if handler is not None:
                 signal.signal(number, handler)
+
+    def notice(self, reason: str) -> None:
+        """Stops as a SIGTERM does, before there is one; may be called from any thread."""
+        if self.signal is None:
+            self.reason, self.signal = reason, int(signal.SIGTERM)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame

@@ -1,5 +1,6 @@
 """The training loop: batches in, steps done, metrics, evaluations and checkpoints out."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -10,13 +11,18 @@ from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.models.functional import Variables
 from moe_jax.sharding.processes import Agreement
+from moe_jax.training import hardware
+from moe_jax.training.account import Account
 from moe_jax.training.checkpoints import Checkpoints, Position
 from moe_jax.training.guard import GuardConfig
 from moe_jax.training.interrupt import Interrupt
 from moe_jax.training.pace import Pace
+from moe_jax.training.preemption import PreemptionNotice
+from moe_jax.training.profiling import Profiler
 from moe_jax.training.progress import Reporter
 from moe_jax.training.state import TrainState
 from moe_jax.training.step import Metrics
+from moe_jax.training.watchdog import Watchdog
 from moe_jax.training.writers import Writer
 
 # From the variables to the figures of an evaluation, by name.
@@ -48,6 +54,9 @@ class TrainConfig:
         accumulation: micro-batches that a batch is worked on in.
         log_every: steps between records in `metrics.jsonl` and TensorBoard.
         eval_every: steps between evaluations; 0 for only at the end.
+        profile_at: the first step of a trace in RUN/traces; 0 for none. While a run goes,
+            `echo 5 > RUN/profile` asks for one of the next 5 steps.
+        profile_steps: steps of the trace.
     """
 
     steps: int
@@ -55,14 +64,45 @@ class TrainConfig:
     accumulation: int = 1
     log_every: int = 10
     eval_every: int = 1000
+    profile_at: int = 0
+    profile_steps: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("steps", "accumulation", "log_every"):
+        for name in ("steps", "accumulation", "log_every", "profile_steps"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"Train.{name} must be a whole number above 0, not {value!r}")
         if self.eval_every < 0:
             raise UserError("Train.eval_every must be 0 (only at the end) or more")
+        if self.profile_at < 0:
+            raise UserError("Train.profile_at must be 0 (no trace) or a step")
+
+
+@dataclasses.dataclass
+class Instruments:
+    """What looks at a run and says what it sees; nothing here changes a number.
+
+    Attributes:
+        writer: where metrics go.
+        reporter: what a person sees.
+        account: where the time goes.
+        watchdog: ends the process when it hangs.
+        profiler: traces of steps.
+        flops_per_token: of a training step, for the utilisation in the log.
+    """
+
+    writer: Writer
+    reporter: Reporter
+    account: Account
+    watchdog: Watchdog
+    profiler: Profiler
+    flops_per_token: float
+
+    @contextlib.contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Accounts for something that is no step, which may take longer than one."""
+        with self.account.spent(what), self.watchdog.paused(what):
+            yield
 
 
 @dataclasses.dataclass
@@ -75,9 +115,7 @@ class Loop:
         batches: the training data.
         evaluate: held-out figures; always includes `loss` and `causal_loss`.
         checkpoints: where the state is saved.
-        writer: where metrics go.
-        reporter: what a person sees.
-        flops_per_token: of a training step, for the utilisation in the log.
+        instruments: what looks at it.
         guard: how many updates skipped in a row end training.
         curriculum: orders the epochs of `batches`, if their order depends on the model.
     """
@@ -87,9 +125,7 @@ class Loop:
     batches: Stream
     evaluate: EvaluateFn
     checkpoints: Checkpoints
-    writer: Writer
-    reporter: Reporter
-    flops_per_token: float
+    instruments: Instruments
     guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
     curriculum: Curriculum | None = None
 
@@ -98,46 +134,78 @@ class Loop:
 
         Returns:
             the final state and the signal that interrupted, or None.
+
+        Raises:
+            UserError: if the data fail, too many updates in a row are skipped, or too many saves
+                fail.
         """
         first, steps = int(state.step), self.config.steps
-        self._pace = Pace()
-        self.reporter.start(first, steps)
-        pending: tuple[int, Metrics] | None = None
-        agreement, stopped = Agreement(), 0
-        with Interrupt() as interrupt:
+        see, self._pace, self._pending = self.instruments, Pace(), None
+        see.reporter.start(first, steps)
+        see.account.begin(first)
+        stopped = 0
+        agreement = Agreement()
+        with Interrupt() as interrupt, see.watchdog, PreemptionNotice(interrupt.notice):
             try:
                 for done in range(first + 1, steps + 1):
-                    state, metrics = self.step(state, self._next_batch(state.variables))
-                    # The record of the step before: fetching this one's would wait for it.
-                    if self._log(pending):
-                        self.checkpoints.save(done, state, self.batches, last=True)
-                        self._stop_diverged(done)
-                    pending = (done, metrics)
+                    state, diverged = self._step(done, state, compiles=done == first + 1)
                     # Of several processes all stop after the same step, whoever got the signal.
                     stopped = agreement.ask(interrupt.signal or 0)
-                    stopping = stopped > 0
-                    if self._evaluates(done, stopping) or stopping or done == steps:
-                        self._log(pending)
-                        pending = None
-                    figures = None
-                    if self._evaluates(done, stopping):
-                        figures = self._evaluate(done, state.variables)
-                    self.checkpoints.save(
-                        done, state, self.batches, stopping or done == steps, figures
-                    )
-                    if stopping:
+                    self._after(done, state, stopping=stopped > 0 or diverged)
+                    if stopped or diverged:
                         break
             finally:
-                self.reporter.stop()
-            self._check_saved(int(state.step))
+                see.reporter.stop()
+                see.profiler.close()
+            with see.doing("checkpoint"):
+                self._check_saved(int(state.step))
+        if interrupt.reason:
+            see.reporter.message(interrupt.reason)
+        if diverged:
+            raise self._too_many_skipped(int(state.step))
+        see.account.close(int(state.step))
         return state, stopped if stopped and int(state.step) < steps else None
 
+    def _step(self, done: int, state: TrainState, compiles: bool) -> tuple[TrainState, bool]:
+        """Runs a step; returns the state and whether too many updates in a row were skipped."""
+        see = self.instruments
+        batch = self._next_batch(state.variables)
+        see.profiler.before(done)
+        with see.doing("compile") if compiles else see.account.spent("step"):
+            state, metrics = self.step(state, batch)
+            # The record of the step before: fetching this one's would wait for it.
+            diverged = self._log()
+            self._pending = (done, metrics)
+            if compiles:
+                diverged |= self._log()
+        see.profiler.after(done, metrics)
+        see.watchdog.beat()
+        return state, diverged
+
+    def _after(self, done: int, state: TrainState, stopping: bool) -> None:
+        """Evaluates and saves, if it is time."""
+        see, last = self.instruments, stopping or done == self.config.steps
+        figures = None
+        if last or self._evaluates(done) or self.checkpoints.is_due(done):
+            # A step is on record before it is saved.
+            with see.account.spent("step"):
+                self._log()
+        if self._evaluates(done) and not stopping:
+            with see.doing("evaluation"):
+                figures = self._evaluate(done, state.variables)
+        with see.doing("checkpoint"):
+            self.checkpoints.save(done, state, self.batches, last, figures)
+        if last or done % self.config.log_every == 0:
+            see.account.record(done)
+
     def _next_batch(self, variables: Variables) -> Batch:
+        see = self.instruments
         if self.curriculum is not None and self.curriculum.needs_order:
-            with self._pace.paused():
-                self.reporter.message(self.curriculum.begin(variables))
+            with self._pace.paused(), see.doing("curriculum"):
+                see.reporter.message(self.curriculum.begin(variables))
         try:
-            return next(self.batches)
+            with see.account.spent("data"):
+                return next(self.batches)
         except (UserError, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -148,48 +216,45 @@ class Loop:
                 f"{kept}: run the same command again to go on"
             ) from error
 
-    def _evaluates(self, done: int, stopping: bool) -> bool:
+    def _evaluates(self, done: int) -> bool:
         every = self.config.eval_every
-        return not stopping and (done == self.config.steps or (every > 0 and done % every == 0))
+        return done == self.config.steps or (every > 0 and done % every == 0)
 
-    def _log(self, pending: tuple[int, Metrics] | None) -> bool:
-        """Waits for a step and shows it; writes it if it is its turn.
+    def _log(self) -> bool:
+        """Waits for the pending step and shows it; writes it if it is its turn.
 
         Returns whether so many updates in a row were skipped that training has to stop.
         """
-        if pending is None:
+        if self._pending is None:
             return False
-        done, on_device = pending
+        (done, on_device), self._pending, see = self._pending, None, self.instruments
         names = ("loss", "tokens", "skipped", "skipped_in_row")
         loss, tokens, skipped, in_row = jax.device_get([on_device[name] for name in names])
         rate = self._pace.add(float(tokens))
-        self.reporter.update(done, float(loss), rate)
+        see.reporter.update(done, float(loss), rate)
         if in_row:
-            self.reporter.message(
+            see.reporter.message(
                 f"step {done}: no update, for the loss ({float(loss):.4g}) or its gradient is not "
                 f"finite or a spike ({int(in_row)} in a row, {int(skipped)} in all)"
             )
-        if done % self.config.log_every == 0 or done == self.config.steps:
+        if done % self.config.log_every == 0 or done == self.config.steps or in_row:
             metrics: dict[str, Any] = jax.device_get(on_device)
-            metrics["tokens_per_second"] = rate
-            metrics["flops_per_second"] = rate * self.flops_per_token
-            self.writer.write(done, "train", metrics)
+            see.writer.write(done, "train", {**metrics, **self._speed(rate)})
         return 0 < self.guard.limit <= in_row
 
-    def _stop_diverged(self, step: int) -> None:
-        """Ends training after too many skipped updates, with everything saved."""
-        self.checkpoints.wait()
-        raise UserError(
-            f"training stopped at step {step}: {self.guard.limit} updates in a row were skipped "
-            "(Guard.limit), because the loss or its gradient was not finite or a spike. The "
-            "parameters from before are saved; try a lower learning rate, or other data"
-        )
+    def _speed(self, rate: float) -> dict[str, float]:
+        """Returns the metrics of speed and memory; the rule of counting is `moe_jax.flops`."""
+        flops = rate * self.instruments.flops_per_token
+        found = {"tokens_per_second": rate, "flops_per_second": flops, **hardware.memory()}
+        peak = hardware.peak_flops(jax.devices()[0].device_kind)
+        share = hardware.utilisation(flops, jax.device_count(), peak)
+        return found if share is None else {**found, "utilisation": share}
 
     def _evaluate(self, done: int, variables: Variables) -> Mapping[str, float]:
         with self._pace.paused():
             figures = self.evaluate(variables)
-        self.writer.write(done, "eval", figures)
-        self.reporter.message(
+        self.instruments.writer.write(done, "eval", figures)
+        self.instruments.reporter.message(
             f"step {done}: held-out bits per byte {figures['bits_per_byte']:.3f} routed as "
             f"trained, {figures['causal_bits_per_byte']:.3f} causal "
             f"(loss {figures['loss']:.3f}, {figures['causal_loss']:.3f})"
@@ -208,3 +273,10 @@ class Loop:
                 f"the last checkpoint, of step {step}, could not be written; the latest is that of "
                 f"step {self.checkpoints.latest()}. Run the same command again to go on from it"
             )
+
+    def _too_many_skipped(self, step: int) -> UserError:
+        return UserError(
+            f"training stopped at step {step}: {self.guard.limit} updates in a row were skipped "
+            "(Guard.limit), because the loss or its gradient was not finite or a spike. The "
+            "parameters from before are saved; try a lower learning rate, or other data"
+        )
