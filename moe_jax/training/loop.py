@@ -140,7 +140,8 @@ class Loop:
                 fail.
         """
         first, steps = int(state.step), self.config.steps
-        see, self._pace, self._pending = self.instruments, Pace(), None
+        see, self._pace = self.instruments, Pace()
+        self._pending: tuple[int, Metrics] | None = None
         see.reporter.start(first, steps)
         see.account.begin(first)
         stopped = 0

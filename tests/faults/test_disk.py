@@ -9,7 +9,6 @@ from harness import STEPS
 NOT_YET = "the piece is not plugged into the loop yet"
 
 
-@pytest.mark.xfail(strict=False, reason=NOT_YET)
 @pytest.mark.parametrize("fault", [cases.flipped, cases.truncated, cases.deleted])
 def test_a_damaged_checkpoint_is_left_for_the_one_before(home, fault):
     case = fault(home)
@@ -21,7 +20,6 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(home, fault):
     assert case.same
 
 
-@pytest.mark.xfail(strict=False, reason=NOT_YET)
 def test_a_full_disk_is_said_in_one_line(home):
     case = cases.full_disk(home)
     assert case.ended.code == 1
@@ -33,7 +31,6 @@ def test_a_full_disk_is_said_in_one_line(home):
     assert case.same
 
 
-@pytest.mark.xfail(strict=False, reason=NOT_YET)
 def test_a_directory_that_goes_away_is_said_in_one_line(home):
     case = cases.vanished(home)
     assert case.ended.code == 1

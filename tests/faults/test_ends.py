@@ -27,7 +27,6 @@ def test_a_signal_saves_the_step_it_finishes(home, fault, code):
     goes_on(case)
 
 
-@pytest.mark.xfail(strict=False, reason=NOT_YET)
 def test_a_notice_of_preemption_saves_like_a_signal(home):
     case = cases.preempted(home)
     assert case.ended.code == 143
@@ -46,7 +45,6 @@ def test_a_kill_loses_what_was_not_saved_yet(home, fault):
     goes_on(case)
 
 
-@pytest.mark.xfail(strict=False, reason="a step is saved before its record is written")
 def test_a_kill_after_a_save_leaves_the_record_whole(home):
     """At any moment after step 8 is saved, its record is there, too."""
     case = cases.killed_after_save(home)
@@ -55,7 +53,6 @@ def test_a_kill_after_a_save_leaves_the_record_whole(home):
     goes_on(case)
 
 
-@pytest.mark.xfail(strict=False, reason=NOT_YET)
 def test_a_hang_ends_with_the_code_for_another_try(home):
     case = cases.source_hangs(home)
     assert case.ended.code == 75

@@ -10,7 +10,6 @@ from on_disk import evaluation, records
 NOT_YET = "the piece is not plugged into the loop yet"
 
 
-@pytest.mark.xfail(strict=False, reason=NOT_YET)
 def test_one_bad_loss_is_skipped(home):
     case = cases.spike(home)
     assert case.ended.code == 0, case.ended
@@ -22,7 +21,6 @@ def test_one_bad_loss_is_skipped(home):
     assert not case.same
 
 
-@pytest.mark.xfail(strict=False, reason=NOT_YET)
 def test_many_bad_losses_stop_the_run_in_one_line(home):
     case = cases.diverged(home)
     assert case.ended.code == 1
