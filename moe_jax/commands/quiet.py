@@ -6,6 +6,9 @@ import os
 import sys
 from collections.abc import Iterator
 
+# What they report as errors from threads of their own comes as an exception, too.
+_LOGGERS = ("absl", "asyncio", "tensorboardX")
+
 
 @contextlib.contextmanager
 def quiet(debug: bool = False) -> Iterator[None]:
@@ -21,7 +24,8 @@ def quiet(debug: bool = False) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.stderr.flush()
     saved = os.dup(2)
     with open(os.devnull, "w") as nowhere:

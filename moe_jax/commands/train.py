@@ -1,5 +1,6 @@
 """`moe-jax train`: train to the last step, evaluate, write a sample, say what can be done next."""
 
+import functools
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +71,10 @@ def train(
     partition = make_checked_partition(described)
     directory = run_directory.prepare(output_dir)
     console = make_console()
-    account = Account(directory, age=age, warn=console.print)
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    account = Account(directory, age=age, warn=say)
     checkpoints = Checkpoints(
-        directory / run_directory.CHECKPOINTS, described.checkpoints, report=console.print
+        directory / run_directory.CHECKPOINTS, described.checkpoints, report=say
     )
     try:
         latest = checkpoints.latest()

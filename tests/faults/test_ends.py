@@ -7,8 +7,6 @@ import cases
 import pytest
 from harness import EVERY, STEPS
 
-NOT_YET = "the piece is not plugged into the loop yet"
-
 
 def goes_on(case):
     """Checks the second run of the command."""

@@ -3,11 +3,8 @@
 import math
 
 import cases
-import pytest
 from harness import STEPS
 from on_disk import evaluation, records
-
-NOT_YET = "the piece is not plugged into the loop yet"
 
 
 def test_one_bad_loss_is_skipped(home):
