@@ -242,6 +242,12 @@ def _plot(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     return plot(args.directories, args.output, args.what.split(","), args.x)
 
 
+def _need(action: str, flags: dict[str, str | None]) -> None:
+    for flag, value in flags.items():
+        if not value:
+            raise UserError(f"data {action} needs {flag}")
+
+
 def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     from moe_jax.commands import data
 
@@ -254,10 +260,7 @@ def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
 
         from moe_jax.commands.prepare import prepare
 
-        needed = {"NAME": args.name, "--source": args.source, "--data_dir": args.data_dir}
-        for flag, value in needed.items():
-            if not value:
-                raise UserError(f"data prepare needs {flag}")
+        _need("prepare", {"NAME": args.name, "--source": args.source, "--data_dir": args.data_dir})
         return prepare(
             args.name,
             args.source,
@@ -269,12 +272,7 @@ def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     if args.action == "score":
         from moe_jax.commands.score import score
 
-        for flag, value in {
-            "--checkpoint": args.checkpoint,
-            "--output_dir": args.output_dir,
-        }.items():
-            if not value:
-                raise UserError(f"data score needs {flag}")
+        _need("score", {"--checkpoint": args.checkpoint, "--output_dir": args.output_dir})
         return score(
             args.checkpoint,
             args.step,
@@ -289,8 +287,7 @@ def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
         return data.show(described, args.split, args.examples or 3, debug=args.debug)
     if args.action == "stats":
         return data.stats(described, args.split, args.examples or 0, debug=args.debug)
-    if not args.output_dir:
-        raise UserError("data cache needs --output_dir")
+    _need("cache", {"--output_dir": args.output_dir})
     return data.cache(described, args.output_dir, force=args.force, debug=args.debug)
 
 

@@ -8,22 +8,16 @@ import time
 
 import numpy as np
 import pytest
+import tiny
 
 from moe_jax import cli
 from moe_jax.data.corpus import embedded_documents
 
 pytestmark = pytest.mark.slow
 
-GIN = """
-include 'runs/quickstart.gin'
+GIN = f"""{tiny.RUN}
 STEPS = 6
 Model.num_layers = 2
-Model.d_model = 16
-Model.d_ff = 32
-Model.num_heads = 2
-Model.head_dim = 8
-Data.batch_size = 8
-Data.sequence_length = 32
 Data.eval_batches = 2
 WarmupCosine.warmup_steps = 1
 Train.eval_every = 3

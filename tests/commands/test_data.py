@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import tiny
 
 from moe_jax import cli
 from moe_jax.data.config import DataConfig
@@ -14,19 +15,12 @@ from moe_jax.data.vocabulary import load_vocabulary
 
 pytestmark = pytest.mark.slow
 
-GIN = """
-include 'runs/quickstart.gin'
+GIN = f"""{tiny.RUN}
 include 'routers/adaptive.gin'
 STEPS = 5
 Adaptive.threshold = 0.02
 Model.num_layers = 1
 Model.moe_every = 1
-Model.d_model = 16
-Model.d_ff = 32
-Model.num_heads = 2
-Model.head_dim = 8
-Data.batch_size = 8
-Data.sequence_length = 32
 Data.eval_batches = 1
 WarmupCosine.warmup_steps = 1
 WarmupCosine.total_steps = 9

@@ -15,26 +15,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.multidevice]
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "launch_local.sh"
 # Relative, of losses in float32: sums are in another order. 2e-7 was seen.
 TOLERANCE = 1e-5
-GIN = """
-include 'runs/quickstart.gin'
+GIN = f"""{tiny.RUN}
 include 'routers/topk.gin'
 STEPS = 100000
 Model.num_layers = 1
 Model.moe_every = 1
-Model.d_model = 16
-Model.d_ff = 32
-Model.num_heads = 2
-Model.head_dim = 8
 Model.num_experts = 2
 Mesh.expert = 2
-Data.batch_size = 8
-Data.sequence_length = 32
 Data.shards = 2
 Data.eval_batches = 1
 AdamW.learning_rate = @InverseSquareRoot()

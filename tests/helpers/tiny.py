@@ -23,6 +23,18 @@ CONFIG = ModelConfig(
 )
 
 
+# A run of the command line that starts fast; a test adds its steps and what it is about.
+RUN = """
+include 'runs/quickstart.gin'
+Model.d_model = 16
+Model.d_ff = 32
+Model.num_heads = 2
+Model.head_dim = 8
+Data.batch_size = 8
+Data.sequence_length = 32
+"""
+
+
 def config(**changes: object) -> ModelConfig:
     """Returns the tiny model's shape with changes."""
     return dataclasses.replace(CONFIG, **changes)  # type: ignore[arg-type]

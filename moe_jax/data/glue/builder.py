@@ -1,7 +1,7 @@
 """Puts a task's parts together."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from moe_jax.data.definition import Metric, Postprocess, TaskDefinition
@@ -60,6 +60,34 @@ def task(
         train_rows=train_rows,
     )
     return Task(definition, form)
+
+
+def of_benchmark(benchmark: str, form_version: str, data_version: str) -> Callable[..., Task]:
+    """Returns what makes the labelled tasks of a benchmark, named as in T5.
+
+    Args:
+        benchmark: `glue` or `super_glue`.
+        form_version: of T5's format, such as `v002`.
+        data_version: of the data in TensorFlow Datasets.
+
+    Returns:
+        make(config, fields, labels, metrics, train_rows), whose arguments are those of `labelled`.
+    """
+
+    def make(
+        config: str,
+        fields: tuple[str, ...],
+        labels: tuple[str, ...],
+        metrics: tuple[Metric, ...],
+        train_rows: int,
+    ) -> Task:
+        name, source = (
+            f"{benchmark}_{config}_{form_version}",
+            f"{benchmark}/{config}:{data_version}",
+        )
+        return labelled(name, source, fields, labels, metrics, train_rows, prefix=config)
+
+    return make
 
 
 def labelled(

@@ -6,7 +6,7 @@ Sizes are those of T5's `glue_utils`, which leaves WNLI out. T5 read version 1.0
 """
 
 from moe_jax.data.definition import Metric
-from moe_jax.data.glue.builder import SPLITS, Splits, Task, labelled, task
+from moe_jax.data.glue.builder import SPLITS, Splits, Task, labelled, of_benchmark, task
 from moe_jax.data.glue.formats import similarity
 from moe_jax.data.glue.postprocessors import string_to_float
 from moe_jax.data.metrics import accuracy, f1_invalid_as_wrong, matthews, pearson, spearman
@@ -30,15 +30,7 @@ _MNLI_SPLITS = {
 }
 
 
-def _glue(
-    config: str,
-    fields: tuple[str, ...],
-    labels: tuple[str, ...],
-    metrics: tuple[Metric, ...],
-    train_rows: int,
-) -> Task:
-    name, source = f"glue_{config}_v002", f"glue/{config}:{VERSION}"
-    return labelled(name, source, fields, labels, metrics, train_rows, prefix=config)
+_glue = of_benchmark("glue", "v002", VERSION)
 
 
 def _mnli(

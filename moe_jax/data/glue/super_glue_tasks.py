@@ -8,7 +8,15 @@ from collections.abc import Mapping
 
 from moe_jax.data.definition import Metric
 from moe_jax.data.glue import postprocessors
-from moe_jax.data.glue.builder import NOUN_LENGTH, SPLITS, Splits, Task, labelled, task
+from moe_jax.data.glue.builder import (
+    NOUN_LENGTH,
+    SPLITS,
+    Splits,
+    Task,
+    labelled,
+    of_benchmark,
+    task,
+)
 from moe_jax.data.glue.formats import multirc, record
 from moe_jax.data.glue.referents import definite_pronoun, winograd
 from moe_jax.data.metrics import (
@@ -29,15 +37,7 @@ _CHOICES = ("choice1", "choice2")
 _ACCURACY = (accuracy,)
 
 
-def _super_glue(
-    config: str,
-    fields: tuple[str, ...],
-    labels: tuple[str, ...],
-    metrics: tuple[Metric, ...],
-    train_rows: int,
-) -> Task:
-    name, source = f"super_glue_{config}_v102", f"super_glue/{config}:{VERSION}"
-    return labelled(name, source, fields, labels, metrics, train_rows, prefix=config)
+_super_glue = of_benchmark("super_glue", "v102", VERSION)
 
 
 def _rte(
