@@ -56,7 +56,6 @@ def standing(path: epath.Path, now: float) -> dict[str, Any]:
     gaps = sorted(b.time - a.time for a, b in itertools.pairwise(attempt))
     usual = gaps[len(gaps) // 2] if gaps else None
     done = steps is not None and step >= steps
-    skipped = [r["skipped"] for r in train if isinstance(r.get("skipped"), int | float)]
     found: dict[str, Any] = {
         "run": str(path),
         "state": "finished" if done else _state(account, age, usual),
@@ -75,7 +74,7 @@ def standing(path: epath.Path, now: float) -> dict[str, Any]:
         "goodput": account.goodput if attempt else None,
         "seconds": {**account.seconds, "restart": account.restart, "lost": account.lost},
         "attempts": account.attempts,
-        "skipped": sum(skipped) if skipped else None,
+        "skipped": last.get("skipped_total"),
         "router": _layers(last),
     }
     found["warnings"] = _warnings(found)
@@ -168,7 +167,7 @@ def _warnings(found: dict[str, Any]) -> list[str]:
     if found["step"] and found["loss"] is None:
         warnings.append("the last loss is not finite or not there")
     if found["skipped"]:
-        warnings.append(f"{found['skipped']:g} steps were skipped")
+        warnings.append(f"{found['skipped']:g} updates were skipped")
     if found["state"] == "silent":
         warnings.append(f"no record for {clock(found['last_record_age'])}: killed, or it hangs")
     return warnings

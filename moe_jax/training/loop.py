@@ -229,8 +229,8 @@ class Loop:
         if self._pending is None:
             return False
         (done, on_device), self._pending, see = self._pending, None, self.instruments
-        names = ("loss", "tokens", "skipped", "skipped_in_row")
-        loss, tokens, skipped, in_row = jax.device_get([on_device[name] for name in names])
+        names = ("loss", "tokens", "skipped_in_row", "skipped_total")
+        loss, tokens, in_row, skipped = jax.device_get([on_device[name] for name in names])
         rate = self._pace.add(float(tokens))
         see.reporter.update(done, float(loss), rate)
         if in_row:

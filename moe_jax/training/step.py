@@ -169,7 +169,11 @@ def make_train_step(
             variables, optimizer_state = jax.tree.map(
                 lambda new, old: jnp.where(ok, new, old), made, kept
             )
-        metrics |= {"skipped": seen.skipped, "skipped_in_row": seen.in_row}
+        metrics |= {
+            "skipped": (~ok).astype(jnp.int32),
+            "skipped_in_row": seen.in_row,
+            "skipped_total": seen.skipped,
+        }
         for name, value in {**routing.losses, **summarise(routing.metrics)}.items():
             metrics[f"router/{name}"] = value
         return TrainState(state.step + 1, variables, optimizer_state, seen), metrics

@@ -4,12 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib import image
 
 from moe_jax.commands import plot as plot_module
 from moe_jax.commands.plot import figure, plot
 from moe_jax.errors import UserError
-
-image = pytest.importorskip("matplotlib.image")
 
 
 def make(directory, steps=(1, 2, 3, 4), eval_steps=(4,), tokens=500_000):

@@ -70,6 +70,15 @@ def test_layers_that_look_sick(run):
     assert sick == [[], ["max_violation > 1", "entropy < 0.1 ln E"], ["dropped_share > 0.05"]]
 
 
+def test_updates_that_were_skipped(run):
+    fill(run)
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"step": 11, "kind": "train", "loss": 2.9, "skipped": 0, "skipped_total": 3}\n')
+    found = status(str(run), now=1045.0)
+    assert found["skipped"] == 3
+    assert "3 updates were skipped" in found["warnings"]
+
+
 def test_a_killed_run_is_silent_even_with_a_torn_line(run):
     fill(run)
     with open(run / "metrics.jsonl", "a") as file:
