@@ -9,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # See scripts/test.sh: too few threads for virtual devices hang in jax 0.10.2.
 os.environ.setdefault("NPROC", "16")
 
+import compiling
 import jax
 
 # Virtual devices for the tests of meshes. Not by XLA_FLAGS: processes that tests start have one.
@@ -28,3 +29,10 @@ def one_device(monkeypatch, request):
 @pytest.fixture
 def all_devices():
     """Lets commands in this process see all eight devices."""
+
+
+@pytest.fixture
+def compile_fast():
+    """Compiles in half the time."""
+    with compiling.fast():
+        yield

@@ -25,6 +25,8 @@ from moe_jax.errors import UserError
 EXIT_CODE = os.EX_TEMPFAIL
 # How long the report may take: the disk it goes to may be what hangs.
 _REPORT_SECONDS, _MOST_SECONDS_BETWEEN_LOOKS = 10.0, 5.0
+# The file descriptor: sys.stderr has none in a notebook.
+_STANDARD_ERROR = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +136,8 @@ class Watchdog:
         pause = min(self._timeout / 4, _MOST_SECONDS_BETWEEN_LOOKS)
         while not self._over.wait(pause):
             # This thread cannot run while another holds Python's lock: this timer can.
-            faulthandler.dump_traceback_later(max(self._pause, self._timeout, 60.0), exit=True)
+            limit = max(self._pause, self._timeout, 60.0)
+            faulthandler.dump_traceback_later(limit, exit=True, file=_STANDARD_ERROR)
             self.check()
 
     def _report(self, doing: str | None, waited: float) -> None:

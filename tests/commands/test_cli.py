@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import tiny
+from on_disk import records
 
 from moe_jax import cli
 from moe_jax.data.corpus import embedded_documents
@@ -63,11 +64,6 @@ def trained(home):
         [sys.executable, "-m", "moe_jax.cli", *argv], capture_output=True, text=True, check=True
     )
     return home / "run", result
-
-
-def records(directory, kind):
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
-    return [r for r in map(json.loads, lines) if r["kind"] == kind]
 
 
 def test_training_leaves_a_complete_run_directory(trained):

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from on_disk import losses
 
 from moe_jax import cli
 from moe_jax.data.config import DataConfig
@@ -85,12 +86,6 @@ def train(run, home, name, *argv):
         f"--gin.TASK=text:{home}/books",
         *argv,
     )
-
-
-def losses(directory):
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
-    records = [r for r in map(json.loads, lines) if r["kind"] == "train"]
-    return {r["step"]: r["loss"] for r in records}
 
 
 def data_of(home, **changes):

@@ -19,18 +19,12 @@ from moe_jax.routing.registry import ROUTERS as REGISTERED
 from moe_jax.routing.scores import router_logits
 from moe_jax.routing.threshold import ExpertThreshold
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
 B, S, D, F, E = 3, 7, 5, 6, 4
 MASK = np.arange(S) < np.array([7, 4, 0])[:, None]
 THRESHOLD = np.array([0.05, 0.9, 0.9, 0.9], np.float32)
 ROUTERS = [ExpertChoice(1.25, Pool("sequence")), ExpertThreshold(Pool("sequence"))]
-
-
-@pytest.fixture(autouse=True)
-def compile_fast():
-    """Compiles in half the time: these tests compile much and run next to nothing."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def activation(x, xp=jnp):

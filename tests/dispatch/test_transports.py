@@ -22,15 +22,9 @@ from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.dispatch.segments import segment_sizes
 from moe_jax.routing.assignment import Pairs, Slots
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
 HIDDEN = 3
-
-
-@pytest.fixture(autouse=True)
-def compile_fast():
-    """Compiles in half the time: these tests compile much and run next to nothing."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from on_disk import losses, saved
 
 pytestmark = [pytest.mark.slow, pytest.mark.multidevice]
 
@@ -99,16 +100,6 @@ def free_address():
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-def losses(directory):
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
-    records = [record for record in map(json.loads, lines) if record["kind"] == "train"]
-    return {record["step"]: record["loss"] for record in records}
-
-
-def checkpoints(directory):
-    return sorted(int(path.name) for path in (directory / "checkpoints").iterdir())
-
-
 @pytest.fixture(scope="module")
 def stopped(home):
     """Returns a run of two processes of which one got a SIGTERM: step, codes and outputs."""
@@ -139,10 +130,10 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(home, stopped):
     assert f"Stopped and saved at step {step} of 100000" in out_0
     assert out_1 == ""
     assert "Traceback" not in err_0 + err_1
-    assert checkpoints(home / "stopped") == [step]
-    saved = home / "stopped" / "checkpoints" / str(step)
-    assert (saved / "commit_success.txt").exists()
-    assert sorted(p.name for p in (saved / "data").glob("stream_*")) == [
+    assert saved(home / "stopped") == [step]
+    checkpoint = home / "stopped" / "checkpoints" / str(step)
+    assert (checkpoint / "commit_success.txt").exists()
+    assert sorted(p.name for p in (checkpoint / "data").glob("stream_*")) == [
         f"stream_{i}" for i in range(2)
     ]
     record = json.loads((home / "stopped" / "run.json").read_text())
@@ -169,7 +160,7 @@ def test_any_number_of_processes_goes_on(home, stopped, whole, source, processes
     name = f"{source}_{processes}_{devices}"
     shutil.copytree(home / source, home / name)
     shutil.rmtree(home / name / "checkpoints" / str(step + 4), ignore_errors=True)
-    assert checkpoints(home / name) == [step]
+    assert saved(home / name) == [step]
     run = launch(home, processes, devices, arguments(home, name, f"--gin.STEPS={step + 4}"))
     assert run.returncode == 0, run.stderr
     assert f"Going on from step {step}" in run.stdout

@@ -41,14 +41,6 @@ ROUTERS = {
 }
 
 
-@pytest.fixture
-def compile_fast():
-    """Compiles in half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def change_after(batch: Batch, position: int, seed: int) -> Batch:
     """Returns the batch with all after `position` drawn anew in every row, and odd rows ended."""
     other = tiny.make_batch(BATCH, LENGTH, seed)

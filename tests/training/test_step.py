@@ -6,6 +6,7 @@ Updates are compared with stochastic gradient descent: they are then the gradien
 import dataclasses
 import functools
 
+import compiling
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +31,8 @@ from moe_jax.training.schedules import warmup_cosine
 from moe_jax.training.state import TrainState, make_state
 from moe_jax.training.step import LossConfig, forward, make_train_step
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
 VOCABULARY, ROWS, LENGTH = 64, 4, 16
 SHAPE = {
     "vocab_size": VOCABULARY,
@@ -48,14 +51,6 @@ LOSS = LossConfig(z_loss=1e-2, router_z_loss=1e-2, chunk=24)
 RATE = 0.5
 SGD = Optimizer(optax.sgd(RATE), lambda step: RATE)
 POOLS = ("sequence", "batch", "position")
-
-
-@pytest.fixture(autouse=True)
-def compile_fast():
-    """Compiles in half the time: these tests compile much and run next to nothing."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @functools.cache
@@ -440,15 +435,15 @@ def training():
     statistics = jax.jit(
         lambda v: oracles.mean_kth_score(forward(model, v, batch).routing.statistics)
     )
-    jax.config.update("jax_disable_most_optimizations", True)
-    state = make_state(model, optimizer, seed=0)
     history = []
-    for _ in range(30):
-        before = np.asarray(*state.variables.router_state.values())
-        kth_score = np.asarray(statistics(state.variables))
-        state, metrics = step(state, batch)
-        after = np.asarray(*state.variables.router_state.values())
-        history.append((jax.device_get(metrics), before, kth_score, after))
+    with compiling.fast():
+        state = make_state(model, optimizer, seed=0)
+        for _ in range(30):
+            before = np.asarray(*state.variables.router_state.values())
+            kth_score = np.asarray(statistics(state.variables))
+            state, metrics = step(state, batch)
+            after = np.asarray(*state.variables.router_state.values())
+            history.append((jax.device_get(metrics), before, kth_score, after))
     return step, history
 
 

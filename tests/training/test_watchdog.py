@@ -1,5 +1,6 @@
 """The watchdog, on a clock of its own; and once for real, in a process that hangs."""
 
+import io
 import os
 import subprocess
 import sys
@@ -144,3 +145,11 @@ def test_settings_are_checked(values, message):
 def test_settings_that_are_right_pass():
     assert WatchdogConfig().timeout == 1800
     assert WatchdogConfig(timeout=0, pause_timeout=0).timeout == 0
+
+
+def test_a_standard_error_without_a_file_as_in_a_notebook(tmp_path, monkeypatch):
+    left = threading.Event()
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with Watchdog(0.1, tmp_path, leave=lambda code: left.set()):
+        assert left.wait(30)
+    assert "is taken for hung" in sys.stderr.getvalue()
