@@ -28,6 +28,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from moe_jax import config
 from moe_jax.data.config import DataConfig
 from moe_jax.errors import UserError
@@ -51,7 +53,7 @@ from moe_jax.training.guard import GuardConfig
 from moe_jax.training.loop import TrainConfig
 from moe_jax.training.optimizers import Optimizer, adafactor, adamw
 from moe_jax.training.schedules import inverse_square_root, warmup_cosine
-from moe_jax.training.step import LossConfig
+from moe_jax.training.step import LossConfig, make_train_step
 from moe_jax.training.watchdog import WatchdogConfig
 from moe_jax.training.writers import WriterConfig
 
@@ -118,6 +120,14 @@ class Experiment:
         if len(devices) == 1:
             self.mesh.sizes(1)
             return None
+        return self.partition_of(devices)
+
+    def partition_of(self, devices: list[jax.Device]) -> Partition:
+        """Arranges devices, those of a topology that is not there among them.
+
+        Raises:
+            UserError: if the mesh, or the batch's rows, do not fit them.
+        """
         partition = make_partition(self.mesh, devices)
         rows, parts = self.data.batch_size // self.train.accumulation, partition.batch_shards
         if rows % parts:
@@ -138,6 +148,18 @@ class Experiment:
             UserError: if the mesh cannot cut a parameter.
         """
         return LanguageModel(self.model, self.active_router, partition)
+
+    def train_step(self, model: LanguageModel) -> Any:
+        """Returns the jitted training step, (state, batch) -> (state, metrics)."""
+        return make_train_step(
+            model,
+            self.optimizer,
+            self.loss,
+            self.train.accumulation,
+            self.train.seed,
+            self.guard,
+            self.train.compiler_options,
+        )
 
     @property
     def experts_per_token(self) -> float:

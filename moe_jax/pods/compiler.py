@@ -1,0 +1,198 @@
+"""Runs the TPU compiler in a child process and keeps what it writes about a training step.
+
+The compiler writes the optimised and scheduled program and its buffers before it generates code,
+which takes nearly all of its time. The quick answer is made of these, and the child is ended; the
+full compilation waits for the code, whose cycles the compiler then knows.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from moe_jax.errors import UserError
+from moe_jax.pods.topologies import Topology, environment
+
+# The compiler writes the last of these when all that is needed is on disk.
+_SCHEDULED, _LAST = "after_optimizations_after_buffer_assignment.txt", ".debug_options"
+_BUFFERS = "after_optimizations-buffer-assignment.txt"
+_LIVE = "after_optimizations-live-range.txt"
+_GENERATED = "after_codegen.txt"
+_PAUSE_SECONDS = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What to compile.
+
+    Attributes:
+        topology: chips and how they are connected.
+        files: gin files.
+        bindings: values over them.
+        search_paths: where gin files are looked for.
+        full: wait for the code.
+        timeout: seconds after which the compiler is ended.
+    """
+
+    topology: Topology
+    files: Sequence[str]
+    bindings: Sequence[str]
+    search_paths: Sequence[str] = ()
+    full: bool = False
+    timeout: float = 3600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Compilation:
+    """What the compiler says of a step.
+
+    Attributes:
+        mesh: size of every mesh axis.
+        argument_bytes: see `LoweredStep`.
+        program: the scheduled program, as HLO text; after a full compilation with the estimated
+            cycles of its instructions. Empty if the memory was exceeded before it was there.
+        buffers: the compiler's assignment of buffers, as text.
+        live: the compiler's live ranges of buffers, as text.
+        exceeded: the compiler's error where the step does not fit the memory, otherwise None.
+        warnings: what it warned of.
+        seconds: that it took, from the start of the process.
+        full: whether it went to the end.
+    """
+
+    mesh: dict[str, int]
+    argument_bytes: dict[str, int]
+    program: str
+    buffers: str
+    live: str
+    exceeded: str | None
+    warnings: tuple[str, ...]
+    seconds: float
+    full: bool
+
+
+def compile_step(job: Job) -> Compilation:
+    """Compiles the training step that gin files describe for a topology.
+
+    Raises:
+        UserError: for a mistake in the configuration, without the TPU compiler, or when it fails
+            for another reason than memory.
+    """
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="moe_jax_compile_") as name:
+        directory = Path(name)
+        with _child(job, directory) as process:
+            found = _wait(job, process, directory, start)
+        return dataclasses.replace(found, seconds=time.monotonic() - start)
+
+
+@contextmanager
+def _child(job: Job, directory: Path) -> Iterator[subprocess.Popen]:
+    """Starts the process of the compiler, and ends it."""
+    (directory / "job.json").write_text(
+        json.dumps(
+            {
+                "topology": job.topology.name,
+                "files": list(job.files),
+                "bindings": list(job.bindings),
+                "search_paths": list(job.search_paths),
+            }
+        )
+    )
+    flags = f"--xla_dump_to={directory / 'dump'} --xla_dump_hlo_as_text"
+    # Set after the user's, so that they hold.
+    given = os.environ.get("XLA_FLAGS", "")
+    variables = {
+        **os.environ,
+        **environment(job.topology),
+        "XLA_FLAGS": f"{given} {flags}".strip(),
+        # Warnings of the partitioner are read.
+        "TF_CPP_MIN_LOG_LEVEL": "1",
+    }
+    command = [sys.executable, "-m", "moe_jax.pods.child"]
+    command += [str(directory / "job.json"), str(directory / "result.json")]
+    with open(directory / "log", "w") as log:
+        process = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait(job: Job, process: subprocess.Popen, directory: Path, start: float) -> Compilation:
+    """Waits until what the job asks for is on disk."""
+    while process.poll() is None:
+        if not job.full and _is_scheduled(directory / "dump"):
+            break
+        if time.monotonic() - start > job.timeout:
+            raise UserError(
+                f"the TPU compiler took more than {job.timeout:.0f} s and was ended; its last "
+                f"words: {_last_line(directory / 'log')}"
+            )
+        time.sleep(_PAUSE_SECONDS)
+    return _read(job, directory)
+
+
+def _is_scheduled(dump: Path) -> bool:
+    return _found(dump, _SCHEDULED) is not None and _found(dump, _LAST) is not None
+
+
+def _found(dump: Path, ending: str) -> Path | None:
+    """Returns the file of the step with this ending; of several the last."""
+    return max(dump.glob(f"*jit_step*{ending}"), default=None)
+
+
+def _text(dump: Path, ending: str) -> str:
+    path = _found(dump, ending)
+    return "" if path is None else path.read_text(errors="replace")
+
+
+def _read(job: Job, directory: Path) -> Compilation:
+    result: dict[str, Any] = {"stage": "nothing"}
+    if (directory / "result.json").exists():
+        result = json.loads((directory / "result.json").read_text())
+    stage, error, dump = result["stage"], str(result.get("error", "")), directory / "dump"
+    exceeded = error if stage == "failed" and "RESOURCE_EXHAUSTED" in error else None
+    complete = stage == "compiled" if job.full else _is_scheduled(dump)
+    if stage == "refused":
+        raise UserError(error)
+    if not complete and exceeded is None:
+        said = " ".join(error.split())[:500] or _last_line(directory / "log")
+        raise UserError(f"the TPU compiler failed: {said}")
+    program = (_text(dump, _GENERATED) if job.full else "") or _text(dump, _SCHEDULED)
+    with open(directory / "log", errors="replace") as log:
+        warnings = tuple(_warnings(log))
+    return Compilation(
+        mesh=result["mesh"],
+        argument_bytes=result["argument_bytes"],
+        program=program,
+        buffers=_text(dump, _BUFFERS),
+        live=_text(dump, _LIVE),
+        exceeded=exceeded,
+        warnings=warnings,
+        seconds=0.0,
+        full=job.full,
+    )
+
+
+def _warnings(log: IO[str]) -> Iterator[str]:
+    """Yields warnings that cost a step time or memory, each once."""
+    seen = set()
+    for line in log:
+        found = re.search(r"\[SPMD\] (Involuntary full rematerialization.*)", line)
+        if found and found[1] not in seen:
+            seen.add(found[1])
+            yield found[1]
+
+
+def _last_line(path: Path) -> str:
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:500] if lines else "nothing"
