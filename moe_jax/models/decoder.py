@@ -1,7 +1,7 @@
 """The decoder-only language model."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -118,7 +118,7 @@ class Decoder(nnx.Module):
             return parameter
         axes = parameter.get_metadata("logical_axes")
         value = parameter[...]
-        if set(axes) & _ROUNDED_AXES:
+        if in_compute_precision(axes):
             value = value.astype(self.config.compute_dtype)
         return parameter.replace(self.partition.constrain(value, self.partition.computed(axes)))
 
@@ -172,6 +172,11 @@ class Decoder(nnx.Module):
             outputs.append(output)
         routing, caches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
         return x_BSD, routing, caches
+
+
+def in_compute_precision(axes: Sequence[str | None]) -> bool:
+    """Returns whether a parameter with these axes is rounded before it is gathered and used."""
+    return bool(set(axes) & _ROUNDED_AXES)
 
 
 def _map_variables(

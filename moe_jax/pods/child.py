@@ -4,6 +4,7 @@ It is a process of its own because the compiler reads its settings when JAX star
 faults end the process, and because an early answer is one where it is stopped (see `compiler`).
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -24,7 +25,12 @@ def run(job: dict[str, Any], write: Any) -> None:
     topology = parse(job["topology"])
     described = experiment.load(job["files"], job["bindings"], job["search_paths"])
     step = lower_step(described, topology.devices())
-    known = {"mesh": step.mesh, "argument_bytes": step.argument_bytes}
+    known = {
+        "mesh": step.mesh,
+        "coordinates": step.coordinates,
+        "argument_bytes": step.argument_bytes,
+        "bounds": [dataclasses.asdict(bound) for bound in step.bounds],
+    }
     write({**known, "stage": "lowered"})
     step.lowered.compile()
     write({**known, "stage": "compiled"})

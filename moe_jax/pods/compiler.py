@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from moe_jax.errors import UserError
+from moe_jax.pods.bounds import Bound
 from moe_jax.pods.topologies import Topology, environment
 
 # The compiler writes the last of these when all that is needed is on disk.
@@ -56,7 +57,9 @@ class Compilation:
 
     Attributes:
         mesh: size of every mesh axis.
+        coordinates: of the chips in the torus, in the order of the mesh.
         argument_bytes: see `LoweredStep`.
+        bounds: see `LoweredStep`.
         program: the scheduled program, as HLO text; after a full compilation with the estimated
             cycles of its instructions. Empty if the memory was exceeded before it was there.
         buffers: the compiler's assignment of buffers, as text.
@@ -68,7 +71,9 @@ class Compilation:
     """
 
     mesh: dict[str, int]
+    coordinates: tuple[tuple[int, ...], ...]
     argument_bytes: dict[str, int]
+    bounds: tuple[Bound, ...]
     program: str
     buffers: str
     live: str
@@ -172,7 +177,9 @@ def _read(job: Job, directory: Path) -> Compilation:
         warnings = tuple(_warnings(log))
     return Compilation(
         mesh=result["mesh"],
+        coordinates=tuple(map(tuple, result["coordinates"])),
         argument_bytes=result["argument_bytes"],
+        bounds=tuple(Bound(**{**b, "axes": tuple(b["axes"])}) for b in result["bounds"]),
         program=program,
         buffers=_text(dump, _BUFFERS),
         live=_text(dump, _LIVE),

@@ -10,6 +10,7 @@ import numpy as np
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
 from moe_jax.experiment import Experiment
+from moe_jax.pods.bounds import Bound, lower_bounds
 from moe_jax.sharding.partition import Partition
 from moe_jax.training.state import TrainState, abstract_state
 
@@ -21,13 +22,17 @@ class LoweredStep:
     Attributes:
         lowered: JAX's `Lowered`; `compile()` compiles it for the devices of the mesh.
         mesh: size of every mesh axis, in the order of the axes.
+        coordinates: of the devices in the torus, in the order of the mesh.
         argument_bytes: bytes a device that hold parameters, router state, optimiser state and the
             batch. XLA's tiles pad small arrays, so that it needs a little more.
+        bounds: what it has to move between chips.
     """
 
     lowered: Any
     mesh: dict[str, int]
+    coordinates: list[tuple[int, ...]]
     argument_bytes: dict[str, int]
+    bounds: list[Bound]
 
 
 def lower_step(described: Experiment, devices: list[jax.Device]) -> LoweredStep:
@@ -38,12 +43,16 @@ def lower_step(described: Experiment, devices: list[jax.Device]) -> LoweredStep:
     """
     partition = described.partition_of(devices)
     model = described.language_model(partition)
-    for name, axes in model.logical_axes().items():
-        partition.check(name, axes, model.abstract().params[name].shape)
     state = abstract_state(model, described.optimizer)
     batch = abstract_batch(described.data, partition)
     lowered = described.train_step(model).lower(state, batch)
-    return LoweredStep(lowered, dict(partition.mesh.shape), _bytes(state, batch))
+    return LoweredStep(
+        lowered,
+        dict(partition.mesh.shape),
+        [tuple(device.coords) for device in partition.mesh.devices.flat],
+        _bytes(state, batch),
+        lower_bounds(described, model),
+    )
 
 
 def abstract_batch(data: DataConfig, partition: Partition) -> Batch:
