@@ -1,0 +1,94 @@
+"""How long a collective takes on a torus of chips: two ends of a bracket.
+
+A group of devices is a grid in the torus. Along dimension d it has m chips, s apart, so that s
+groups share the links of a ring. With one-way bandwidth B of a link, on a ring of which both
+directions are used:
+
+| kind                          | torus bound (least)                      | one axis (the compiler's) |
+|-------------------------------|------------------------------------------|---------------------------|
+| all-gather, reduce-scatter    | bytes (n - 1) / n / sum_d (2 B / s)      | only the widest dimension |
+| all-reduce                    | twice that, as one after the other       | the same as the bound     |
+| all-to-all                    | max_d bytes m s / (8 B): the bisection   | twice the bound           |
+| collective-permute            | bytes x hops / B                         | the same                  |
+
+A line instead of a ring has half the bandwidth. The left column is what the links allow; the right
+is how XLA's latency-hiding scheduler prices the same collectives. Neither was checked on hardware.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Torus:
+    """Chips and the links between them.
+
+    Attributes:
+        shape: chips along each dimension.
+        wraps: whether each dimension is a ring.
+        bandwidth: of a link, one way, bytes a second.
+        coordinates: of the devices in the order of the program's partitions, [devices, dimensions].
+    """
+
+    shape: tuple[int, ...]
+    wraps: tuple[bool, ...]
+    bandwidth: float
+    coordinates: np.ndarray
+
+    def lanes(self, group: Sequence[int]) -> list[tuple[int, float]]:
+        """Returns, of every dimension that a group spans, its chips and its bytes a second.
+
+        Args:
+            group: partitions.
+        """
+        places = self.coordinates[list(group)]
+        found = []
+        for dimension, size in enumerate(self.shape):
+            values = np.unique(places[:, dimension])
+            if len(values) < 2:
+                continue
+            stride = int(np.diff(values).min())
+            is_ring = self.wraps[dimension] and stride * len(values) == size and size > 2
+            directions = 2 if is_ring else 1
+            found.append((len(values), directions * self.bandwidth / stride))
+        return found
+
+    def seconds(self, kind: str, size: float, group: Sequence[int]) -> tuple[float, float]:
+        """Returns the least seconds of a collective and those with one axis at a time.
+
+        Args:
+            kind: of collective, as in `collectives.KINDS`.
+            size: payload bytes a device, by the definition of `collectives`.
+            group: the partitions of one group; all groups run at once.
+        """
+        lanes, n = self.lanes(group), len(group)
+        if not lanes or n < 2:
+            return 0.0, 0.0
+        if kind in ("all-to-all", "ragged-all-to-all"):
+            # Half of what each chip of a ring has crosses its middle, over two cuts of a ring.
+            least = max(size * chips / (4 * speed) for chips, speed in lanes)
+            return least, 2 * least
+        once = size * (n - 1) / n
+        least = once / sum(speed for _, speed in lanes)
+        if kind == "all-reduce":
+            return 2 * least, 2 * least
+        return least, once / max(speed for _, speed in lanes)
+
+    def permute_seconds(self, size: float, pairs: Sequence[tuple[int, int]]) -> float:
+        """Returns the seconds of a collective-permute: its longest way, one link at a time."""
+        longest = 0
+        for source, target in pairs:
+            way = np.abs(self.coordinates[source] - self.coordinates[target])
+            around = np.where(self.wraps, np.array(self.shape) - way, way)
+            longest = max(longest, int(np.minimum(way, around).sum()))
+        return size * longest / self.bandwidth
+
+
+def bisection_bandwidth(torus: Torus) -> float:
+    """Returns bytes a second between the halves of the whole torus, one way."""
+    longest = int(np.argmax(torus.shape))
+    links = math.prod(torus.shape) // torus.shape[longest] * (2 if torus.wraps[longest] else 1)
+    return links * torus.bandwidth
