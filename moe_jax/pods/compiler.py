@@ -23,11 +23,12 @@ from moe_jax.pods.bounds import Bound
 from moe_jax.pods.topologies import Topology, environment
 
 # The compiler writes the last of these when all that is needed is on disk.
-_SCHEDULED, _LAST = "after_optimizations_after_buffer_assignment.txt", ".debug_options"
+_SCHEDULED, _LAST = ".after_optimizations.txt", ".debug_options"
 _BUFFERS = "after_optimizations-buffer-assignment.txt"
 _LIVE = "after_optimizations-live-range.txt"
+_NEEDED = (_SCHEDULED, _BUFFERS, _LIVE, _LAST)
 _GENERATED = "after_codegen.txt"
-_PAUSE_SECONDS = 0.1
+_PAUSE_SECONDS = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _child(job: Job, directory: Path) -> Iterator[subprocess.Popen]:
     (directory / "job.json").write_text(
         json.dumps(
             {
-                "topology": job.topology.name,
+                "topology": str(job.topology),
                 "files": list(job.files),
                 "bindings": list(job.bindings),
                 "search_paths": list(job.search_paths),
@@ -134,9 +135,13 @@ def _child(job: Job, directory: Path) -> Iterator[subprocess.Popen]:
 
 def _wait(job: Job, process: subprocess.Popen, directory: Path, start: float) -> Compilation:
     """Waits until what the job asks for is on disk."""
+    before: tuple[int, ...] = ()
     while process.poll() is None:
-        if not job.full and _is_scheduled(directory / "dump"):
+        sizes = _sizes(directory / "dump")
+        # The compiler may write a file again, after it has tried another schedule.
+        if not job.full and all(sizes) and sizes == before:
             break
+        before = sizes
         if time.monotonic() - start > job.timeout:
             raise UserError(
                 f"the TPU compiler took more than {job.timeout:.0f} s and was ended; its last "
@@ -146,8 +151,10 @@ def _wait(job: Job, process: subprocess.Popen, directory: Path, start: float) ->
     return _read(job, directory)
 
 
-def _is_scheduled(dump: Path) -> bool:
-    return _found(dump, _SCHEDULED) is not None and _found(dump, _LAST) is not None
+def _sizes(dump: Path) -> tuple[int, ...]:
+    """Returns the bytes of all that is needed, 0 for what is not there yet."""
+    paths = (_found(dump, ending) for ending in _NEEDED)
+    return tuple(path.stat().st_size if path else 0 for path in paths)
 
 
 def _found(dump: Path, ending: str) -> Path | None:
@@ -166,7 +173,7 @@ def _read(job: Job, directory: Path) -> Compilation:
         result = json.loads((directory / "result.json").read_text())
     stage, error, dump = result["stage"], str(result.get("error", "")), directory / "dump"
     exceeded = error if stage == "failed" and "RESOURCE_EXHAUSTED" in error else None
-    complete = stage == "compiled" if job.full else _is_scheduled(dump)
+    complete = stage == "compiled" if job.full else all(_sizes(dump))
     if stage == "refused":
         raise UserError(error)
     if not complete and exceeded is None:
