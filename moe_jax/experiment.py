@@ -51,7 +51,7 @@ from moe_jax.training.guard import GuardConfig
 from moe_jax.training.loop import TrainConfig
 from moe_jax.training.optimizers import Optimizer, adafactor, adamw
 from moe_jax.training.schedules import inverse_square_root, warmup_cosine
-from moe_jax.training.step import LossConfig
+from moe_jax.training.step import LossConfig, make_train_step
 from moe_jax.training.watchdog import WatchdogConfig
 from moe_jax.training.writers import WriterConfig
 
@@ -138,6 +138,17 @@ class Experiment:
             UserError: if the mesh cannot cut a parameter.
         """
         return LanguageModel(self.model, self.active_router, partition)
+
+    def train_step(self, model: LanguageModel) -> Any:
+        """Returns the jitted training step, (state, batch) -> (state, metrics)."""
+        return make_train_step(
+            model,
+            self.optimizer,
+            self.loss,
+            self.train.accumulation,
+            self.train.seed,
+            self.guard,
+        )
 
     @property
     def experts_per_token(self) -> float:

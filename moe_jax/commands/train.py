@@ -31,7 +31,6 @@ from moe_jax.training.loop import Curriculum, Instruments, Loop, Stream
 from moe_jax.training.profiling import Profiler
 from moe_jax.training.progress import make_reporter
 from moe_jax.training.state import make_state
-from moe_jax.training.step import make_train_step
 from moe_jax.training.watchdog import Watchdog
 from moe_jax.training.writers import make_writer, read_metrics
 
@@ -134,14 +133,7 @@ def _run(
     see.writer.write_text("config.gin", config.operative())
     loop = Loop(
         config=described.train,
-        step=make_train_step(
-            model,
-            optimizer,
-            described.loss,
-            described.train.accumulation,
-            described.train.seed,
-            described.guard,
-        ),
+        step=described.train_step(model),
         batches=batches,
         evaluate=lambda variables: evaluator(variables).as_dict(),
         checkpoints=checkpoints,
