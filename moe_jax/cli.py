@@ -1,6 +1,7 @@
 """The command line: one verb per job. Nothing heavy is imported before a verb needs it."""
 
 import argparse
+import errno
 import json
 import os
 import shutil
@@ -271,6 +272,14 @@ def _stopped(error: Exception) -> int:
         if _is_main():
             print(message)
         return 128 + int(number)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" for {error.filename}" if error.filename else ""
+        print(
+            f"moe-jax: the disk has no space left{where}; what was complete before is kept: make "
+            "room and run the same command again",
+            file=sys.stderr,
+        )
+        return _leave(1)
     text = " ".join(str(error).split())[:500]
     print(
         f"moe-jax: {type(error).__name__}: {text} (this may be a bug; --debug shows where)",

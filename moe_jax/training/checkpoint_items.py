@@ -86,7 +86,8 @@ def new_guard(abstract: GuardState) -> GuardState:
 
 def first_line(error: Exception) -> str:
     """Returns what an exception says, in one short line."""
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    text = " ".join(str(error).split()).partition(" See full TensorStore details")[0]
+    return text[:120] or type(error).__name__
 
 
 def tree_of(variables: Variables) -> dict[str, Any]:

@@ -240,8 +240,8 @@ class Loop:
         see.reporter.update(done, float(loss), rate)
         if in_row:
             see.reporter.message(
-                f"step {done}: no update, for the loss ({float(loss):.4g}) or its gradient is not "
-                f"finite or a spike ({int(in_row)} in a row, {int(skipped)} in all)"
+                f"step {done}: the update is skipped, for the loss ({float(loss):.4g}) or its "
+                f"gradient is not finite or a spike ({int(in_row)} in a row, {int(skipped)} in all)"
             )
         if done % self.config.log_every == 0 or done == self.config.steps or in_row:
             metrics: dict[str, Any] = jax.device_get(on_device)

@@ -34,11 +34,10 @@ class Ended:
     def line(self) -> str:
         """The line that says what happened: the last error, or the news among the output."""
         errors = self.err.strip().splitlines()
-        if errors:
-            return next((e for e in reversed(errors) if e.startswith("moe-jax:")), errors[-1])
+        said = [line for line in errors if line.startswith("moe-jax:")]
         words = "Stopped and saved|damaged|skipped"
         news = [line for line in self.out.splitlines() if re.search(words, line)]
-        return " ".join(news) or "-"
+        return next(filter(None, [*said[-1:], " ".join(news), *errors[-1:], "-"]))
 
     @property
     def went_on_from(self) -> int | None:
