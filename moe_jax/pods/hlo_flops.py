@@ -166,7 +166,9 @@ def _convolution_flops(
 ) -> float:
     labels = re.fullmatch(r"(\w+)_(\w+)->(\w+)", instruction.attributes.get("dim_labels", ""))
     result = instruction.arrays[0].dims
-    if not labels or [len(label) for label in labels.groups()] != [*map(len, (left, right, result))]:
+    if not labels or [len(label) for label in labels.groups()] != [
+        *map(len, (left, right, result))
+    ]:
         raise UserError(
             f"HLO text, line {instruction.line}: dim_labels of {instruction.name} do not fit"
         )

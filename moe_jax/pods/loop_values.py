@@ -33,7 +33,16 @@ _BINARY: dict[str, Callable[[int, int], int]] = {
 }
 # The result is the first operand, in another place or type.
 _SAME = frozenset(
-    "bitcast broadcast convert copy copy-done copy-start opt-barrier reshape".split(),
+    [
+        "bitcast",
+        "broadcast",
+        "convert",
+        "copy",
+        "copy-done",
+        "copy-start",
+        "opt-barrier",
+        "reshape",
+    ],
 )
 
 

@@ -5,6 +5,7 @@ XLA's own `cost_analysis` counts the body of a loop once; here it counts as ofte
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 from moe_jax.errors import UserError
 from moe_jax.pods.hlo import Computation, Instruction, Module
@@ -15,8 +16,11 @@ from moe_jax.pods.loop_values import Callers, evaluate, is_invariant
 _ONCE = frozenset({"fusion", "call", "async-start", "custom-call"})
 # How many turns to look at where the condition is more than one comparison.
 _LONGEST = 100_000
+# From a computation, the way into its result, the loop's counter, and the name of an instruction
+# (the root if empty) to a value.
+_At = Callable[[Computation, tuple[int, ...], int, str], int | None]
 # The truth of comparing a difference with 0.
-_HOLDS = {
+_HOLDS: dict[str, Callable[[int], bool]] = {
     "LT": lambda d: d < 0,
     "LE": lambda d: d <= 0,
     "GT": lambda d: d > 0,
@@ -153,9 +157,7 @@ def _loop(callers: Callers, computation: Computation, instruction: Instruction) 
     )
 
 
-def trip_count(
-    callers: Callers, computation: Computation, instruction: Instruction
-) -> int | None:
+def trip_count(callers: Callers, computation: Computation, instruction: Instruction) -> int | None:
     """Returns the turns of a while loop each time it is reached; None if they depend on data.
 
     It is the compiler's `known_trip_count` where there is one. Else one counter has to begin at a
@@ -185,7 +187,7 @@ def trip_count(
         return None
     counter = varying[0]
 
-    def at(where: Computation, path: tuple[int, ...], x: int, name: str = "") -> int | None:
+    def at(where: Computation, path: tuple[int, ...], x: int, name: str) -> int | None:
         def state(number: int, way: tuple[int, ...]) -> int | None:
             if way == (counter,):
                 return x
@@ -196,8 +198,8 @@ def trip_count(
     start = initial((counter,))
     if start is None:
         return None
-    second = at(body, (counter,), start)
-    third = None if second is None else at(body, (counter,), second)
+    second = at(body, (counter,), start, "")
+    third = None if second is None else at(body, (counter,), second, "")
     if second is None or third is None:
         return None
     if condition.root.opcode == "compare" and third - second == second - start:
@@ -216,7 +218,7 @@ def _read(module: Module, computation: Computation) -> list[int]:
     return sorted(indices)
 
 
-def _until(condition, at, start: int, second: int) -> int | None:  # type: ignore[no-untyped-def]
+def _until(condition: Computation, at: _At, start: int, second: int) -> int | None:
     """Returns how often a comparison of linear sides holds from the start on."""
     root = condition.root
     differences = []
@@ -239,14 +241,16 @@ def _until(condition, at, start: int, second: int) -> int | None:  # type: ignor
     return None
 
 
-def _simulate(condition, body, at, counter, value) -> int | None:  # type: ignore[no-untyped-def]
+def _simulate(
+    condition: Computation, body: Computation, at: _At, counter: int, start: int
+) -> int | None:
+    """Returns how often a condition holds, by going through the turns."""
+    value: int | None = start
     for turns in range(_LONGEST):
-        goes_on = at(condition, (), value)
-        if goes_on is None:
+        goes_on = None if value is None else at(condition, (), value, "")
+        if value is None or goes_on is None:
             return None
         if not goes_on:
             return turns
-        value = at(body, (counter,), value)
-        if value is None:
-            return None
+        value = at(body, (counter,), value, "")
     return None
