@@ -31,7 +31,6 @@ KINDS = (
     "collective-permute",
     "collective-broadcast",
 )
-_INSIDE = ("fusion", "async-start", "custom-call")
 _THROUGH = ("get-tuple-element", "bitcast", "tuple", "copy", "opt-barrier")
 
 
@@ -142,18 +141,19 @@ def kind_of(instruction: Instruction) -> str:
 
 
 def _started(
-    module: Module, computation: Computation, instruction: Instruction
+    module: Module, computation: Computation, instruction: Instruction, is_nested: bool = False
 ) -> Iterator[tuple[Instruction, Computation]]:
-    """Yields the collectives that an instruction runs or starts, with where they stand."""
+    """Yields the collectives that an instruction runs or starts, with where they stand.
+
+    What a plain call reaches is scheduled itself, unless the call stands in another wrapper.
+    """
     if kind_of(instruction):
         yield instruction, computation
-    elif instruction.opcode in _INSIDE:
+    elif instruction.is_wrapper and (is_nested or instruction.opcode != "call"):
         for name in instruction.called:
             called = module.computation(name)
             for inner in called.instructions:
-                if inner.opcode == "call":
-                    continue  # A scheduled computation of its own if the caller is one.
-                for collective, holder in _started(module, called, inner):
+                for collective, holder in _started(module, called, inner, is_nested=True):
                     if not _continues(holder, collective):
                         yield collective, holder
 
@@ -268,7 +268,8 @@ def _done(module: Module, computation: Computation, start: int) -> int:
         for user in computation.users[name]:
             if user.opcode.endswith("-done"):
                 return position[user.name]
-            if user.opcode in (*_THROUGH, "async-update") and user.name not in reached:
+            goes_on = user.opcode in _THROUGH or user.opcode.endswith("-update")
+            if goes_on and user.name not in reached:
                 reached.append(user.name)
     return start
 

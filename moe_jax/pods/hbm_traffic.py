@@ -20,7 +20,6 @@ _FREE = frozenset(
     {
         "add-dependency",
         "after-all",
-        "async-update",
         "bitcast",
         "call",
         "conditional",
@@ -113,7 +112,7 @@ def _is_free(instruction: Instruction) -> bool:
         return True
     if instruction.opcode == "custom-call":
         return instruction.custom_call_target in NO_KERNELS
-    return instruction.opcode.endswith("-done")
+    return instruction.opcode.endswith(("-done", "-update"))
 
 
 def instruction_bytes(
@@ -125,7 +124,7 @@ def instruction_bytes(
     if opcode == "fusion":
         called = module.computation(instruction.called[0])
         return _body_bytes(module, called, operands, instruction.arrays)
-    if opcode == "async-start" and len(instruction.called) == 1:
+    if instruction.is_wrapper and opcode.endswith("-start") and len(instruction.called) == 1:
         return _wrapped_bytes(module, operands, instruction)
     results = _results(instruction)
     if opcode in _SLICES:

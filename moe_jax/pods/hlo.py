@@ -40,6 +40,9 @@ _CALLED = (
     "select",
     "scatter",
 )
+# Opcodes that run the computations they call as a part of themselves, once; with `-start` behind
+# them they are waited for later.
+_WRAPPERS = ("fusion", "call", "custom-call", "async")
 # What these hold between their parentheses is no list of operands.
 _LITERALS = ("constant", "parameter")
 
@@ -67,6 +70,16 @@ class Instruction:
     attribute_text: str = ""
     is_root: bool = False
     line: int = 0
+
+    @property
+    def is_wrapper(self) -> bool:
+        """Whether it runs the computations it calls once, as a part of itself.
+
+        So do fusions, calls and asynchronous wrappers, which are written as `async-start` or, as
+        in `call-start`, with the opcode that they wrap. A reduction, a sort or a collective runs
+        its computation once for each element instead.
+        """
+        return self.opcode.removesuffix("-start") in _WRAPPERS
 
     @functools.cached_property
     def arrays(self) -> tuple[Array, ...]:

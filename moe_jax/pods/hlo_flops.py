@@ -35,7 +35,6 @@ NO_KERNELS = frozenset(
         "SliceBitcast",
     }
 )
-_HOLDS_WORK = ("fusion", "async-start", "custom-call")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,20 +117,22 @@ def unpriced(products: list[Product]) -> list[Product]:
 
 
 def _work(
-    module: Module, computation: Computation, instruction: Instruction
+    module: Module, computation: Computation, instruction: Instruction, is_nested: bool = False
 ) -> Iterator[tuple[Computation, Instruction]]:
-    """Yields the products and kernels that an instruction is or holds, with where they stand."""
+    """Yields the products and kernels that an instruction is or holds, with where they stand.
+
+    What a plain call reaches is scheduled itself, unless the call stands in another wrapper.
+    """
     if instruction.opcode in ("dot", "convolution"):
         yield computation, instruction
     elif instruction.opcode == "custom-call" and not instruction.called:
         if instruction.custom_call_target not in NO_KERNELS:
             yield computation, instruction
-    elif instruction.opcode in _HOLDS_WORK:
+    elif instruction.is_wrapper and (is_nested or instruction.opcode != "call"):
         for name in instruction.called:
             called = module.computation(name)
             for inner in called.instructions:
-                if inner.opcode != "call":
-                    yield from _work(module, called, inner)
+                yield from _work(module, called, inner, is_nested=True)
 
 
 def kernel_flops(instruction: Instruction) -> float | None:

@@ -11,9 +11,6 @@ from moe_jax.errors import UserError
 from moe_jax.pods.hlo import Computation, Instruction, Module
 from moe_jax.pods.loop_values import Callers, evaluate, is_invariant
 
-# Opcodes whose computations run once for each time the instruction runs. The computation of a
-# reduction, a sort or a collective runs once for each element instead, and counts as part of it.
-_ONCE = frozenset({"fusion", "call", "async-start", "custom-call"})
 # How many turns to look at where the condition is more than one comparison.
 _LONGEST = 100_000
 # From a computation, the way into its result, the loop's counter, and the name of an instruction
@@ -110,7 +107,7 @@ def count_runs(module: Module, unknown_trip_count: float | None = None) -> Runs:
                 conditionals.append(instruction.name)
                 for branch in instruction.called:
                     times[branch] += times[name]
-            elif instruction.opcode in _ONCE:
+            elif instruction.is_wrapper:
                 for called in instruction.called:
                     times[called] += times[name]
             if name in scheduled and instruction.opcode in ("while", "conditional", "call"):
