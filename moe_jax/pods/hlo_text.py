@@ -26,6 +26,7 @@ _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|/\*.*?\*/|[{}()\[\],]', re.DOTALL)
 _ARRAY = re.compile(r"([a-z]\w*)\[([^\]]*)\](?:\{([^{}]*)\})?")
 _SPACE = re.compile(r"S\((\d+)\)")
 _KEY = re.compile(r"\s*([A-Za-z_][\w-]*)=")
+_LONGEST = 2000  # Lines that one instruction may take.
 _OPEN, _CLOSE = "{([", "})]"
 
 
@@ -87,6 +88,9 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
 
     Only what stands inside a computation, indented, is joined; a computation's own braces open at
     the end of a line and close at the beginning of one.
+
+    Raises:
+        UserError: if a quote or a bracket is not closed; the message names the line.
     """
     held, first = "", 0
     for number, line in enumerate(text.split("\n"), 1):
@@ -100,8 +104,10 @@ def logical_lines(text: str) -> Iterator[tuple[int, str]]:
         if _closed(held):
             yield first, held
             held = ""
+        elif number - first > _LONGEST:
+            break
     if held:
-        yield first, held
+        raise UserError(f"HLO text, line {first}: a quote or a bracket is not closed")
 
 
 def _closed(line: str) -> bool:
@@ -109,13 +115,14 @@ def _closed(line: str) -> bool:
     balanced = line.count("{") == line.count("}") and line.count("(") == line.count(")")
     if balanced and line.count('"') % 2 == 0:
         return True
-    depth, end = 0, 0
+    depths, end = [0, 0, 0], 0
     for token in _TOKENS.finditer(line):
         if '"' in line[end : token.start()]:
             return False
         end = token.end()
-        depth += (token[0] in _OPEN) - (token[0] in _CLOSE)
-    return depth <= 0 and '"' not in line[end:]
+        for kind in range(3):
+            depths[kind] += (token[0] == _OPEN[kind]) - (token[0] == _CLOSE[kind])
+    return max(depths) <= 0 and '"' not in line[end:]
 
 
 def matching(text: str, start: int) -> int:
@@ -174,6 +181,7 @@ def parse_shape(text: str) -> Shape:
     match = _ARRAY.fullmatch(text)
     if not match:
         raise UserError(f"not a shape of HLO: {text[:60]!r}")
+    bits(match[1])  # Refuses what is no element type.
     dims = tuple(int(size.strip().removeprefix("<=")) for size in match[2].split(",") if size)
     space = _SPACE.search(match[3] or "")
     return Array(match[1], dims, int(space[1]) if space else 0)
