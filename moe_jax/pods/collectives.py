@@ -122,15 +122,11 @@ def find_collectives(module: Module, runs: Runs) -> list[Collective]:
         runs: of its computations.
     """
     found = []
-    for name in runs.scheduled:
-        if not runs.times[name]:
-            continue
+    for name, times in runs.scheduled.items():
         computation = module.computation(name)
         for start, instruction in enumerate(computation.instructions):
             for inner, holder in _started(module, computation, instruction):
-                found.append(
-                    _collective(module, computation, start, inner, holder, runs.times[name])
-                )
+                found.append(_collective(module, computation, start, inner, holder, times))
     return found
 
 

@@ -83,9 +83,7 @@ def find_traffic(module: Module, runs: Runs) -> list[Traffic]:
         runs: of its computations.
     """
     found = []
-    for name in runs.scheduled:
-        if not runs.times[name]:
-            continue
+    for name, times in runs.scheduled.items():
         computation = module.computation(name)
         for position, instruction in enumerate(computation.instructions):
             if _is_free(instruction):
@@ -100,7 +98,7 @@ def find_traffic(module: Module, runs: Runs) -> list[Traffic]:
                     op_name=instruction.op_name,
                     read=read,
                     written=written,
-                    runs=runs.times[name],
+                    runs=times,
                     estimated_cycles=instruction.estimated_cycles,
                 )
             )

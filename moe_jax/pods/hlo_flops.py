@@ -75,9 +75,7 @@ def find_products(module: Module, runs: Runs) -> list[Product]:
         UserError: if a product's dimensions cannot be read.
     """
     found = []
-    for name in runs.scheduled:
-        if not runs.times[name]:
-            continue
+    for name, times in runs.scheduled.items():
         computation = module.computation(name)
         for position, outer in enumerate(computation.instructions):
             for holder, inner in _work(module, computation, outer):
@@ -92,7 +90,7 @@ def find_products(module: Module, runs: Runs) -> list[Product]:
                         op_name=inner.op_name or outer.op_name,
                         dtype=operands[0].arrays[0].dtype if operands else "",
                         flops=flops,
-                        runs=runs.times[name],
+                        runs=times,
                         is_kernel=is_kernel,
                     )
                 )

@@ -56,15 +56,16 @@ class Runs:
         loops: all while loops that are reached.
         conditionals: names of the conditionals that are reached; every branch of one counts as
             if it were taken, which is an upper bound.
-        scheduled: names of the computations whose instructions run one after the other: the
-            entry, and what loops, conditionals and calls reach from there. The inside of a
-            fusion or of an asynchronous wrapper is not among them.
+        scheduled: the part of `times` in which the instructions of a computation run one after
+            the other, for those that have one, in the order of the text: the entry, and what
+            loops, conditionals and calls reach from there. The inside of a fusion or of an
+            asynchronous wrapper is not among them.
     """
 
     times: dict[str, float]
     loops: tuple[Loop, ...]
     conditionals: tuple[str, ...]
-    scheduled: tuple[str, ...]
+    scheduled: dict[str, float]
 
     @property
     def unknown(self) -> tuple[Loop, ...]:
@@ -89,8 +90,8 @@ def count_runs(module: Module, unknown_trip_count: float | None = None) -> Runs:
     """
     callers = Callers.of(module)
     times = dict.fromkeys(module.computations, 0.0)
-    times[module.entry] = 1.0
-    scheduled = {module.entry}
+    scheduled = dict.fromkeys(module.computations, 0.0)
+    times[module.entry] = scheduled[module.entry] = 1.0
     loops, conditionals = [], []
     for name in _callers_first(module):
         computation = module.computation(name)
@@ -98,22 +99,21 @@ def count_runs(module: Module, unknown_trip_count: float | None = None) -> Runs:
             continue
         for instruction in computation.instructions:
             if instruction.opcode == "while":
-                loop = _loop(callers, computation, instruction)
-                loops.append(loop)
-                turns = _turns(loop, unknown_trip_count)
-                times[loop.body] += times[name] * turns
-                times[instruction.calls("condition")] += times[name] * (turns + 1)
+                loops.append(_loop(callers, computation, instruction))
+                turns = _turns(loops[-1], unknown_trip_count)
             elif instruction.opcode == "conditional":
                 conditionals.append(instruction.name)
-                for branch in instruction.called:
-                    times[branch] += times[name]
-            elif instruction.is_wrapper:
-                for called in instruction.called:
-                    times[called] += times[name]
-            if name in scheduled and instruction.opcode in ("while", "conditional", "call"):
-                scheduled.update(instruction.called)
-    ordered = tuple(name for name in module.computations if name in scheduled)
-    return Runs(times, tuple(loops), tuple(conditionals), ordered)
+            elif not instruction.is_wrapper:
+                continue
+            is_scheduled = instruction.opcode in ("while", "conditional", "call")
+            for called in instruction.called:
+                factor = 1.0
+                if instruction.opcode == "while":
+                    factor = turns + (called != loops[-1].body)
+                times[called] += factor * times[name]
+                scheduled[called] += factor * scheduled[name] * is_scheduled
+    reached = {name: runs for name, runs in scheduled.items() if runs}
+    return Runs(times, tuple(loops), tuple(conditionals), reached)
 
 
 def _turns(loop: Loop, unknown: float | None) -> float:
