@@ -116,7 +116,6 @@ def _of_named_axes(text: str) -> np.ndarray:
         start = rest.index("(")
         listed = rest[start + 1 : matching(rest, start)]
         ids = _rearranged(listed) if listed.startswith("[") else np.array(integers(listed))
-        rest = rest[matching(rest, start) + 1 :]
     chosen = {name: (pre, size) for name, pre, size in _AXIS.findall(rest[rest.index("{") :])}
     parts: list[tuple[int, bool]] = []
     split_axes: dict[str, list[tuple[int, int]]] = {}

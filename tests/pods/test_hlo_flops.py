@@ -108,6 +108,14 @@ def test_products_as_the_tpu_compiler_writes_them(lhs, rhs, line, expected):
     assert product(f"bf16{lhs}", f"bf16{rhs}", line) == 2 * expected
 
 
+def test_groups_of_features_meet_only_their_own():
+    line = (
+        "f32[4,8,9] convolution(%l, %r), window={size=1}, dim_labels=b0f_0io->b0f, "
+        "feature_group_count=3"
+    )
+    assert product("f32[4,8,6]", "f32[1,2,9]", line) == 2 * 4 * 8 * 9 * 2
+
+
 def test_labels_that_do_not_fit_are_an_error():
     with pytest.raises(UserError, match="dim_labels of o do not fit"):
         product("f32[2,3]", "f32[3,4]", "f32[2,4] convolution(%l, %r), dim_labels=b0f_0io->b0f")
@@ -145,6 +153,23 @@ def test_products_in_fusions_in_wrappers_and_in_calls_count_once_for_each_caller
         ("main", 3, 1),
     ]
     assert {each.op_name for each in found} == {"attention/dot"}
+
+
+def test_products_of_a_call_inside_a_wrapper():
+    found = products(
+        """  %l = f32[3,5] parameter(0)
+  %r = f32[5,7] parameter(1)
+  %s = ((f32[3,5], f32[5,7]), f32[3,7], u32[]) async-start(%l, %r), calls=%wrapped
+  ROOT %t = f32[3,7] async-done(%s)""",
+        FUSED,
+        """%wrapped (a.2: f32[3,5], b.2: f32[5,7]) -> f32[3,7] {
+  %a.2 = f32[3,5] parameter(0)
+  %b.2 = f32[5,7] parameter(1)
+  ROOT %k = f32[3,7] call(%a.2, %b.2), to_apply=%outer
+}
+""",
+    )
+    assert [(each.computation, each.flops) for each in found] == [("main", 2 * 3 * 5 * 7)]
 
 
 KERNELS = """  %l = bf16[3,5] parameter(0)

@@ -5,6 +5,8 @@ import pytest
 
 from moe_jax.errors import UserError
 from moe_jax.pods.hlo import parse_module
+from moe_jax.pods.hlo_text import Array
+from moe_jax.pods.loop_values import wrap
 from moe_jax.pods.loops import count_runs
 
 _LOOP = """HloModule m, is_scheduled=true
@@ -140,6 +142,36 @@ def test_turns_that_depend_on_data_are_reported_and_not_guessed():
     runs = count_runs(module, 3)
     assert runs.times["body"] == 3
     assert [each.op_name for each in runs.unknown] == ["jit(step)/moe/while"]
+
+
+def test_a_condition_on_what_no_turn_changes_is_not_guessed():
+    text = _LOOP.format(
+        t="s32", bound=3, sides="%k.0, %bound", direction="LT", step=1, update="add", start=0,
+        attributes="",
+    ).replace("%i = s32[] get-tuple-element(%s), index=0",
+              "%k.0 = s32[] get-tuple-element(%s), index=2")  # fmt: skip
+    assert count_runs(parse_module(text), 1).loops[0].trip_count is None
+
+
+def test_a_bound_that_turns_exchange_is_not_guessed():
+    text = _LOOP.format(
+        t="s32", bound=0, sides="%i, %k.0", direction="LT", step=1, update="add", start=6,
+        attributes="",
+    )  # fmt: skip
+    text = (
+        text.replace("f32[4]", "s32[]")
+        .replace("  ROOT %go", "  %k.0 = s32[] get-tuple-element(%s), index=2\n  ROOT %go")
+        .replace("tuple(%next, %x, %k)", "tuple(%next, %k, %x)")
+    )
+    assert count_runs(parse_module(text), 1).loops[0].trip_count is None
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "expected"),
+    [(200, "s8", -56), (-1, "u32", 2**32 - 1), (2**31, "s32", -(2**31)), (5, "s32", 5)],
+)
+def test_numbers_wrap_as_on_the_device(value, dtype, expected):
+    assert wrap(value, Array(dtype, ())) == expected
 
 
 def test_a_condition_in_a_fusion():
