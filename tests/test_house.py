@@ -14,6 +14,7 @@ LAYERS = [
     ["commands"],
     ["benchmarks"],
     ["experiment"],
+    ["pods"],
     ["evaluation"],
     ["training"],
     ["data"],

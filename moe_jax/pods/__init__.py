@@ -1,1 +1,1 @@
-"""Planning of pod runs with the TPU compiler, on a machine without a TPU."""
+"""What a run on a TPU pod will cost, read from what the TPU's compiler made of it."""
