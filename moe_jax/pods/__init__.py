@@ -1,1 +1,1 @@
-"""What a run on a TPU pod will cost, read from what the TPU's compiler made of it."""
+"""Planning of pod runs with the TPU compiler, on a machine without a TPU."""
