@@ -15,7 +15,6 @@ LAYERS = [
     ["benchmarks"],
     ["pods"],
     ["experiment"],
-    ["pods"],
     ["evaluation"],
     ["training"],
     ["data"],

@@ -58,8 +58,8 @@ def lower_step(described: Experiment, devices: list[jax.Device]) -> LoweredStep:
 def abstract_batch(data: DataConfig, partition: Partition) -> Batch:
     """Returns the shapes of a batch of plain text, cut over a mesh."""
     shape = (data.batch_size, data.sequence_length)
-    tokens = jax.ShapeDtypeStruct(shape, np.int32, sharding=partition.rows)
-    weights = jax.ShapeDtypeStruct(shape, np.float32, sharding=partition.rows)
+    tokens: Any = jax.ShapeDtypeStruct(shape, np.int32, sharding=partition.rows)
+    weights: Any = jax.ShapeDtypeStruct(shape, np.float32, sharding=partition.rows)
     known = tokens if data.pack else None
     prefix = tokens if data.objective != "lm" else None
     return Batch(tokens, tokens, weights, positions_BS=known, segments_BS=known, prefix_BS=prefix)

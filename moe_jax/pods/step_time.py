@@ -4,12 +4,12 @@ A chip is taken as three things that work at once: its compute units, which go t
 in order; its links; and its copies between memories. What is started asynchronously waits for
 its turn there, and the instruction that needs it waits for its end.
 
-| what                         | seconds                                                            |
-|------------------------------|--------------------------------------------------------------------|
-| matrix product               | the larger of FLOPs / (0.94 peak) and bytes / (0.8 HBM bandwidth)  |
-| the same, after code         | the larger of the compiler's cycles / clock and the roofline       |
-| other instruction            | bytes / (0.8 HBM bandwidth)                                        |
-| collective                   | `torus`: what the links allow, and one axis at a time              |
+| what                 | seconds                                                           |
+|----------------------|-------------------------------------------------------------------|
+| matrix product       | the larger of FLOPs / (0.94 peak) and bytes / (0.8 HBM bandwidth) |
+| the same, after code | the larger of the compiler's cycles / clock and FLOPs / peak      |
+| other instruction    | bytes / (0.8 HBM bandwidth)                                       |
+| collective           | `torus`: what the links allow, and one axis at a time             |
 
 0.94 is what the compiler's own cycles say of large products on v4, v5e and v5p; 0.8 is what
 streaming kernels reach. Neither latencies nor the time of gathers beyond their bytes are known. A
@@ -18,7 +18,7 @@ a conditional the longest branch counts. Nothing here was measured on a TPU.
 """
 
 import dataclasses
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 
 from moe_jax.pods.chips import Chip
@@ -44,6 +44,7 @@ class StepTime:
         other: in other instructions.
         exposed: waiting for collectives, by their place.
         copies: waiting for copies between memories.
+        by_name: in products and other instructions, by JAX's name of them.
     """
 
     seconds: float
@@ -51,6 +52,7 @@ class StepTime:
     other: float
     exposed: Mapping[Place, float]
     copies: float
+    by_name: Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +91,12 @@ class _Times:
     """What a computation takes, and of it what."""
 
     now: float = 0.0
-    spent: Counter[str] = dataclasses.field(default_factory=Counter)
-    exposed: Counter[Place] = dataclasses.field(default_factory=Counter)
+    spent: defaultdict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
+    exposed: defaultdict[Place, float] = dataclasses.field(
+        default_factory=lambda: defaultdict(float)
+    )
+
+    names: defaultdict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
 
     def add(self, other: "_Times", times: float) -> None:
         """Runs another computation so many times."""
@@ -99,15 +105,15 @@ class _Times:
             self.spent[name] += seconds * times
         for place, seconds in other.exposed.items():
             self.exposed[place] += seconds * times
+        for name, seconds in other.names.items():
+            self.names[name] += seconds * times
 
 
 class _Simulation:
     def __init__(self, program: Program, chip: Chip, torus: Torus, one_axis: bool):
         self.program, self.chip, self.torus, self.one_axis = program, chip, torus, one_axis
-        self.turns = {
-            (loop.computation, loop.name): loop.trip_count for loop in program.runs.loops
-        }
-        self.flops: Counter[Place] = Counter()
+        self.turns = {(loop.computation, loop.name): loop.trip_count for loop in program.runs.loops}
+        self.flops: defaultdict[Place, float] = defaultdict(float)
         self.kernels: set[Place] = set()
         for product in program.products:
             self.flops[product.computation, product.position] += product.flops or 0.0
@@ -127,6 +133,7 @@ class _Simulation:
             other=times.spent["other"],
             exposed=dict(times.exposed),
             copies=times.spent["copies"],
+            by_name=dict(times.names),
         )
 
     def computation(self, name: str) -> _Times:
@@ -158,11 +165,12 @@ class _Simulation:
                 free["copies"] = max(times.now, free["copies"]) + self._bytes_seconds(place)
                 done = _done(computation.users, computation.position, instruction)
                 ends[done].append(("copies", free["copies"], place))
-            elif place not in self.started or self.flops[place]:
-                is_product = self.flops[place] > 0 or place in self.kernels
+            elif place not in self.started or place in self.flops:
+                is_product = self.flops.get(place, 0.0) > 0 or place in self.kernels
                 seconds = self._product_seconds(place) if is_product else self._bytes_seconds(place)
                 times.now += seconds
                 times.spent["matmul" if is_product else "other"] += seconds
+                times.names[instruction.op_name] += seconds
         for what, end, start in (each for waiting in ends.values() for each in waiting):
             self._wait(times, what, end, start)
         return times
@@ -208,13 +216,7 @@ class _Simulation:
         return max(at_peak, self._bytes_seconds(place))
 
     def _collective_seconds(self, collective: Collective) -> float:
-        size, members = collective.payload_bytes, collective.groups.members
-        if collective.groups.pairs:
-            pairs = [(int(source), int(target)) for source, target in members]
-            return self.torus.permute_seconds(size, pairs)
-        group = [int(device) for device in members[0] if device >= 0]
-        both = self.torus.seconds(collective.kind, size, group)
-        return both[1 if self.one_axis else 0]
+        return self.torus.seconds_of(collective)[1 if self.one_axis else 0]
 
 
 def _done(

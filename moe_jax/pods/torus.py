@@ -1,25 +1,25 @@
 """How long a collective takes on a torus of chips: two ends of a bracket.
 
-A group of devices is a grid in the torus. Along dimension d it has m chips, s apart, so that s
-groups share the links of a ring. With one-way bandwidth B of a link, on a ring of which both
-directions are used:
+A group of n devices is a grid in the torus. Along dimension d it has m chips, s apart, so that s
+groups share the links of a ring. With one-way bandwidth B of a link, both directions being used:
 
-| kind                          | torus bound (least)                      | one axis (the compiler's) |
-|-------------------------------|------------------------------------------|---------------------------|
-| all-gather, reduce-scatter    | bytes (n - 1) / n / sum_d (2 B / s)      | only the widest dimension |
-| all-reduce                    | twice that, as one after the other       | the same as the bound     |
-| all-to-all                    | max_d bytes m s / (8 B): the bisection   | twice the bound           |
-| collective-permute            | bytes x hops / B                         | the same                  |
+| kind                       | least: what the links allow      | one axis: as XLA's scheduler  |
+|----------------------------|----------------------------------|-------------------------------|
+| all-gather, reduce-scatter | bytes (n - 1) / n / sum_d 2 B / s | only the widest dimension     |
+| all-reduce                 | one after the other: twice that  | the same                      |
+| all-to-all                 | max_d bytes m s / (8 B)          | twice that                    |
+| collective-permute         | bytes hops / B                   | the same                      |
 
-A line instead of a ring has half the bandwidth. The left column is what the links allow; the right
-is how XLA's latency-hiding scheduler prices the same collectives. Neither was checked on hardware.
+The all-to-all is bound by the middle of a ring. A line instead of a ring has half the bandwidth.
+The second column is how XLA's latency-hiding scheduler prices these. Neither was seen on hardware.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
+
+from moe_jax.pods.collectives import Collective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +77,15 @@ class Torus:
             return 2 * least, 2 * least
         return least, once / max(speed for _, speed in lanes)
 
+    def seconds_of(self, collective: Collective) -> tuple[float, float]:
+        """Returns the seconds of one run of a collective, at both ends of the bracket."""
+        size, members = collective.payload_bytes, collective.groups.members
+        if collective.groups.pairs:
+            pairs = [(int(source), int(target)) for source, target in members]
+            return (self.permute_seconds(size, pairs),) * 2
+        group = [int(device) for device in members[0] if device >= 0]
+        return self.seconds(collective.kind, size, group)
+
     def permute_seconds(self, size: float, pairs: Sequence[tuple[int, int]]) -> float:
         """Returns the seconds of a collective-permute: its longest way, one link at a time."""
         longest = 0
@@ -85,10 +94,3 @@ class Torus:
             around = np.where(self.wraps, np.array(self.shape) - way, way)
             longest = max(longest, int(np.minimum(way, around).sum()))
         return size * longest / self.bandwidth
-
-
-def bisection_bandwidth(torus: Torus) -> float:
-    """Returns bytes a second between the halves of the whole torus, one way."""
-    longest = int(np.argmax(torus.shape))
-    links = math.prod(torus.shape) // torus.shape[longest] * (2 if torus.wraps[longest] else 1)
-    return links * torus.bandwidth
