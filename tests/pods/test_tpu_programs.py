@@ -33,6 +33,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 topology, folder = sys.argv[1:]
 options = dict(chip_config_name="megacore") if topology.startswith("v4") else {}
 devices = topologies.get_topology_desc(topology, "tpu", **options).devices
+devices = [devices[i] for i in (3, 0, 6, 5, 1, 7, 2, 4)]  # HLO counts along the mesh.
 mesh = Mesh(np.array(devices).reshape(2, 4), ("data", "expert"))
 line = Mesh(np.array(devices).reshape(8), ("x",))
 
