@@ -182,9 +182,17 @@ def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
 
 
 def _compile(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
-    from moe_jax.commands.compile import compile_for
+    from moe_jax.commands.compile import CompileOptions, compile_for
 
-    return compile_for(args, _files(args), bindings, _paths(args))
+    options = CompileOptions(
+        args.topology,
+        args.full,
+        args.sweep,
+        args.tokens,
+        args.output_dir,
+        [_program(), *sys.argv[1:]],
+    )
+    return compile_for(options, _files(args), bindings, _paths(args))
 
 
 def _bench(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
