@@ -82,7 +82,7 @@ class Asked:
 
     def __call__(
         self,
-        table_name: str,
+        name: str,
         pod: str,
         what: str,
         files: list[str],
@@ -98,7 +98,7 @@ class Asked:
         cells = row(pod, what, found)
         print(" | ".join(cells), flush=True)
         known = found.as_dict(1e12) if isinstance(found, Answer) else {"error": found}
-        self.figures.setdefault(table_name, {})[f"{pod}, {what}"] = {
+        self.figures.setdefault(name, {})[f"{pod}, {what}"] = {
             "files": files,
             "bindings": bindings,
             **known,
