@@ -128,7 +128,7 @@ class Answer:
             "fits": self.fits,
             "hbm_gib": memory.total / GIB,
             "hbm_limit_gib": limit / GIB,
-            "memory_bytes": {**memory.arguments, **memory.at_peak, "heap": memory.heap},
+            "memory_bytes": {**memory.parts, "heap": memory.heap},
             "largest": [{"what": what, "bytes": size} for what, size in memory.largest(3)],
             "step_seconds": self.fastest.seconds,
             "step_seconds_high": self.slowest.seconds,
@@ -185,7 +185,7 @@ def read_answer(described: Experiment, topology: Topology, compiled: Compilation
     )
     chip, dimensions = topology.chip, len(topology.shape)
     places = np.array(compiled.coordinates)[:, :dimensions]
-    torus = Torus(topology.shape, topology.wraps, chip.ici_link_bandwidth, places)
+    torus = Torus(topology.shape, topology.wraps, chip.ici_link_bandwidth, places, chip.devices)
     fastest, slowest = (estimate(program, chip, torus, one_axis) for one_axis in (False, True))
     devices = math.prod(compiled.mesh.values())
     tokens = described.data.batch_size * described.data.sequence_length / devices
