@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from moe_jax.errors import UserError
 from moe_jax.experiment import Experiment
 from moe_jax.pods.bounds import Bound
 from moe_jax.pods.collectives import Collective, find_collectives
@@ -75,6 +76,7 @@ class Answer:
         parts: seconds of instructions by part of the step, without waiting.
         compile_seconds: that the compiler took.
         full: whether the code was generated too.
+        is_exceeded: whether the compiler gave up for want of memory.
     """
 
     topology: Topology
@@ -92,11 +94,13 @@ class Answer:
     parts: Mapping[str, float]
     compile_seconds: float
     full: bool
+    is_exceeded: bool = False
 
     @property
     def fits(self) -> bool:
-        """Whether a chip's memory holds it, by the compiler's limit."""
-        return self.memory.total <= self.topology.chip.hbm_limit_per_device
+        """Whether a chip's memory holds it, by the compiler or its limit."""
+        within = self.memory.total <= self.topology.chip.hbm_limit_per_device
+        return within and not self.is_exceeded
 
     def utilisation(self, time: StepTime) -> float:
         """Returns the model FLOPs utilisation (MFU)."""
@@ -174,7 +178,12 @@ def read_answer(described: Experiment, topology: Topology, compiled: Compilation
         described: what was compiled.
         topology: for what.
         compiled: what it wrote.
+
+    Raises:
+        UserError: if the memory was exceeded before there was a program.
     """
+    if not compiled.program:
+        raise UserError(f"the TPU compiler gave up: {' '.join(str(compiled.exceeded).split())}")
     module = parse_module(compiled.program)
     # Further turns of dispatches without a capacity: none while experts are balanced.
     runs = count_runs(module, unknown_trip_count=0)
@@ -207,6 +216,7 @@ def read_answer(described: Experiment, topology: Topology, compiled: Compilation
         parts=_parts(fastest),
         compile_seconds=compiled.seconds,
         full=compiled.full,
+        is_exceeded=compiled.exceeded is not None,
     )
 
 

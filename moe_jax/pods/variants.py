@@ -105,9 +105,11 @@ def dispatch_variants(described: Experiment) -> list[Variant]:
 def smaller_variants(described: Experiment, topology: Topology) -> Iterator[Variant]:
     """Yields what takes less memory than the configuration, the dearest last."""
     if described.model.remat != "full":
-        keeps = {"none": len(ACTIVATIONS) + 1, "named": len(described.model.remat_names)}
+        # Other policies keep about everything.
+        named = described.model.remat == "named"
+        keeps = len(described.model.remat_names) if named else len(ACTIVATIONS)
         for count, variant in reversed(list(zip(_COUNTS, remat_variants(), strict=True))):
-            if count < keeps.get(described.model.remat, 0):
+            if count < keeps:
                 yield variant
     for parts in (2, 4, 8, 16):
         accumulation = described.train.accumulation * parts
