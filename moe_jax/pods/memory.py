@@ -17,6 +17,7 @@ _THROUGH = frozenset(
     | {"async-done", "async-start", "opt-barrier", "reshape", "slice", "transpose", "tuple"}
 )
 _DEPTH = 8
+_KEPT = ", kept of every layer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +174,7 @@ class _Owners:
                 return self._of(computation, inner, 0, depth) if depth else "the rest"
             return "the rest"
         found = self._of_operands(body, source, 0, depth) if depth else None
-        return f"{found or 'the rest'}, kept of every layer"
+        return f"{(found or 'the rest').removesuffix(_KEPT)}{_KEPT}"
 
     def _of_operands(
         self, computation: Computation, instruction: Instruction, index: int, depth: int
