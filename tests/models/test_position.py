@@ -50,7 +50,9 @@ def test_starts_of_the_buckets():
 def test_a_product_of_0_and_1_picks_every_bit(length):
     table = make_table()
     np.testing.assert_array_equal(pick(table, length), expected(table, length))
-    np.testing.assert_array_equal(jax.jit(pick, static_argnums=1)(table, length), pick(table, length))
+    np.testing.assert_array_equal(
+        jax.jit(pick, static_argnums=1)(table, length), pick(table, length)
+    )
 
 
 @pytest.mark.parametrize("length", [1, 7, LARGEST, LARGEST + 1, 3 * LARGEST])

@@ -24,7 +24,7 @@ PROGRAM = f"""HloModule jit_step, is_scheduled=true, num_partitions=8
 }}
 %two (x: bf16[{N},{N}]) -> (bf16[{N},{N}], bf16[{N},{N}]) {{
   %x = bf16[{N},{N}] parameter(0)
-  %r1 = bf16[{N},{N}] all-reduce(%x), replica_groups={{{{0,4}},{{1,5}},{{2,6}},{{3,7}}}}, to_apply=%add
+  %r1 = bf16[{N},{N}] all-reduce(%x), replica_groups=[4,2]<=[2,4]T(1,0), to_apply=%add
   %r2 = bf16[{N},{N}] all-reduce(%x), replica_groups={{{{0,1,2,3}},{{4,5,6,7}}}}, to_apply=%add
   ROOT %t2 = (bf16[{N},{N}], bf16[{N},{N}]) tuple(%r1, %r2)
 }}
@@ -91,9 +91,7 @@ def test_seconds_and_what_follows_from_them():
     json.loads(json.dumps(found, allow_nan=False))
     seconds = PRODUCT + OTHER + COLLECTIVES
     assert found["step_seconds"] == pytest.approx(seconds, rel=1e-4)
-    assert found["step_seconds_high"] == pytest.approx(
-        seconds + ALL_TO_ALL, rel=1e-4
-    )
+    assert found["step_seconds_high"] == pytest.approx(seconds + ALL_TO_ALL, rel=1e-4)
     assert found["seconds"] == {
         "products": pytest.approx(PRODUCT),
         "other": pytest.approx(OTHER, rel=1e-3),
@@ -140,9 +138,7 @@ def test_the_compiler_knows_best_whether_it_fits():
 
 def test_collectives_by_kind_and_axis_beside_their_bounds():
     rows = {(r["kind"], r["axis"]): r for r in read().as_dict(1e12)["collectives"]}
-    assert {
-        key: (r["count"], r["bytes"], r["bound_bytes"]) for key, r in rows.items()
-    } == {
+    assert {key: (r["count"], r["bytes"], r["bound_bytes"]) for key, r in rows.items()} == {
         ("all-to-all", "expert"): (1, ARRAY, 3e7),
         ("all-gather as all-reduce", "fsdp+expert"): (1, ARRAY, 0),
         ("all-reduce", "fsdp"): (1, ARRAY, 0),

@@ -1,7 +1,5 @@
 """The least that a step has to move, by hand, for a model of round numbers on small meshes."""
 
-import pytest
-
 from moe_jax import experiment
 from moe_jax.pods.bounds import lower_bounds
 

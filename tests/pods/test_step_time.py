@@ -85,7 +85,9 @@ def test_a_product_alone_runs_near_the_peak():
 
 def test_a_product_with_few_flops_takes_the_time_of_its_bytes():
     lines = f"{PARAMETERS}  %v = bf16[8,{N}] parameter(2)\n"
-    lines += f"  %d = bf16[8,{N}] dot(%v, %p), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}"
+    lines += (
+        f"  %d = bf16[8,{N}] dot(%v, %p), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}"
+    )
     found = time(lines)
     assert found.seconds == found.matmul == pytest.approx((ARRAY + 2 * 2 * 8 * N) / (0.8 * HBM))
 

@@ -82,9 +82,9 @@ def test_meshes_divide_the_devices_and_the_experts(use):
     meshes = [m for m in meshes if "Mesh.expert" in m]
     shapes = {(int(m["Mesh.data"]), int(m["Mesh.fsdp"]), int(m["Mesh.expert"])) for m in meshes}
     assert shapes == {(1, 16, 1), (1, 2, 8), (2, 1, 8), (1, 1, 16)}
-    assert {m["Mesh.rules"] for m in meshes if m["Mesh.expert"] == "8" and m["Mesh.data"] == "2"} == {
-        "{'embed': 'expert'}"
-    }
+    assert {
+        m["Mesh.rules"] for m in meshes if m["Mesh.expert"] == "8" and m["Mesh.data"] == "2"
+    } == {"{'embed': 'expert'}"}
 
 
 def test_what_does_not_fit_comes_after_what_does_and_refusals_last(use):
@@ -171,7 +171,10 @@ def test_micro_batches_have_a_row_for_every_device(use):
     use(Compiler({}, too_large=("",)))
     told = []
     assert nearest_fit(job("Model.remat='full'", "Data.batch_size=64"), told.append) is None
-    assert [trial.bindings[-1] for trial in told] == ["Train.accumulation=2", "Train.accumulation=4"]
+    assert [trial.bindings[-1] for trial in told] == [
+        "Train.accumulation=2",
+        "Train.accumulation=4",
+    ]
 
 
 def test_refused_ways_are_reported_and_passed_over(use):

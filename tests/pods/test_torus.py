@@ -16,9 +16,7 @@ SIZE, SPEED = 96_000.0, 50.0
 def make(shape, wraps=True, devices_per_chip=1):
     wraps = (wraps,) * len(shape) if isinstance(wraps, bool) else wraps
     places = np.array(list(itertools.product(*map(range, shape))))
-    return Torus(
-        shape, wraps, SPEED, np.repeat(places, devices_per_chip, axis=0), devices_per_chip
-    )
+    return Torus(shape, wraps, SPEED, np.repeat(places, devices_per_chip, axis=0), devices_per_chip)
 
 
 class Links:

@@ -487,8 +487,5 @@ def test_options_of_the_tpu_compiler_are_ignored_elsewhere():
     step = make_train_step(model, SGD, LOSS, compiler_options=options)
     plain = make_train_step(model, SGD, LOSS)
     batch = make_batch()
-    losses = [
-        float(run(make_state(model, SGD, seed=0), batch)[1]["loss"])
-        for run in (step, plain)
-    ]
+    losses = [float(run(make_state(model, SGD, seed=0), batch)[1]["loss"]) for run in (step, plain)]
     assert losses[0] == losses[1]
