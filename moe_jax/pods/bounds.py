@@ -10,8 +10,9 @@
 | activations over `tensor`            | all-reduce     | twice a layer, and backward    |
 
 Bytes are a chip's, by the definition of `collectives`: what an all-gather makes, what the others
-are given. Weights and their gradients travel in the precision they are computed with, and tokens with
-the slots that stay empty. What a forward pass that is computed again moves again is above the bound.
+are given. Weights and their gradients travel in the precision they are computed with, and tokens
+with the slots that stay empty. What a forward pass that is computed again moves again is above the
+bound.
 """
 
 import dataclasses
