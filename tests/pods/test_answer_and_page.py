@@ -152,6 +152,20 @@ def test_collectives_by_kind_and_axis_beside_their_bounds():
     assert exposed == pytest.approx(COLLECTIVES)
 
 
+def test_a_collective_counts_as_often_as_it_runs():
+    group = "replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}"
+    once = f"  %e = bf16[{N},{N}] all-to-all(%d), {group}\n"
+    assert once in PROGRAM
+    called = f"%k (y: bf16[{N},{N}]) -> bf16[{N},{N}] {{\n  %y = bf16[{N},{N}] parameter(0)\n"
+    called += once.replace("%e", "ROOT %e.1").replace("%d", "%y") + "}\n"
+    twice = f"  %c = bf16[{N},{N}] call(%d), to_apply=%k\n"
+    twice += f"  %e = bf16[{N},{N}] call(%c), to_apply=%k\n"
+    text = PROGRAM.replace(once, twice).replace("ENTRY", called + "ENTRY")
+    (row,) = [row for row in read(program=text).moved if row.kind == "all-to-all"]
+    assert (row.count, row.bytes) == (2, 2 * ARRAY)
+    assert (row.seconds, row.exposed) == pytest.approx((2 * ALL_TO_ALL,) * 2)
+
+
 def test_what_was_taken_as_nothing_is_said():
     found = read()
     assert found.warnings == ("something",)
