@@ -74,6 +74,15 @@ def test_each_kind_is_tried_on_the_best_before(use):
     assert trials[0].bindings[-1] == asynchronous
 
 
+def test_what_is_worse_is_not_gone_on_with(use):
+    use(Compiler({"Mesh.rules": -1, "Model.remat": -2, "compiler_options": -1}))
+    told = []
+    trials = sweep(V5E, told.append)
+    assert told[-1].name == "implicit expert parallelism"
+    assert told[-1].bindings == ("Mesh.expert_parallelism='implicit'",)
+    assert trials[0].name == "as configured"
+
+
 def test_meshes_divide_the_devices_and_the_experts(use):
     use(Compiler({}))
     told = []
