@@ -13,33 +13,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"moe-jax {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="last line: the result as JSON")
-    common.add_argument("--debug", action="store_true", help="show tracebacks and library logs")
-    gin = argparse.ArgumentParser(add_help=False)
-    gin.add_argument(
-        "--gin_file", action="append", default=[], metavar="FILE", help="repeatable, later wins"
-    )
-    gin.add_argument("--gin_search_paths", default="", help="directories, separated by commas")
-    gin.add_argument(
-        "--gin.NAME",
-        dest="_gin_help",
-        metavar="VALUE",
-        help="sets one value, such as --gin.Train.steps=100",
-    )
-    cpu = argparse.ArgumentParser(add_help=False)
-    cpu.add_argument("--cpu_devices", type=int, metavar="N", help="virtual CPU devices (tests)")
-    several = argparse.ArgumentParser(add_help=False, parents=[cpu])
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
-    several.add_argument("--num_processes", type=int, metavar="N", help="processes of the run")
-    several.add_argument("--process_id", type=int, metavar="I", help="which one this is, from 0")
-    several.add_argument(
-        "--start_timeout", type=float, default=300, metavar="SECONDS", help="to wait for all"
-    )
-    checkpoint = argparse.ArgumentParser(add_help=False)
-    checkpoint.add_argument("--checkpoint", required=True, metavar="DIR", help="a run directory")
-    checkpoint.add_argument("--step", type=int, help="the checkpoint's step (default: the latest)")
-
+    common, gin, cpu, several, checkpoint = _shared_flags()
     verb = verbs.add_parser(
         "train", parents=[common, gin, several], help="train, or go on training"
     )
@@ -72,6 +46,37 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_bench(verbs.add_parser("bench", parents=[common, gin], help="measure on this machine"))
     return parser
+
+
+def _shared_flags() -> tuple[argparse.ArgumentParser, ...]:
+    """Returns the flags that several verbs have: common, gin, cpu, several, checkpoint."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="last line: the result as JSON")
+    common.add_argument("--debug", action="store_true", help="show tracebacks and library logs")
+    gin = argparse.ArgumentParser(add_help=False)
+    gin.add_argument(
+        "--gin_file", action="append", default=[], metavar="FILE", help="repeatable, later wins"
+    )
+    gin.add_argument("--gin_search_paths", default="", help="directories, separated by commas")
+    gin.add_argument(
+        "--gin.NAME",
+        dest="_gin_help",
+        metavar="VALUE",
+        help="sets one value, such as --gin.Train.steps=100",
+    )
+    cpu = argparse.ArgumentParser(add_help=False)
+    cpu.add_argument("--cpu_devices", type=int, metavar="N", help="virtual CPU devices (tests)")
+    several = argparse.ArgumentParser(add_help=False, parents=[cpu])
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
+    several.add_argument("--num_processes", type=int, metavar="N", help="processes of the run")
+    several.add_argument("--process_id", type=int, metavar="I", help="which one this is, from 0")
+    several.add_argument(
+        "--start_timeout", type=float, default=300, metavar="SECONDS", help="to wait for all"
+    )
+    checkpoint = argparse.ArgumentParser(add_help=False)
+    checkpoint.add_argument("--checkpoint", required=True, metavar="DIR", help="a run directory")
+    checkpoint.add_argument("--step", type=int, help="the checkpoint's step (default: the latest)")
+    return common, gin, cpu, several, checkpoint
 
 
 def _add_plot(verb: argparse.ArgumentParser) -> None:

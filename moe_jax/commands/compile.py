@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -56,9 +57,9 @@ def compile_for(
             configuration.
     """
     topology = parse(options.topology)
+    if not 0 < options.tokens < math.inf:
+        raise UserError(f"--tokens must be a number above 0, not {options.tokens}")
     require_libtpu()
-    if not options.tokens > 0:
-        raise UserError(f"--tokens must be above 0, not {options.tokens}")
     console = make_console()
     job = Job(topology, files, bindings, search_paths, full=options.full)
     trials: list[Trial] = []

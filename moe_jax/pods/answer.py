@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from moe_jax.errors import UserError
 from moe_jax.experiment import Experiment
 from moe_jax.pods.bounds import Bound
 from moe_jax.pods.collectives import Collective, find_collectives
@@ -28,6 +29,8 @@ METHOD = (
     "instructions at 0.8 of the HBM bandwidth, collectives overlapped where the compiler starts "
     "them early; from what the links allow to one torus axis at a time. Not measured on a TPU"
 )
+
+BETWEEN_SLICES = ("what travels between slices, over the data-centre network, is taken as nothing",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +72,11 @@ class Answer:
         slowest: the same with one torus axis at a time.
         unknown_loops: loops whose turns depend on data, which were taken as none.
         unpriced_kernels: kernels that do not say what they cost, which were taken as nothing.
-        warnings: of the compiler.
+        warnings: of the compiler, and of what was left out.
         parts: seconds of instructions by part of the step, without waiting.
         compile_seconds: that the compiler took.
         full: whether the code was generated too.
+        is_exceeded: whether the compiler gave up for want of memory.
     """
 
     topology: Topology
@@ -90,11 +94,13 @@ class Answer:
     parts: Mapping[str, float]
     compile_seconds: float
     full: bool
+    is_exceeded: bool = False
 
     @property
     def fits(self) -> bool:
-        """Whether a chip's memory holds it, by the compiler's limit."""
-        return self.memory.total <= self.topology.chip.hbm_limit_per_device
+        """Whether a chip's memory holds it, by the compiler or its limit."""
+        within = self.memory.total <= self.topology.chip.hbm_limit_per_device
+        return within and not self.is_exceeded
 
     def utilisation(self, time: StepTime) -> float:
         """Returns the model FLOPs utilisation (MFU)."""
@@ -128,7 +134,7 @@ class Answer:
             "fits": self.fits,
             "hbm_gib": memory.total / GIB,
             "hbm_limit_gib": limit / GIB,
-            "memory_bytes": {**memory.arguments, **memory.at_peak, "heap": memory.heap},
+            "memory_bytes": {**memory.parts, "heap": memory.heap},
             "largest": [{"what": what, "bytes": size} for what, size in memory.largest(3)],
             "step_seconds": self.fastest.seconds,
             "step_seconds_high": self.slowest.seconds,
@@ -172,7 +178,12 @@ def read_answer(described: Experiment, topology: Topology, compiled: Compilation
         described: what was compiled.
         topology: for what.
         compiled: what it wrote.
+
+    Raises:
+        UserError: if the memory was exceeded before there was a program.
     """
+    if not compiled.program:
+        raise UserError(f"the TPU compiler gave up: {' '.join(str(compiled.exceeded).split())}")
     module = parse_module(compiled.program)
     # Further turns of dispatches without a capacity: none while experts are balanced.
     runs = count_runs(module, unknown_trip_count=0)
@@ -185,7 +196,7 @@ def read_answer(described: Experiment, topology: Topology, compiled: Compilation
     )
     chip, dimensions = topology.chip, len(topology.shape)
     places = np.array(compiled.coordinates)[:, :dimensions]
-    torus = Torus(topology.shape, topology.wraps, chip.ici_link_bandwidth, places)
+    torus = Torus(topology.shape, topology.wraps, chip.ici_link_bandwidth, places, chip.devices)
     fastest, slowest = (estimate(program, chip, torus, one_axis) for one_axis in (False, True))
     devices = math.prod(compiled.mesh.values())
     tokens = described.data.batch_size * described.data.sequence_length / devices
@@ -201,10 +212,11 @@ def read_answer(described: Experiment, topology: Topology, compiled: Compilation
         slowest=slowest,
         unknown_loops=tuple(loop.op_name or loop.name for loop in runs.unknown),
         unpriced_kernels=tuple(each.op_name or each.name for each in unpriced(program.products)),
-        warnings=compiled.warnings,
+        warnings=compiled.warnings + (BETWEEN_SLICES if topology.slices > 1 else ()),
         parts=_parts(fastest),
         compile_seconds=compiled.seconds,
         full=compiled.full,
+        is_exceeded=compiled.exceeded is not None,
     )
 
 
@@ -220,12 +232,15 @@ def _moved(program: Program, compiled: Compilation, torus: Torus, time: StepTime
     names = list(compiled.mesh)
     mesh = np.arange(math.prod(compiled.mesh.values())).reshape(tuple(compiled.mesh.values()))
     rows: dict[tuple[str, tuple[str, ...] | None], dict[str, float]] = {}
+    # Those that one instruction starts are waited for together.
+    started = Counter((each.computation, each.start) for each in program.collectives)
     for each in program.collectives:
+        place = each.computation, each.start
         row = rows.setdefault((_kind(each), each.axes(mesh, names)), defaultdict(float))
         row["count"] += each.runs
         row["bytes"] += each.payload_bytes * each.runs
         row["seconds"] += torus.seconds_of(each)[0] * each.runs
-        row["exposed"] += time.exposed.get((each.computation, each.start), 0.0)
+        row["exposed"] += time.exposed.get(place, 0.0) / started[place]
     bounds = _bounds(compiled.bounds)
     for key in bounds:
         rows.setdefault(key, defaultdict(float))

@@ -10,8 +10,9 @@
 | activations over `tensor`            | all-reduce     | twice a layer, and backward    |
 
 Bytes are a chip's, by the definition of `collectives`: what an all-gather makes, what the others
-are given. Weights and their gradients travel in the precision they are computed with. What a
-forward pass that is computed again moves again is above the bound.
+are given. Weights and their gradients travel in the precision they are computed with, and tokens
+with the slots that stay empty. What a forward pass that is computed again moves again is above the
+bound.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ import numpy as np
 from moe_jax.experiment import Experiment
 from moe_jax.models.decoder import in_compute_precision
 from moe_jax.models.functional import STACKED_PREFIX, LanguageModel
+from moe_jax.routing.token_choice import TokenChoice
 from moe_jax.sharding.mesh import BATCH_AXES
 from moe_jax.sharding.partition import LogicalAxes, Partition
 
@@ -71,11 +73,22 @@ def lower_bounds(described: Experiment, model: LanguageModel) -> list[Bound]:
     tokens = described.data.batch_size * described.data.sequence_length / partition.batch_shards
     row = tokens * described.model.d_model * itemsize
     if partition.size("expert") > 1:
-        rows = row * described.experts_per_token * described.model.num_moe_layers
+        rows = row * _slots_per_token(described) * described.model.num_moe_layers
         add("all-to-all", {"expert"}, 4 * rows, "tokens to experts and back")
     if partition.size("tensor") > 1:
         add("all-reduce", {"tensor"}, 4 * row * described.model.num_layers, "activations")
     return [Bound(kind, axes, size, what) for (kind, axes, what), size in found.items()]
+
+
+def _slots_per_token(described: Experiment) -> float:
+    """Returns how many experts' slots there are for each token; those that stay empty travel too.
+
+    Without a capacity only what is chosen has to travel.
+    """
+    router = described.active_router
+    if isinstance(router, TokenChoice) and router.capacity_factor is not None:
+        return min(router.capacity_factor * router.k, described.model.num_experts)
+    return described.experts_per_token
 
 
 def _cut(partition: Partition, axes: LogicalAxes, stored: bool) -> set[str]:

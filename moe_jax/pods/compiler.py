@@ -29,6 +29,8 @@ _LIVE = "after_optimizations-live-range.txt"
 _NEEDED = (_SCHEDULED, _BUFFERS, _LIVE, _LAST)
 _GENERATED = "after_codegen.txt"
 _PAUSE_SECONDS = 0.3
+# Of HBM; kernels can exceed other memories, which nothing that is kept or not would mend.
+_EXCEEDED = re.compile("HbmOom|Ran out of memory (on|in memory space) hbm", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +174,7 @@ def _read(job: Job, directory: Path) -> Compilation:
     if (directory / "result.json").exists():
         result = json.loads((directory / "result.json").read_text())
     stage, error, dump = result["stage"], str(result.get("error", "")), directory / "dump"
-    exceeded = error if stage == "failed" and "RESOURCE_EXHAUSTED" in error else None
+    exceeded = error if stage == "failed" and _EXCEEDED.search(error) else None
     complete = stage == "compiled" if job.full else all(_sizes(dump))
     if stage == "refused":
         raise UserError(error)

@@ -9,6 +9,7 @@ from moe_jax.pods.hlo import Computation, Instruction, Module
 from moe_jax.pods.scopes import scope_of
 
 _ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (.*):$")
+_VALUE = re.compile(r"^\s+value: <\d+ ([\w.\-]+)(?:\{([\d,]*)\})? @")
 _ALIVE = re.compile(r"^\s+([\w.\-]+)\{([\d,]*)\}: (\d+) bytes")
 # Instructions whose result is made of one of their operands.
 _THROUGH = frozenset(
@@ -16,6 +17,7 @@ _THROUGH = frozenset(
     | {"async-done", "async-start", "opt-barrier", "reshape", "slice", "transpose", "tuple"}
 )
 _DEPTH = 8
+_KEPT = ", kept of every layer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +36,15 @@ class Memory:
     heap: int
     at_peak: Mapping[str, int]
 
+    @property
+    def parts(self) -> dict[str, int]:
+        """Bytes of all arguments, and of what is there at the peak."""
+        made = {f"{part}, while the step runs": size for part, size in self.at_peak.items()}
+        return {**self.arguments, **made}
+
     def largest(self, count: int) -> list[tuple[str, int]]:
         """Returns the largest consumers and their bytes."""
-        made = {f"{part}, while the step runs": size for part, size in self.at_peak.items()}
-        found = {**self.arguments, **made}
-        return sorted(found.items(), key=lambda item: -item[1])[:count]
+        return sorted(self.parts.items(), key=lambda item: -item[1])[:count]
 
 
 def read_memory(buffers: str, live: str, arguments: Mapping[str, int], module: Module) -> Memory:
@@ -46,39 +52,51 @@ def read_memory(buffers: str, live: str, arguments: Mapping[str, int], module: M
 
     Args:
         buffers: the assignment; counted are the buffers in HBM that are not local to a thread.
-        live: the live ranges, which list what is there at the peak.
+        live: the live ranges, which list what is there at the peak, in all memories.
         arguments: bytes a chip of the step's arguments by what they hold.
         module: the program, which says what a buffer is of.
 
     Raises:
         ValueError: if it is no such text.
     """
-    sizes: Counter[str] = Counter()
-    for line in buffers.splitlines():
-        found = _ALLOCATION.match(line)
-        # Those with a colour are in another memory.
-        if found and "thread-local" not in found[2] and "color" not in found[2]:
-            sizes["heap" if "preallocated-temp" in found[2] else "rest"] += int(found[1])
+    sizes, in_heap = _allocated(buffers)
     if not sizes:
         raise ValueError("the compiler's buffer assignment has no allocation in HBM")
     owners = _Owners(module)
     at_peak: Counter[str] = Counter()
     for name, index, size in _alive(live):
-        part = owners.part(name, index)
-        if part is not None:
+        part = owners.part(name, int(index.split(",")[0] or 0))
+        if part is not None and (name, index) in in_heap:
             at_peak[part] += size
     parts = dict(at_peak.most_common())
     return Memory(sum(sizes.values()), dict(arguments), sizes["heap"], parts)
 
 
-def _alive(live: str) -> Iterator[tuple[str, int, int]]:
+def _allocated(buffers: str) -> tuple[Counter[str], set[tuple[str, str]]]:
+    """Returns bytes in HBM, of the heap and of the rest, and which buffers the heap has."""
+    sizes: Counter[str] = Counter()
+    in_heap = set()
+    is_heap = False
+    for line in buffers.splitlines():
+        if found := _ALLOCATION.match(line):
+            # Those with a colour are in another memory.
+            is_counted = "thread-local" not in found[2] and "color" not in found[2]
+            is_heap = is_counted and "preallocated-temp" in found[2]
+            if is_counted:
+                sizes["heap" if is_heap else "rest"] += int(found[1])
+        elif is_heap and (value := _VALUE.match(line)):
+            in_heap.add((value[1], value[2] or ""))
+    return sizes, in_heap
+
+
+def _alive(live: str) -> Iterator[tuple[str, str, int]]:
     """Yields name, index in its tuple and bytes of the buffers that are alive at the peak."""
     _, _, after = live.partition("(peak):")
     for line in after.splitlines()[1:]:
         found = _ALIVE.match(line)
         if not found:
             return
-        yield found[1], int(found[2].split(",")[0] or 0), int(found[3])
+        yield found[1], found[2], int(found[3])
 
 
 def _loops_of(
@@ -156,7 +174,7 @@ class _Owners:
                 return self._of(computation, inner, 0, depth) if depth else "the rest"
             return "the rest"
         found = self._of_operands(body, source, 0, depth) if depth else None
-        return f"{found or 'the rest'}, kept of every layer"
+        return f"{(found or 'the rest').removesuffix(_KEPT)}{_KEPT}"
 
     def _of_operands(
         self, computation: Computation, instruction: Instruction, index: int, depth: int

@@ -87,7 +87,7 @@ def trial_row(trial: Trial) -> tuple[str, ...]:
     """Returns the cells of `TRIAL_COLUMNS`."""
     found = trial.answer
     if found is None:
-        return trial.name, "refused", "-", "-", trial.error[:120]
+        return trial.name, "refused", "-", "-", " ".join(trial.error.split())[:120]
     return (
         trial.name,
         "yes" if found.fits else "no",
@@ -129,4 +129,5 @@ def page(answer: Answer, command: str, tokens: float, trials: Iterable[Trial] = 
 def table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     """Returns a table in Markdown; the first column is text, the others are figures."""
     lines = [columns, ("---", *("---:" for _ in columns[1:])), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    escaped = ((cell.replace("|", r"\|") for cell in cells) for cells in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)

@@ -112,6 +112,9 @@ class _Times:
 class _Simulation:
     def __init__(self, program: Program, chip: Chip, torus: Torus, one_axis: bool):
         self.program, self.chip, self.torus, self.one_axis = program, chip, torus, one_axis
+        # Of a device: a chip may be two.
+        self.peak = chip.peak_flops / chip.devices
+        self.hbm_bandwidth = chip.hbm_bandwidth / chip.devices
         self.turns = {(loop.computation, loop.name): loop.trip_count for loop in program.runs.loops}
         self.flops: defaultdict[Place, float] = defaultdict(float)
         self.kernels: set[Place] = set()
@@ -204,15 +207,15 @@ class _Simulation:
         traffic = self.traffic.get(place)
         if traffic is None:
             return 0.0
-        return traffic.bytes / (HBM_EFFICIENCY * self.chip.hbm_bandwidth)
+        return traffic.bytes / (HBM_EFFICIENCY * self.hbm_bandwidth)
 
     def _product_seconds(self, place: Place) -> float:
         traffic = self.traffic.get(place)
         cycles = traffic.estimated_cycles if traffic else None
         if cycles is not None and self.chip.clock is not None:
-            roofline = self.flops[place] / self.chip.peak_flops
+            roofline = self.flops[place] / self.peak
             return max(cycles / self.chip.clock, roofline, 0.0)
-        at_peak = self.flops[place] / (MATMUL_EFFICIENCY * self.chip.peak_flops)
+        at_peak = self.flops[place] / (MATMUL_EFFICIENCY * self.peak)
         return max(at_peak, self._bytes_seconds(place))
 
     def _collective_seconds(self, collective: Collective) -> float:

@@ -62,7 +62,7 @@ def sweep(job: Job, report: Callable[[Trial], None]) -> list[Trial]:
         report: called with every trial.
 
     Returns:
-        all trials, those that fit first, the fastest first.
+        all trials: those that fit, the fastest first; those that do not; what was refused.
     """
     described = load(list(job.files), list(job.bindings), list(job.search_paths))
     best = _try(job, Variant("as configured", ()), ())
@@ -76,7 +76,7 @@ def sweep(job: Job, report: Callable[[Trial], None]) -> list[Trial]:
             report(of_kind[-1])
         trials += of_kind
         best = min([best, *of_kind], key=lambda trial: trial.seconds)
-    return sorted(trials, key=lambda trial: trial.seconds)
+    return sorted(trials, key=lambda trial: (trial.seconds, trial.answer is None))
 
 
 def _kinds(described: Experiment, job: Job) -> Iterator[Iterable[Variant]]:

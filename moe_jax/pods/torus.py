@@ -11,10 +11,13 @@ groups share the links of a ring. With one-way bandwidth B of a link, both direc
 | collective-permute         | bytes hops / B                   | the same                      |
 
 The all-to-all is bound by the middle of a ring. A line instead of a ring has half the bandwidth.
-The second column is how XLA's latency-hiding scheduler prices these. Neither was seen on hardware.
+Where a chip is two devices, they share its links: all that its groups move goes over them, but
+what two devices of one group gather or reduce goes once. Links between slices are not priced. The
+second column is how XLA's latency-hiding scheduler prices these. Neither was seen on hardware.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,12 +34,14 @@ class Torus:
         wraps: whether each dimension is a ring.
         bandwidth: of a link, one way, bytes a second.
         coordinates: of the devices in the order of the program's partitions, [devices, dimensions].
+        devices_per_chip: devices that share a chip and its links.
     """
 
     shape: tuple[int, ...]
     wraps: tuple[bool, ...]
     bandwidth: float
     coordinates: np.ndarray
+    devices_per_chip: int = 1
 
     def lanes(self, group: Sequence[int]) -> list[tuple[int, float]]:
         """Returns, of every dimension that a group spans, its chips and its bytes a second.
@@ -64,14 +69,18 @@ class Torus:
             size: payload bytes a device, by the definition of `collectives`.
             group: the partitions of one group; all groups run at once.
         """
-        lanes, n = self.lanes(group), len(group)
-        if not lanes or n < 2:
+        lanes = self.lanes(group)
+        if not lanes:
             return 0.0, 0.0
+        chips = len(np.unique(self.coordinates[list(group)], axis=0))
+        together = min(self.devices_per_chip, len(group) // chips)  # Of a group on a chip.
+        n = len(group) // together
         if kind in ("all-to-all", "ragged-all-to-all"):
             # Half of what each chip of a ring has crosses its middle, over two cuts of a ring.
-            least = max(size * chips / (4 * speed) for chips, speed in lanes)
+            of_chip = size * self.devices_per_chip
+            least = max(of_chip * length / (4 * speed) for length, speed in lanes)
             return least, 2 * least
-        once = size * (n - 1) / n
+        once = size * self.devices_per_chip / together * (n - 1) / n
         least = once / sum(speed for _, speed in lanes)
         if kind == "all-reduce":
             return 2 * least, 2 * least
@@ -88,9 +97,11 @@ class Torus:
 
     def permute_seconds(self, size: float, pairs: Sequence[tuple[int, int]]) -> float:
         """Returns the seconds of a collective-permute: its longest way, one link at a time."""
-        longest = 0
+        longest, sent = 0, Counter[tuple[int, ...]]()
         for source, target in pairs:
             way = np.abs(self.coordinates[source] - self.coordinates[target])
             around = np.where(self.wraps, np.array(self.shape) - way, way)
-            longest = max(longest, int(np.minimum(way, around).sum()))
-        return size * longest / self.bandwidth
+            hops = int(np.minimum(way, around).sum())
+            longest = max(longest, hops)
+            sent[tuple(self.coordinates[source])] += hops > 0
+        return size * longest * max(sent.values(), default=0) / self.bandwidth

@@ -29,6 +29,8 @@ _OFFLOADING = ("v5p", "v6e", "tpu7x")
 # Kept for the backward pass, the cheapest to keep for what it saves first.
 KEPT = ("moe_rows", "qkv", "attention_context", "moe_in", "ffn_hidden", "moe_hidden")
 assert set(KEPT) <= set(ACTIVATIONS)
+# How many of them are tried.
+_COUNTS = (0, 2, 4, 5, 6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Variant:
 def remat_variants() -> list[Variant]:
     """Returns rematerialisation from nothing kept to everything that is worth it."""
     found = [Variant("remat full", ("Model.remat='full'",))]
-    for count in (2, 4, 5, 6):
+    for count in _COUNTS[1:]:
         kept = KEPT[:count]
         bindings = ("Model.remat='named'", f"Model.remat_names={kept!r}")
         found.append(Variant(f"remat keeps {', '.join(kept)}", bindings))
@@ -103,9 +105,11 @@ def dispatch_variants(described: Experiment) -> list[Variant]:
 def smaller_variants(described: Experiment, topology: Topology) -> Iterator[Variant]:
     """Yields what takes less memory than the configuration, the dearest last."""
     if described.model.remat != "full":
-        for variant in reversed(remat_variants()):
-            kept = len(variant.name.split(","))
-            if described.model.remat == "none" or kept < len(described.model.remat_names):
+        # Other policies keep about everything.
+        named = described.model.remat == "named"
+        keeps = len(described.model.remat_names) if named else len(ACTIVATIONS)
+        for count, variant in reversed(list(zip(_COUNTS, remat_variants(), strict=True))):
+            if count < keeps:
                 yield variant
     for parts in (2, 4, 8, 16):
         accumulation = described.train.accumulation * parts
