@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Kills one run again and again and compares its end with a run that nothing happened to.
+r"""Kills one run again and again and compares its end with a run that nothing happened to.
 
-    scripts/kill_resume.py --output_dir=runs/kills --kills=50 -- --gin_file=runs/quickstart.gin
+    scripts/kill_resume.py --output_dir=runs/kills --kills=50 -- --gin_file=runs/quickstart.gin \
+      --gin.Checkpoints.every=5
 
 What follows `--` are arguments of `moe-jax train`. The run is in OUTPUT_DIR/run, the one without
 kills in OUTPUT_DIR/whole, what was found in OUTPUT_DIR/kills.json. Kills (SIGKILL) are spread over

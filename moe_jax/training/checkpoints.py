@@ -141,6 +141,11 @@ class Checkpoints:
         """Returns whether a step is saved in its turn."""
         return step % self._config.every == 0
 
+    def prepare(self, state: TrainState) -> None:
+        """Compiles what a save computes, so that the first does not wait for it."""
+        for tree in arrays_of(state).values():
+            digests(tree)
+
     def save(
         self,
         step: int,

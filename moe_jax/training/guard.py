@@ -59,8 +59,10 @@ class GuardState:
 
 def make_guard() -> GuardState:
     """Returns the state before the first step."""
-    pair, zero = jnp.zeros(2, jnp.float32), jnp.zeros((), jnp.int32)
-    return GuardState(pair, pair, zero, zero, zero)
+    # Arrays of their own: the step takes over each.
+    moments = (jnp.zeros(2, jnp.float32) for _ in range(2))
+    counts = (jnp.zeros((), jnp.int32) for _ in range(3))
+    return GuardState(*moments, *counts)
 
 
 def judge(

@@ -184,6 +184,7 @@ class Loop:
             self._pending = (done, metrics)
             if compiles:
                 diverged |= self._log()
+                self.checkpoints.prepare(state)
         see.profiler.after(done, metrics)
         see.watchdog.beat()
         return state, diverged

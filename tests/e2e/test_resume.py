@@ -23,21 +23,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.multidevice]
 
 # Relative, of losses in float32: sums are in another order. 3e-7 was seen.
 TOLERANCE = 1e-5
-GIN = f"""{tiny.RUN}
+GIN = f"""{tiny.RUN}{tiny.STEADY}
 STEPS = 20
 Model.num_layers = 1
 Model.moe_every = 1
 Model.num_experts = 4
 Data.pack = True
 Data.shards = 2
-Data.eval_batches = 1
 Train.accumulation = 2
-Train.log_every = 1
-Train.eval_every = 0
 Checkpoints.every = 10
-AdamW.learning_rate = @InverseSquareRoot()
-InverseSquareRoot.scale = 0.1
-Sampling.max_new_tokens = 1
 """
 # The router, how many devices go on, and how they are arranged.
 CASES = [

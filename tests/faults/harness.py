@@ -10,28 +10,18 @@ import signal
 import sys
 from pathlib import Path
 
+import tiny
 from child import Ended, Running
 from on_disk import evaluation, losses
 
 STEPS, EVERY = 12, 2
 GIN = f"""
 import faults_inside
-include 'runs/quickstart.gin'
+{tiny.RUN}
+{tiny.STEADY}
 STEPS = {STEPS}
 Model.num_layers = 2
-Model.d_model = 16
-Model.d_ff = 32
-Model.num_heads = 2
-Model.head_dim = 8
-Data.batch_size = 8
-Data.sequence_length = 32
-Data.eval_batches = 1
-AdamW.learning_rate = @InverseSquareRoot()
-InverseSquareRoot.scale = 0.1
-Train.log_every = 1
-Train.eval_every = 0
 Checkpoints.every = {EVERY}
-Sampling.max_new_tokens = 1
 """
 _INSIDE = Path(__file__).parent / "inside"
 

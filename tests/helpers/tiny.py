@@ -33,6 +33,15 @@ Model.head_dim = 8
 Data.batch_size = 8
 Data.sequence_length = 32
 """
+# What makes runs of different lengths the same as far as they go, and every step recorded.
+STEADY = """
+AdamW.learning_rate = @InverseSquareRoot()
+InverseSquareRoot.scale = 0.1
+Data.eval_batches = 1
+Train.log_every = 1
+Train.eval_every = 0
+Sampling.max_new_tokens = 1
+"""
 
 
 def config(**changes: object) -> ModelConfig:

@@ -26,6 +26,7 @@ from moe_jax.routing.pools import Pool
 from moe_jax.routing.registry import ROUTERS
 from moe_jax.routing.threshold import ExpertThreshold
 from moe_jax.routing.token_choice import TokenChoice
+from moe_jax.training.guard import make_guard
 from moe_jax.training.optimizers import Optimizer, adamw
 from moe_jax.training.schedules import warmup_cosine
 from moe_jax.training.state import TrainState, make_state
@@ -118,7 +119,8 @@ def sgd_step(variables, batch, model, accumulation=1, **settings):
     """Returns metrics, new parameters and new router state after one step."""
     # The step takes over its state.
     copy = jax.tree.map(jnp.array, variables)
-    state = TrainState(jnp.zeros((), jnp.int32), copy, SGD.transform.init(copy.params))
+    optimizer_state = SGD.transform.init(copy.params)
+    state = TrainState(jnp.zeros((), jnp.int32), copy, optimizer_state, make_guard())
     state, metrics = make_sgd_step(model, accumulation, **settings)(state, batch)
     assert int(state.step) == 1
     return metrics, state.variables.params, state.variables.router_state
