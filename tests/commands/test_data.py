@@ -16,18 +16,13 @@ from moe_jax.data.vocabulary import load_vocabulary
 
 pytestmark = pytest.mark.slow
 
-GIN = f"""{tiny.RUN}
+GIN = f"""{tiny.RUN}{tiny.STEADY}
 include 'routers/adaptive.gin'
 STEPS = 5
 Adaptive.threshold = 0.02
 Model.num_layers = 1
 Model.moe_every = 1
-Data.eval_batches = 1
-WarmupCosine.warmup_steps = 1
-WarmupCosine.total_steps = 9
-Train.eval_every = 0
 Checkpoints.every = 1000
-Sampling.max_new_tokens = 2
 """
 
 
