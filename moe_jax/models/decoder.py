@@ -112,7 +112,8 @@ class Decoder(nnx.Module):
     def _computed_with(self, parameter: nnx.Variable[Any]) -> nnx.Variable[Any]:
         """Gathers a parameter that is stored in parts; in the compute precision where it may be.
 
-        Without a mesh, the parameter itself.
+        Without a mesh, the parameter itself. Experts are left as they are stored, for
+        `RoutingOverMesh` to gather.
         """
         if self.partition is None:
             return parameter
@@ -120,7 +121,9 @@ class Decoder(nnx.Module):
         value = parameter[...]
         if in_compute_precision(axes):
             value = value.astype(self.config.compute_dtype)
-        return parameter.replace(self.partition.constrain(value, self.partition.computed(axes)))
+        if "experts" not in axes:
+            value = self.partition.constrain(value, self.partition.computed(axes))
+        return parameter.replace(value)
 
     def logits(self, hidden_BSD: ActivationsBSD) -> LogitsBSV:
         """Returns float32 logits."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from moe_jax.errors import UserError
 from moe_jax.experiment import Experiment
-from moe_jax.pods.bounds import Bound
+from moe_jax.pods.bounds import Bound, filled_share
 from moe_jax.pods.collectives import Collective, find_collectives
 from moe_jax.pods.compiler import Compilation
 from moe_jax.pods.hbm_traffic import find_traffic
@@ -190,7 +190,7 @@ def read_answer(described: Experiment, topology: Topology, compiled: Compilation
     program = Program(
         module,
         runs,
-        find_products(module, runs),
+        find_products(module, runs, filled_share(described, compiled.mesh)),
         find_traffic(module, runs),
         find_collectives(module, runs),
     )

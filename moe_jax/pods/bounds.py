@@ -17,9 +17,11 @@ bound.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
+from moe_jax.dispatch.expert_parallel import buffer_rows
 from moe_jax.experiment import Experiment
 from moe_jax.models.decoder import in_compute_precision
 from moe_jax.models.functional import STACKED_PREFIX, LanguageModel
@@ -78,6 +80,22 @@ def lower_bounds(described: Experiment, model: LanguageModel) -> list[Bound]:
     if partition.size("tensor") > 1:
         add("all-reduce", {"tensor"}, 4 * row * described.model.num_layers, "activations")
     return [Bound(kind, axes, size, what) for (kind, axes, what), size in found.items()]
+
+
+def filled_share(described: Experiment, mesh: Mapping[str, int]) -> float:
+    """Returns how much of the experts' buffers a balanced router fills, without a capacity.
+
+    Args:
+        described: the run.
+        mesh: size of every mesh axis.
+    """
+    devices = mesh["expert"]
+    if devices == 1:
+        return 1.0
+    rows = described.data.batch_size // math.prod(mesh[axis] for axis in BATCH_AXES)
+    tokens = rows * described.data.sequence_length / described.train.accumulation
+    expected = tokens * described.experts_per_token / devices
+    return min(expected / buffer_rows(expected, described.mesh.buffer_factor), 1.0)
 
 
 def _slots_per_token(described: Experiment) -> float:

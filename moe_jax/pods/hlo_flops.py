@@ -50,8 +50,8 @@ class Product:
         flops: of one run; None for a kernel that does not say its cost.
         runs: in one step.
         is_kernel: whether it is a custom call (Mosaic, Pallas), whose FLOPs are its own
-            `cost_estimate`. That of `lax.ragged_dot` counts all rows of the static buffer,
-            filled or not.
+            `cost_estimate`, which for `lax.ragged_dot` counts all rows of the static buffer, times
+            the share of them that is filled.
     """
 
     name: str
@@ -64,12 +64,14 @@ class Product:
     is_kernel: bool
 
 
-def find_products(module: Module, runs: Runs) -> list[Product]:
+def find_products(module: Module, runs: Runs, kernel_fill: float = 1.0) -> list[Product]:
     """Finds the matrix products and kernels that a step runs, in the order of the text.
 
     Args:
         module: the program.
         runs: of its computations.
+        kernel_fill: share of their rows that kernels work on: they are those of `lax.ragged_dot`
+            and its gradient, which pass over tiles of nobody's rows.
 
     Raises:
         UserError: if a product's dimensions cannot be read.
@@ -81,7 +83,11 @@ def find_products(module: Module, runs: Runs) -> list[Product]:
             for holder, inner in _work(module, computation, outer):
                 is_kernel = inner.opcode == "custom-call"
                 operands = [holder.by_name[o] for o in inner.operands]
-                flops = kernel_flops(inner) if is_kernel else product_flops(holder, inner)
+                if is_kernel:
+                    flops = kernel_flops(inner)
+                    flops = flops if flops is None else flops * kernel_fill
+                else:
+                    flops = product_flops(holder, inner)
                 found.append(
                     Product(
                         name=inner.name,

@@ -177,7 +177,7 @@ def test_what_was_taken_as_nothing_is_said():
 
 def test_two_devices_a_chip():
     chip = parse("tpu7x:2x2x2")
-    mesh = {"fsdp": 2, "expert": 8}
+    mesh = {**COMPILED.mesh, "fsdp": 2, "expert": 8}
     places = tuple((x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1) for _ in (0, 1))
     changed = dataclasses.replace(COMPILED, mesh=mesh, coordinates=places)
     found = read_answer(DESCRIBED, chip, changed)

@@ -1,7 +1,9 @@
 """The least that a step has to move, by hand, for a model of round numbers on small meshes."""
 
+import math
+
 from moe_jax import experiment
-from moe_jax.pods.bounds import lower_bounds
+from moe_jax.pods.bounds import filled_share, lower_bounds
 
 D, FF, HEADS, K, EXPERTS, VOCABULARY = 64, 128, 4, 16, 8, 512
 BATCH, LENGTH, LAYERS, MOE_LAYERS, BUCKETS = 16, 32, 4, 2, 32
@@ -105,3 +107,15 @@ def test_a_capacity_factor_is_what_travels(all_devices):
     assert bounds(capacity=1.25, expert=8)[exchange] == 1.25 * TOKENS
     # Without a capacity only what is chosen has to travel.
     assert bounds(capacity=None, expert=8)[exchange] == TOKENS
+
+
+def test_what_a_balanced_router_fills_of_the_buffers():
+    """Rows to each of 4 devices are multiples of 8."""
+    mesh = {"slice": 1, "data": 1, "fsdp": 2, "expert": 4, "tensor": 1}
+    tokens = BATCH * LENGTH // 8
+    run = experiment.load(FILES, [*BINDINGS, "Mesh.buffer_factor = 1.7"])
+    expected = 2 * tokens / 4
+    assert filled_share(run, mesh) == expected / (8 * math.ceil(expected * 1.7 / 8))
+    run = experiment.load(FILES, [*BINDINGS, "Mesh.buffer_factor = 0.5"])
+    assert filled_share(run, mesh) == 1.0
+    assert filled_share(run, {**mesh, "expert": 1, "fsdp": 8}) == 1.0

@@ -1,26 +1,18 @@
 """`moe-jax compile` with the compiler, from gin files to the answer."""
 
 import functools
-import importlib.util
 import json
-import os
 import subprocess
 import sys
 
 import pytest
+import tpu_compiler
 
 from moe_jax.pods.compiler import Job
 from moe_jax.pods.sweep import answer
 from moe_jax.pods.topologies import parse
 
-pytestmark = [
-    pytest.mark.tpu_compile,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ,
-        reason="libtpu is not installed: pip install 'moe_jax[tpu]'",
-    ),
-]
+pytestmark = tpu_compiler.NEEDED
 
 FILES = ("runs/pretrain.gin", "models/tiny_8e.gin", "mesh/expert_fsdp.gin")
 BINDINGS = (

@@ -11,10 +11,10 @@ from moe_jax.pods.hlo_flops import find_products, total_flops, unpriced
 from moe_jax.pods.loops import count_runs
 
 
-def products(entry, *others):
+def products(entry, *others, fill=1.0):
     text = "HloModule m, is_scheduled=true\n\n" + "\n".join(others)
     module = parse_module(f"{text}\nENTRY %main (p: f32[]) -> f32[] {{\n{entry}\n}}\n")
-    return find_products(module, count_runs(module))
+    return find_products(module, count_runs(module), fill)
 
 
 def product(lhs, rhs, line):
@@ -187,6 +187,7 @@ def test_kernels_count_what_their_author_says_and_others_are_listed():
     assert total_flops(found, kernels=False) == 2 * 3 * 3 * 5
     assert [each.name for each in unpriced(found)] == ["q"]
     assert {each.dtype for each in found} == {"bf16"}
+    assert total_flops(products(KERNELS, fill=0.25)) == 300 + 2 * 3 * 3 * 5
 
 
 def test_loops_multiply_the_products_in_them():

@@ -1,13 +1,12 @@
 """What must hold for the models that pods train, read from what the TPU's compiler made of them."""
 
 import functools
-import importlib.util
-import os
 import re
 
 import jax
 import numpy as np
 import pytest
+import tpu_compiler
 
 from moe_jax import experiment
 from moe_jax.pods import compiler
@@ -21,14 +20,7 @@ from moe_jax.pods.scopes import scope_of
 from moe_jax.pods.topologies import parse
 from moe_jax.training.state import abstract_state
 
-pytestmark = [
-    pytest.mark.tpu_compile,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ,
-        reason="libtpu is not installed: pip install 'moe_jax[tpu]'",
-    ),
-]
+pytestmark = tpu_compiler.NEEDED
 
 POD = ("runs/pretrain.gin", "models/8b_64e.gin", "mesh/v4_512_64_experts.gin")
 SMALL = ("runs/pretrain.gin", "models/tiny_8e.gin", "mesh/expert_fsdp.gin")
@@ -42,7 +34,7 @@ SMALL_BINDINGS = (
     "Model.scan_layers = True",
     "Model.remat = 'named'",
     "Model.remat_names = ('qkv', 'attention_context', 'ffn_hidden', 'moe_in', 'moe_hidden', "
-    "'moe_rows')",
+    "'moe_rows', 'moe_out')",
     "Data.sequence_length = 256",
     "Data.batch_size = 16",
     "EXPERT_DEVICES = 4",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import tpu_compiler
 
 from moe_jax.errors import UserError
 from moe_jax.pods import topologies
@@ -171,16 +172,6 @@ def test_the_environment_of_a_child():
     assert all(isinstance(value, str) for value in variables.values())
 
 
-def libtpu_is_missing():
-    try:
-        topologies.require_libtpu()
-    except UserError:
-        return True
-    return False
-
-
-needs_libtpu = pytest.mark.skipif(libtpu_is_missing(), reason="needs libtpu: the extra `tpu`")
-
 DESCRIBE = """
 import json, sys
 from moe_jax.pods.topologies import parse
@@ -224,8 +215,7 @@ def in_a_child(code, *names):
     return json.loads(run.stdout.splitlines()[-1])
 
 
-@needs_libtpu
-@pytest.mark.tpu_compile
+@tpu_compiler.needed
 def test_libtpu_has_the_devices():
     """Every chip, in slices of every kind: as many devices, at the coordinates of the shape."""
     names = [f"{c.name}:{'x'.join(map(str, s))}" for c in CHIPS for s in known_shapes(c)[:8]]
@@ -248,8 +238,7 @@ def test_libtpu_has_the_devices():
         assert len(hosts) == topology.hosts, name
 
 
-@needs_libtpu
-@pytest.mark.tpu_compile
+@tpu_compiler.needed
 def test_the_compiler_has_the_memory():
     """To 0.02 GiB, by which versions of libtpu differ."""
     names = {f"{c.name}:{'x'.join(map(str, known_shapes(c)[0]))}": c for c in CHIPS}

@@ -1,12 +1,12 @@
 """What the reader finds in programs that the TPU's compiler made, against closed forms."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import tpu_compiler
 
 from moe_jax.pods.collectives import find_collectives, summarise
 from moe_jax.pods.hbm_traffic import find_traffic
@@ -14,13 +14,7 @@ from moe_jax.pods.hlo import parse_module
 from moe_jax.pods.hlo_flops import find_products, total_flops
 from moe_jax.pods.loops import count_runs
 
-pytestmark = [
-    pytest.mark.tpu_compile,
-    pytest.mark.skipif(
-        importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ,
-        reason="libtpu is not installed: pip install 'moe_jax[tpu]'",
-    ),
-]
+pytestmark = tpu_compiler.NEEDED
 
 # Compiles in a process of its own: libtpu takes what it needs from the environment as it starts.
 CHILD = """

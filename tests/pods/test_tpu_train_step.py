@@ -1,6 +1,5 @@
 """The trainer's own step, as the TPU's compiler left it, against `moe_jax/flops.py`."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -8,20 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+import tpu_compiler
 
 from moe_jax.pods.collectives import find_collectives, summarise
 from moe_jax.pods.hlo import parse_module
 from moe_jax.pods.hlo_flops import find_products, total_flops
 from moe_jax.pods.loops import count_runs
 
-pytestmark = [
-    pytest.mark.tpu_compile,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ,
-        reason="libtpu is not installed: pip install 'moe_jax[tpu]'",
-    ),
-]
+pytestmark = tpu_compiler.NEEDED
 
 BINDINGS = [
     "Model.d_model = 512",
