@@ -35,7 +35,7 @@ PODS = {
 LEVERS = [
     ("full rematerialisation, weights over all chips, one pool for the whole batch", []),
     ("a pool for each chip's tokens", ["Pool.rows = {rows}"]),
-    ("weights over the chips that share experts", ["Mesh.rules = {{'embed': 'expert'}}"]),
+    ("the mesh that --sweep found", ["{expert}", "{rules}"]),
     ("keep what costs a product to make again", ["{remat}", "{names}"]),
     ("collectives beside computation", ["{options}"]),
 ]
@@ -49,7 +49,7 @@ MODELS: dict[str, tuple[tuple[str, str], list[str]]] = {
         ("models/8b_64e.gin", "routers/adaptive.gin"),
         ["Adaptive.expected_experts = 1.25", "Mesh.buffer_factor = 2.0"],
     ),
-    "dense 8B": (("models/8b_dense.gin", "routers/expert_choice.gin"), ["Mesh.expert = 64"]),
+    "dense 8B": (("models/8b_dense.gin", "routers/expert_choice.gin"), []),
 }
 EXPERT_CHOICE = next(iter(MODELS))
 ROOFLINE = (
@@ -128,6 +128,8 @@ def levers(ask: Asked) -> list[tuple[str, ...]]:
     for pod, mesh in PODS.items():
         given = lines_of(mesh)
         values = {
+            "expert": given["Mesh.expert"],
+            "rules": given["Mesh.rules"],
             "rows": given["Pool.rows"].split(" = ")[1],
             "remat": given["Model.remat"],
             "names": given["Model.remat_names"],

@@ -1,6 +1,9 @@
 """Settings that have to be made before JAX or TensorFlow start."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import pytest
 
@@ -8,6 +11,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # See scripts/test.sh: too few threads for virtual devices hang in jax 0.10.2.
 os.environ.setdefault("NPROC", "16")
+
+# Compiled functions are shared by the two workers and by all processes that tests start: most of
+# them train the same tiny model. Made by the first process; the others find it in the environment.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="moe_jax_tests_")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import compiling
 import jax
