@@ -26,6 +26,12 @@ import jax
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+def pytest_collection_modifyitems(items):
+    """Puts the files of a few long tests first, so that no worker is left with one at the end."""
+    long = ("/e2e/", "/faults/", "/training/", "/invariance/", "/commands/")
+    items.sort(key=lambda item: not any(folder in item.path.as_posix() for folder in long))
+
+
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch, request):
     """Commands that run in this process see one device, unless a test asks for `all_devices`."""
