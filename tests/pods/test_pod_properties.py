@@ -9,6 +9,7 @@ import pytest
 import tpu_compiler
 
 from moe_jax import experiment
+from moe_jax.models.decoder import in_compute_precision
 from moe_jax.pods import compiler
 from moe_jax.pods.collectives import find_collectives
 from moe_jax.pods.compiler import Job, compile_step
@@ -174,12 +175,14 @@ def test_the_router_is_computed_in_float32(step):
 
 def test_weights_and_their_gradients_travel_in_bfloat16(step):
     """All but the embedding, which is looked up in float32, and what every device has whole."""
-    model = step.described.model
-    embedding = 4 * model.vocab_size * model.d_model
-    smallest_weight = 2 * model.d_model**2
+    model = step.described.language_model(None)
+    sizes = {name: value.size for name, value in model.abstract().params.items()}
+    rounded = {name for name, axes in model.logical_axes().items() if in_compute_precision(axes)}
+    in_float32 = 4 * sum(size for name, size in sizes.items() if name not in rounded)
+    smallest_weight = 2 * model.config.d_model**2
     large = [each for each in step.collectives if each.payload_bytes >= smallest_weight]
     assert {each.dtype for each in large if each.runs > 1} == {"bf16"}
-    assert all(each.payload_bytes <= embedding for each in large if each.dtype != "bf16")
+    assert all(each.payload_bytes <= in_float32 for each in large if each.dtype != "bf16")
 
 
 def test_the_state_is_donated(step):

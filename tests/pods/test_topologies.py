@@ -1,9 +1,6 @@
 """Slices: names, counts, rings and bisections against published ones, devices against libtpu."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import tpu_compiler
@@ -203,16 +200,7 @@ print(json.dumps(found))
 
 def in_a_child(code, *names):
     """Returns the JSON that a process prints which has the variables that libtpu needs."""
-    run = subprocess.run(
-        [sys.executable, "-c", code, *names],
-        env=os.environ | environment(parse(names[0])),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+    return json.loads(tpu_compiler.run_child(names[0], code, *names).splitlines()[-1])
 
 
 @tpu_compiler.needed

@@ -1,9 +1,5 @@
 """What the reader finds in programs that the TPU's compiler made, against closed forms."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tpu_compiler
@@ -16,7 +12,6 @@ from moe_jax.pods.loops import count_runs
 
 pytestmark = tpu_compiler.NEEDED
 
-# Compiles in a process of its own: libtpu takes what it needs from the environment as it starts.
 CHILD = """
 import sys
 from functools import partial
@@ -87,21 +82,7 @@ write("windowed", windowed, ((16384, 4096), jnp.bfloat16, P("x", None)),
 @pytest.fixture(scope="module", params=["v4:2x2x2", "v5e:2x4"])
 def programs(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("programs")
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "TPU_LOG_DIR": "disabled",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, request.param, str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    tpu_compiler.run_child(request.param, CHILD, request.param, folder)
     return {path.stem: parse_module(path.read_text()) for path in folder.iterdir()}
 
 
