@@ -30,6 +30,10 @@ METHOD = (
     "them early; from what the links allow to one torus axis at a time. Not measured on a TPU"
 )
 
+NO_CODE = (
+    "; no code was generated, which takes minutes and can still fail, for want of fast memory or "
+    "for an option that the chip does not know: --full does it"
+)
 BETWEEN_SLICES = ("what travels between slices, over the data-centre network, is taken as nothing",)
 
 
@@ -166,9 +170,10 @@ class Answer:
 
     @property
     def method(self) -> str:
-        """How the step time was found, in a sentence."""
-        cycles = " or by the compiler's cycles" if self.full else ""
-        return METHOD.format(cycles=cycles)
+        """How the step time was found, in two sentences."""
+        if self.full:
+            return METHOD.format(cycles=" or by the compiler's cycles")
+        return METHOD.format(cycles="") + NO_CODE
 
 
 def read_answer(described: Experiment, topology: Topology, compiled: Compilation) -> Answer:

@@ -172,7 +172,9 @@ def test_what_was_taken_as_nothing_is_said():
     two = read_answer(DESCRIBED, parse("2*v5e:2x2"), COMPILED)
     assert any("between slices" in warning for warning in two.warnings)
     assert "cycles" not in found.method
+    assert "no code was generated" in found.method
     assert "cycles" in read(full=True).method
+    assert "no code" not in read(full=True).method
 
 
 def test_two_devices_a_chip():

@@ -46,7 +46,7 @@ def use(monkeypatch):
 
 def test_each_kind_is_tried_on_the_best_before(use):
     best_mesh = "Mesh.expert=16"
-    asynchronous = f"Train.compiler_options={dict.fromkeys(variants.ASYNC_OPTIONS, 'true')!r}"
+    (asynchronous,) = variants.option_variants(V5E.topology)[1].bindings
     compiler = use(Compiler({best_mesh: 2, "Model.remat='named'": 1, asynchronous: 1}))
     told = []
     trials = sweep(V5E, told.append)
@@ -199,9 +199,16 @@ def test_sparse_cores_are_tried_where_there_are_some():
     assert names == {
         "XLA's defaults",
         "asynchronous collectives",
+        "asynchronous, all-reduces in products",
         "collectives on SparseCores",
     }
-    assert len(variants.option_variants(parse("v4:4x4x4"))) == 2
+    assert len(variants.option_variants(parse("v4:4x4x4"))) == 3
+
+
+def test_options_that_a_chip_refuses_are_not_tried():
+    for topology, is_there in (("v5e:4x4", False), ("v4:4x4x4", True)):
+        bindings = [v.bindings[0] for v in variants.option_variants(parse(topology))]
+        assert any("xla_tpu_enable_async_all_to_all" in b for b in bindings) == is_there
 
 
 def test_answer_reads_what_was_compiled(monkeypatch):
