@@ -3,19 +3,21 @@
 
     python scripts/pods.py                     everything, about half an hour on two cores
     python scripts/pods.py --only=levers       one of the tables: levers, models, full
+    python scripts/pods.py --pods=v4:8x8x8     one of the pods, the others' figures as they are
 
 Needs `pip install 'moe_jax[tpu]'`. Only what is between the page's markers is replaced. The figures
 of every row are kept in docs/results/pods.json.
 """
 
 import argparse
+import dataclasses
 import json
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from moe_jax.errors import UserError
-from moe_jax.pods.answer import GIB, Answer
 from moe_jax.pods.compiler import Job
 from moe_jax.pods.page import table
 from moe_jax.pods.sweep import answer
@@ -62,6 +64,7 @@ ROOFLINE = (
     "waiting for collectives",
     "step",
 )
+TOKENS = 1e12
 COLUMNS = ("chips", "what", "fits", "GiB", "step ms", "MFU", "exposed ms", "tokens/s a chip")
 
 
@@ -73,58 +76,43 @@ def lines_of(mesh_file: str) -> dict[str, str]:
     return {name: f"{name} = {' '.join(value.split())}" for name, value in found}
 
 
-def row(pod: str, what: str, found: Answer | str) -> tuple[str, ...]:
-    """Returns a row of a table."""
-    if isinstance(found, str):
-        return pod, what, found[:160], "", "", "", "", ""
-    fast, slow = found.fastest, found.slowest
-    return (
-        pod,
-        what,
-        "yes" if found.fits else "no",
-        f"{found.memory.total / GIB:.1f}",
-        f"{fast.seconds * 1e3:,.0f} .. {slow.seconds * 1e3:,.0f}",
-        f"{found.utilisation(fast):.3f} .. {found.utilisation(slow):.3f}",
-        f"{sum(fast.exposed.values()) * 1e3:,.0f}",
-        f"{found.tokens_per_second_per_chip:,.0f}",
-    )
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """One configuration for the compiler.
 
+    Attributes:
+        table: that it is in.
+        pod: chips.
+        what: is special about it.
+        files: gin files.
+        bindings: values over them.
+        full: with code.
+    """
 
-class Asked:
-    """Answers, kept by name."""
+    table: str
+    pod: str
+    what: str
+    files: list[str]
+    bindings: list[str]
+    full: bool = False
 
-    def __init__(self, figures: dict[str, Any]):
-        self.figures = figures
+    @property
+    def key(self) -> str:
+        """Its name within the table."""
+        return f"{self.pod}, {self.what}"
 
-    def __call__(
-        self,
-        name: str,
-        pod: str,
-        what: str,
-        files: list[str],
-        bindings: list[str],
-        full: bool,
-    ) -> tuple[str, ...]:
-        """Compiles one configuration and returns its row."""
-        job = Job(parse(pod), files, bindings, full=full)
+    def ask(self) -> dict[str, Any]:
+        """Compiles it."""
         try:
-            found: Answer | str = answer(job)
+            job = Job(parse(self.pod), self.files, self.bindings, full=self.full)
+            known = answer(job).as_dict(TOKENS)
         except UserError as error:
-            found = str(error)
-        cells = row(pod, what, found)
-        print(" | ".join(cells), flush=True)
-        known = found.as_dict(1e12) if isinstance(found, Answer) else {"error": found}
-        self.figures.setdefault(name, {})[f"{pod}, {what}"] = {
-            "files": files,
-            "bindings": bindings,
-            **known,
-        }
-        return cells
+            known = {"error": str(error)}
+        return {"files": self.files, "bindings": self.bindings, **known}
 
 
-def levers(ask: Asked) -> list[tuple[str, ...]]:
+def levers() -> Iterator[Question]:
     """Adds one lever after the other."""
-    rows = []
     for pod, mesh in PODS.items():
         given = lines_of(mesh)
         values = {
@@ -139,17 +127,38 @@ def levers(ask: Asked) -> list[tuple[str, ...]]:
         for what, added in LEVERS:
             bindings += [each.format(**values) for each in added]
             files = [*BASE, "mesh/pod_64_experts.gin"]
-            rows.append(ask("levers", pod, what, files, list(bindings), False))
-    return rows
+            yield Question("levers", pod, what, files, list(bindings))
 
 
-def models(ask: Asked) -> list[tuple[str, ...]]:
+def models() -> Iterator[Question]:
     """Compares routers and the dense model on the pods' files."""
-    rows = []
     for pod, mesh in PODS.items():
         for what, (files, bindings) in MODELS.items():
-            rows.append(ask("models", pod, what, [BASE[0], *files, mesh], bindings, False))
-    return rows
+            yield Question("models", pod, what, [BASE[0], *files, mesh], bindings)
+
+
+def full() -> Iterator[Question]:
+    """Compares the quick answer with the one after the code is generated."""
+    for pod, mesh in PODS.items():
+        for is_full in (False, True):
+            what = "with code" if is_full else "quick"
+            yield Question("full", pod, what, [*BASE, mesh], [], is_full)
+
+
+def row(pod: str, what: str, known: dict[str, Any]) -> tuple[str, ...]:
+    """Returns a row of a table."""
+    if "error" in known:
+        return pod, what, known["error"][:160], "", "", "", "", ""
+    return (
+        pod,
+        what,
+        "yes" if known["fits"] else "no",
+        f"{known['hbm_gib']:.1f}",
+        f"{known['step_seconds'] * 1e3:,.0f} .. {known['step_seconds_high'] * 1e3:,.0f}",
+        f"{known['mfu']:.3f} .. {known['mfu_low']:.3f}",
+        f"{known['seconds']['collectives'] * 1e3:,.0f}",
+        f"{known['tokens_per_second_per_chip']:,.0f}",
+    )
 
 
 def roofline(figures: dict[str, Any]) -> str:
@@ -173,14 +182,11 @@ def roofline(figures: dict[str, Any]) -> str:
     return table(ROOFLINE, rows)
 
 
-def full(ask: Asked) -> list[tuple[str, ...]]:
-    """Compares the quick answer with the one after the code is generated."""
-    rows = []
-    for pod, mesh in PODS.items():
-        for is_full in (False, True):
-            what = "with code" if is_full else "quick"
-            rows.append(ask("full", pod, what, [*BASE, mesh], [], is_full))
-    return rows
+TABLES: dict[str, Callable[[], Iterator[Question]]] = {
+    "levers": levers,
+    "models": models,
+    "full": full,
+}
 
 
 def write(name: str, text: str) -> None:
@@ -193,15 +199,19 @@ def write(name: str, text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", default="levers,models,full", metavar="A,B")
-    wanted = parser.parse_args().only.split(",")
+    parser.add_argument("--only", default=",".join(TABLES), metavar="A,B")
+    parser.add_argument("--pods", default=",".join(PODS), metavar="A,B")
+    arguments = parser.parse_args()
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    ask = Asked(figures)
-    for name, make in (("levers", levers), ("models", models), ("full", full)):
-        if name in wanted:
-            figures.pop(name, None)
-            write(name, table(COLUMNS, make(ask)))
-            FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    for name, make in TABLES.items():
+        known = figures.setdefault(name, {})
+        for question in make():
+            if name in arguments.only.split(",") and question.pod in arguments.pods.split(","):
+                known[question.key] = question.ask()
+                print(" | ".join(row(question.pod, question.what, known[question.key])), flush=True)
+                FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+        rows = [row(q.pod, q.what, known[q.key]) for q in make() if q.key in known]
+        write(name, table(COLUMNS, rows))
     write("roofline", roofline(figures))
 
 
