@@ -182,6 +182,8 @@ def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
 
 
 def _compile(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
+    # Before JAX starts: it would look for a TPU, and on a machine with one take it.
+    os.environ["JAX_PLATFORMS"] = "cpu"
     from moe_jax.commands.compile import CompileOptions, compile_for
 
     options = CompileOptions(

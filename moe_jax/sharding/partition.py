@@ -78,7 +78,7 @@ class Partition:
         for dimension, entry in enumerate(self.passed(axes)):
             targets = (entry,) if isinstance(entry, str) else entry or ()
             kept = _kept(axes[dimension], targets)
-            over = tuple(axis for axis in targets if axis not in kept)
+            over = tuple(a for a in targets if a not in kept and self.size(a) > 1)
             if over:
                 part = jax.lax.all_gather(part, over, axis=dimension, tiled=True)
         return part
