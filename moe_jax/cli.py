@@ -9,129 +9,18 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from moe_jax import __version__
+from moe_jax.commands.arguments import make_parser
 from moe_jax.commands.huge_pages import restart_with_huge_pages
 from moe_jax.errors import Interrupted, UserError, nearest
 
 _GIN_PREFIX = "--gin."
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="moe-jax", description="Pre-train mixture-of-experts language models with JAX."
-    )
-    parser.add_argument("--version", action="version", version=f"moe-jax {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="last line: the result as JSON")
-    common.add_argument("--debug", action="store_true", help="show tracebacks and library logs")
-    gin = argparse.ArgumentParser(add_help=False)
-    gin.add_argument(
-        "--gin_file", action="append", default=[], metavar="FILE", help="repeatable, later wins"
-    )
-    gin.add_argument("--gin_search_paths", default="", help="directories, separated by commas")
-    gin.add_argument(
-        "--gin.NAME",
-        dest="_gin_help",
-        metavar="VALUE",
-        help="sets one value, such as --gin.Train.steps=100",
-    )
-    cpu = argparse.ArgumentParser(add_help=False)
-    cpu.add_argument("--cpu_devices", type=int, metavar="N", help="virtual CPU devices (tests)")
-    several = argparse.ArgumentParser(add_help=False, parents=[cpu])
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
-    several.add_argument("--num_processes", type=int, metavar="N", help="processes of the run")
-    several.add_argument("--process_id", type=int, metavar="I", help="which one this is, from 0")
-    several.add_argument(
-        "--start_timeout", type=float, default=300, metavar="SECONDS", help="to wait for all"
-    )
-    checkpoint = argparse.ArgumentParser(add_help=False)
-    checkpoint.add_argument("--checkpoint", required=True, metavar="DIR", help="a run directory")
-    checkpoint.add_argument("--step", type=int, help="the checkpoint's step (default: the latest)")
-
-    verb = verbs.add_parser(
-        "train", parents=[common, gin, several], help="train, or go on training"
-    )
-    verb.add_argument("--output_dir", required=True, metavar="DIR", help="the run directory")
-    verbs.add_parser(
-        "eval", parents=[common, gin, checkpoint, several], help="perplexity of a checkpoint"
-    )
-    verb = verbs.add_parser("generate", parents=[common, gin, checkpoint], help="write text")
-    verb.add_argument("--prompt", default="", metavar="TEXT")
-    verb.add_argument("--samples", type=int, default=1, metavar="N")
-    verb = verbs.add_parser(
-        "config", parents=[common, gin, cpu], help="check, show or list gin files"
-    )
-    verb.add_argument("action", choices=("check", "show", "list"))
-    verb.add_argument(
-        "--sharding", action="store_true", help="show: how each parameter is cut along the mesh"
-    )
-    verb = verbs.add_parser("status", parents=[common], help="where a run stands")
-    verb.add_argument("directory", metavar="DIR", help="a run directory")
-    _add_plot(verbs.add_parser("plot", parents=[common], help="curves of runs, as a PNG"))
-    _add_data(
-        verbs.add_parser("data", parents=[common, gin, several], help="what there is to train on")
-    )
-    _add_bench(verbs.add_parser("bench", parents=[common, gin], help="measure on this machine"))
-    return parser
-
-
-def _add_plot(verb: argparse.ArgumentParser) -> None:
-    """Adds the flags of `plot`."""
-    verb.add_argument("directories", nargs="+", metavar="DIR", help="run directories")
-    verb.add_argument("--output", default="curves.png", metavar="FILE", help="the PNG to write")
-    verb.add_argument("--what", default="loss,eval,speed,balance", metavar="A,B", help="panels")
-    verb.add_argument("--x", default="steps", help="steps, tokens or hours")
-
-
-def _add_data(verb: argparse.ArgumentParser) -> None:
-    """Adds the flags of `data`."""
-    verb.add_argument(
-        "action",
-        choices=("list", "show", "stats", "prepare", "cache", "score"),
-        help="list: every task; show: some rows of one; stats: examples, tokens and rows; "
-        "prepare: original files into a TFDS directory; cache: tokenise once, ahead of a run; "
-        "score: order the training rows by how many experts a checkpoint gives them",
-    )
-    verb.add_argument("name", nargs="?", metavar="NAME", help="a task, or what to prepare")
-    verb.add_argument("--split", default="validation", help="show, stats: which split")
-    verb.add_argument("--examples", type=int, metavar="N", help="show: 3; stats: all")
-    verb.add_argument("--source", metavar="DIR", help="prepare: where the original files are")
-    verb.add_argument("--data_dir", metavar="DIR", help="prepare: where the TFDS directory is made")
-    verb.add_argument("--force", action="store_true", help="prepare, cache: write over an old one")
-    verb.add_argument(
-        "--output_dir", metavar="DIR", help="cache: for Data.cache_dir; score: the order"
-    )
-    verb.add_argument("--checkpoint", metavar="DIR", help="score: a run directory")
-    verb.add_argument("--step", type=int, help="score: the checkpoint's step (default: the latest)")
-
-
-def _add_bench(verb: argparse.ArgumentParser) -> None:
-    """Adds the flags of `bench`."""
-    verb.add_argument(
-        "what",
-        choices=("step", "data", "routing", "adaptive"),
-        help="step: where a training step's time goes; data: tokens a second of the data pipeline, "
-        "by stage; routing: every router and transport beside "
-        "a dense layer; adaptive: time by share of one-expert tokens",
-    )
-    verb.add_argument("--steps", type=int, default=5, help="step: steps to measure")
-    verb.add_argument("--seconds", type=float, default=10, help="data: for each stage")
-    verb.add_argument(
-        "--size", default="M", metavar="XS|S|M|L", help="routing, adaptive: the layer"
-    )
-    verb.add_argument("--routers", default="", metavar="A,B", help="routing: which (default: all)")
-    verb.add_argument("--dispatches", default="grouped,gather", metavar="A,B", help="routing")
-    verb.add_argument("--dtype", default="float32", help="routing, adaptive: of the experts")
-    verb.add_argument("--rounds", type=int, default=5, help="routing, adaptive: runs of each case")
-
-
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Parses the command line; returns the flags and the --gin. bindings."""
     bindings = [a.removeprefix(_GIN_PREFIX) for a in argv if a.startswith(_GIN_PREFIX)]
     rest = [a for a in argv if not a.startswith(_GIN_PREFIX)]
-    parser = _parser()
+    parser = make_parser()
     args, unknown = parser.parse_known_args(rest)
     if unknown:
         raise UserError(f"unknown argument {unknown[0]!r}." + nearest(unknown[0], _flags(parser)))
@@ -292,6 +181,22 @@ def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     return data.cache(described, args.output_dir, force=args.force, debug=args.debug)
 
 
+def _compile(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
+    # Before JAX starts: it would look for a TPU, and on a machine with one take it.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    from moe_jax.commands.compile import CompileOptions, compile_for
+
+    options = CompileOptions(
+        args.topology,
+        args.full,
+        args.sweep,
+        args.tokens,
+        args.output_dir,
+        [_program(), *sys.argv[1:]],
+    )
+    return compile_for(options, _files(args), bindings, _paths(args))
+
+
 def _bench(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     from moe_jax.commands.bench import bench_adaptive, bench_data, bench_routing, bench_step
 
@@ -316,6 +221,7 @@ _VERBS: dict[str, Callable[[argparse.Namespace, list[str]], dict[str, Any]]] = {
     "plot": _plot,
     "config": _config,
     "data": _data,
+    "compile": _compile,
     "bench": _bench,
 }
 

@@ -28,6 +28,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from moe_jax import config
 from moe_jax.data.config import DataConfig
 from moe_jax.errors import UserError
@@ -118,6 +120,14 @@ class Experiment:
         if len(devices) == 1:
             self.mesh.sizes(1)
             return None
+        return self.partition_of(devices)
+
+    def partition_of(self, devices: list[jax.Device]) -> Partition:
+        """Arranges devices, those of a topology that is not there among them.
+
+        Raises:
+            UserError: if the mesh, or the batch's rows, do not fit them.
+        """
         partition = make_partition(self.mesh, devices)
         rows, parts = self.data.batch_size // self.train.accumulation, partition.batch_shards
         if rows % parts:
@@ -148,6 +158,7 @@ class Experiment:
             self.train.accumulation,
             self.train.seed,
             self.guard,
+            self.train.compiler_options,
         )
 
     @property

@@ -21,5 +21,6 @@ export TF_CPP_MIN_LOG_LEVEL=3 TF_ENABLE_ONEDNN_OPTS=0 GRPC_VERBOSITY=ERROR ABSL_
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 cd "$root"
-# loadfile: the tests of one file share its compiled functions and fixtures.
-exec "$venv/bin/pytest" -n 2 --dist loadfile "$@"
+# loadfile: the tests of one file share its compiled functions and fixtures. Files are taken in the
+# order of tests/conftest.py, the longest first.
+exec "$venv/bin/pytest" -n 2 --dist loadfile --no-loadscope-reorder "$@"

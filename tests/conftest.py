@@ -1,6 +1,9 @@
 """Settings that have to be made before JAX or TensorFlow start."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import pytest
 
@@ -9,11 +12,24 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # See scripts/test.sh: too few threads for virtual devices hang in jax 0.10.2.
 os.environ.setdefault("NPROC", "16")
 
+# Compiled functions are shared by the two workers and by all processes that tests start: most of
+# them train the same tiny model. Made by the first process; the others find it in the environment.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="moe_jax_tests_")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
 import compiling
 import jax
 
 # Virtual devices for the tests of meshes. Not by XLA_FLAGS: processes that tests start have one.
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the files of a few long tests first, so that no worker is left with one at the end."""
+    long = ("/e2e/", "/faults/", "/training/", "/invariance/", "/commands/")
+    items.sort(key=lambda item: not any(folder in item.path.as_posix() for folder in long))
 
 
 @pytest.fixture(autouse=True)

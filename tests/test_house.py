@@ -13,6 +13,7 @@ LAYERS = [
     ["cli"],
     ["commands"],
     ["benchmarks"],
+    ["pods"],
     ["experiment"],
     ["evaluation"],
     ["training"],

@@ -10,7 +10,7 @@ HEAVY = "{'tensorflow', 'seqio', 'jax', 'flax', 'orbax'}"
 
 @pytest.mark.parametrize(
     "statement",
-    ["import moe_jax", "from moe_jax import cli; cli._parser().format_help()"],
+    ["import moe_jax", "from moe_jax import cli; cli.make_parser().format_help()"],
 )
 def test_nothing_heavy_is_imported_for_help(statement):
     code = f"import sys; {statement}; sys.exit(str({HEAVY} & set(sys.modules) or ''))"

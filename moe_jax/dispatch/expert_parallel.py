@@ -10,7 +10,9 @@ travels has a static shape:
   number take further turns, as many as the fullest pair of devices needs: nothing is dropped,
   memory does not follow the load, and a balanced router needs one turn.
 
-The combine weights stay where the tokens are.
+With slots the combine weights stay where the tokens are. Pairs take theirs along: the gradient of
+a weight is then found where the expert's hidden units are, and what came back need not be kept or
+fetched again in the backward pass.
 """
 
 import dataclasses
@@ -18,6 +20,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from moe_jax.dispatch.expert_rows import expert_rows
 from moe_jax.dispatch.gather import gather
@@ -95,6 +98,11 @@ class _Elsewhere:
         return self.exchange.send(out).reshape(x_ERD.shape)
 
 
+def buffer_rows(expected: float, factor: float) -> int:
+    """Returns the rows that a device can send to another at a time, for `expected` of them."""
+    return max(math.ceil(expected * factor / _ROWS_MULTIPLE), 1) * _ROWS_MULTIPLE
+
+
 def exchange_list(
     work: WorkList,
     x_TD: jax.Array,
@@ -106,9 +114,8 @@ def exchange_list(
 
     Every device along the axis has to call it, whether it has work or not.
     """
-    expected = x_TD.shape[0] * rows_per_token / exchange.size * exchange.buffer_factor
-    rows = max(math.ceil(expected / _ROWS_MULTIPLE), 1) * _ROWS_MULTIPLE
-    rows = min(rows, work.expert_M.shape[0])
+    expected = x_TD.shape[0] * rows_per_token / exchange.size
+    rows = min(buffer_rows(expected, exchange.buffer_factor), work.expert_M.shape[0])
     work = sorted_by_expert(work)
     bounds = expert_bounds(work.expert_M, work.experts)
     own = work.experts // exchange.size
@@ -143,18 +150,17 @@ class _Turn:
         weight_SR = jnp.where(mine_SR, weight_M[row_SR], 0.0)
         inside = jnp.clip(_windows(bounds, own) - first_S1, 0, self.rows)
         count_SE = inside[:, 1:] - inside[:, :-1]
-        out_SRD = self._elsewhere(
-            x_TD.at[token_SR].get(mode="promise_in_bounds"), count_SE, experts
-        )
-        out_SRD = out_SRD * weight_SR[..., None].astype(x_TD.dtype)
+        x_SRD = x_TD.at[token_SR].get(mode="promise_in_bounds")
+        out_SRD = self._elsewhere(x_SRD, weight_SR, count_SE, experts)
         return jnp.zeros_like(x_TD).at[token_SR].add(out_SRD, mode="promise_in_bounds")
 
     def _elsewhere(
-        self, x_SRD: jax.Array, count_SE: jax.Array, experts: ExpertNetwork
+        self, x_SRD: jax.Array, weight_SR: jax.Array, count_SE: jax.Array, experts: ExpertNetwork
     ) -> jax.Array:
-        """Has each device's rows worked on by its experts; rows of nobody come back as 0."""
+        """Has each device's rows worked on by its experts and weighted; rows of nobody are 0."""
         size, rows, width = x_SRD.shape
-        came_SRD, count_SE = self.exchange.send(x_SRD), self.exchange.send(count_SE)
+        came_SRD = checkpoint_name(self.exchange.send(x_SRD), "moe_in")
+        weight_SR, count_SE = self.exchange.send(weight_SR), self.exchange.send(count_SE)
         own = count_SE.shape[1]
         end_SE = jnp.cumsum(count_SE, axis=1)
         place_R = jnp.arange(rows, dtype=jnp.int32)
@@ -164,7 +170,7 @@ class _Turn:
             SortedRows(
                 came_SRD.reshape(size * rows, width),
                 order_M,
-                (expert_M < own).astype(jnp.float32),
+                jnp.where(expert_M < own, weight_SR.reshape(-1)[order_M], 0.0),
                 count_SE.sum(0),
                 experts,
                 uniform=False,

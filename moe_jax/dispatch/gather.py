@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from moe_jax.dispatch.turns import sum_over_turns
 from moe_jax.routing.assignment import Assignment, Pairs, Slots
@@ -51,7 +52,9 @@ def _rows(
 ) -> jax.Array:
     """Runs each expert on its rows of `x_TD`; an empty row has weight 0 and adds nothing."""
     in_ERD = x_TD.at[token_ER].get(mode="promise_in_bounds")
-    out_ERD = network(in_ERD) * weight_ER[..., None].astype(x_TD.dtype)
+    # The gradient of the weights needs what the experts gave.
+    out_ERD = checkpoint_name(network(in_ERD), "moe_rows")
+    out_ERD = out_ERD * weight_ER[..., None].astype(x_TD.dtype)
     return jnp.zeros_like(x_TD).at[token_ER].add(out_ERD, mode="promise_in_bounds")
 
 

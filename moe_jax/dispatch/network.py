@@ -31,6 +31,6 @@ class ExpertNetwork:
     def __call__(self, x_ERD: RowsERD) -> RowsERD:
         """Applies each expert to its own rows, all at once."""
         x_ERD = checkpoint_name(x_ERD, "moe_in")
-        hidden_ERF = self.activation(jnp.einsum("erd,edf->erf", x_ERD, self.wi_EDF))
-        hidden_ERF = checkpoint_name(hidden_ERF, "moe_hidden")
-        return jnp.einsum("erf,edf->erd", hidden_ERF, self.wo_EDF)
+        # Before the activation, which is cheap to do again.
+        hidden_ERF = checkpoint_name(jnp.einsum("erd,edf->erf", x_ERD, self.wi_EDF), "moe_hidden")
+        return jnp.einsum("erf,edf->erd", self.activation(hidden_ERF), self.wo_EDF)

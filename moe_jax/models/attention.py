@@ -8,6 +8,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
+from moe_jax.models import softmax_attention
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.parameters import kernel
 from moe_jax.models.position import MASKED, RelativeBias, causal_mask, rotate
@@ -69,8 +70,8 @@ class Attention(nnx.Module):
             k = _write(cache.key, k, rows.positions_BS[:, 0])
             v = _write(cache.value, v, rows.positions_BS[:, 0])
             cache = KeyValueCache(k, v)
-            context = _attend(q, k, v, self._cache_mask(rows, k.shape[1]))
-        context = checkpoint_name(context, "attention_context").reshape(*x_BSD.shape[:2], -1)
+            context = softmax_attention.attend(q, k, v, self._cache_mask(rows, k.shape[1]))
+        context = context.reshape(*x_BSD.shape[:2], -1)
         return context @ self.output[...].astype(x_BSD.dtype), cache
 
     def _project(self, x_BSD: ActivationsBSD, weight: nnx.Param[jax.Array]) -> jax.Array:
@@ -87,7 +88,7 @@ class Attention(nnx.Module):
 
         def attend(qkv: tuple, rows: Rows, table: jax.Array | None) -> jax.Array:
             q, k, v = qkv
-            return _attend(q, k, v, self._row_mask(rows, q.shape[1], table))
+            return softmax_attention.attend(q, k, v, self._row_mask(rows, q.shape[1], table))
 
         if self.partition is None:
             return attend((q, k, v), rows, table)
@@ -130,16 +131,6 @@ class Attention(nnx.Module):
         if self.bias is None:
             return mask
         return mask + jnp.moveaxis(self.bias.at(distance_BST), -1, 1)
-
-
-def _attend(q_BSHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, mask: jax.Array) -> jax.Array:
-    """softmax(q k / sqrt(K) + mask) v."""
-    scale = q_BSHK.shape[-1] ** -0.5
-    logits_BHST = jnp.einsum(
-        "bshk,bthk->bhst", q_BSHK * scale, k_BTHK, preferred_element_type=jnp.float32
-    )
-    weights_BHST = jax.nn.softmax(logits_BHST + mask, axis=-1).astype(v_BTHK.dtype)
-    return jnp.einsum("bhst,bthk->bshk", weights_BHST, v_BTHK)
 
 
 def _write(cache_BTHK: jax.Array, new_BSHK: jax.Array, start_B: jax.Array) -> jax.Array:

@@ -9,7 +9,15 @@ POSITIONS = ("relative", "rotary")
 FEED_FORWARDS = ("gated_gelu", "gelu")
 DTYPES = ("float32", "bfloat16")
 # Activations that the remat policy `named` can keep.
-ACTIVATIONS = ("qkv", "attention_context", "ffn_hidden", "moe_in", "moe_hidden", "moe_out")
+ACTIVATIONS = (
+    "qkv",
+    "attention_context",
+    "ffn_hidden",
+    "moe_in",
+    "moe_hidden",
+    "moe_rows",
+    "moe_out",
+)
 REMAT_POLICIES = ("none", "full", "dots", "dots_no_batch", "named")
 
 

@@ -1,7 +1,7 @@
 """The decoder-only language model."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -112,15 +112,18 @@ class Decoder(nnx.Module):
     def _computed_with(self, parameter: nnx.Variable[Any]) -> nnx.Variable[Any]:
         """Gathers a parameter that is stored in parts; in the compute precision where it may be.
 
-        Without a mesh, the parameter itself.
+        Without a mesh, the parameter itself. Experts are left as they are stored, for
+        `RoutingOverMesh` to gather.
         """
         if self.partition is None:
             return parameter
         axes = parameter.get_metadata("logical_axes")
         value = parameter[...]
-        if set(axes) & _ROUNDED_AXES:
+        if in_compute_precision(axes):
             value = value.astype(self.config.compute_dtype)
-        return parameter.replace(self.partition.constrain(value, self.partition.computed(axes)))
+        if "experts" not in axes:
+            value = self.partition.constrain(value, self.partition.computed(axes))
+        return parameter.replace(value)
 
     def logits(self, hidden_BSD: ActivationsBSD) -> LogitsBSV:
         """Returns float32 logits."""
@@ -172,6 +175,11 @@ class Decoder(nnx.Module):
             outputs.append(output)
         routing, caches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
         return x_BSD, routing, caches
+
+
+def in_compute_precision(axes: Sequence[str | None]) -> bool:
+    """Returns whether a parameter with these axes is rounded before it is gathered and used."""
+    return bool(set(axes) & _ROUNDED_AXES)
 
 
 def _map_variables(

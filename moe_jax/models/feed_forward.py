@@ -34,12 +34,13 @@ class FeedForward(nnx.Module):
         dtype = x_BSD.dtype
         # One axis of tokens: with two, XLA's CPU backend transposes for the weight gradient.
         x_TD = x_BSD.reshape(-1, x_BSD.shape[-1])
-        hidden_TF = x_TD @ self.wi[...].astype(dtype)
+        # Named before the activation, which is all that the backward pass needs of both.
+        hidden_TF = checkpoint_name(x_TD @ self.wi[...].astype(dtype), "ffn_hidden")
         if self.gate is None:
             hidden_TF = jax.nn.gelu(hidden_TF)
         else:
-            hidden_TF = jax.nn.gelu(x_TD @ self.gate[...].astype(dtype)) * hidden_TF
-        hidden_TF = checkpoint_name(hidden_TF, "ffn_hidden")
+            gate_TF = checkpoint_name(x_TD @ self.gate[...].astype(dtype), "ffn_hidden")
+            hidden_TF = jax.nn.gelu(gate_TF) * hidden_TF
         out_TD = jnp.einsum("tf,df->td", hidden_TF, self.wo[...].astype(dtype))
         return out_TD.reshape(x_BSD.shape)
 

@@ -1,5 +1,6 @@
 """Positions: T5's relative bias (the paper's choice) and rotary embeddings."""
 
+import functools
 import math
 
 import jax
@@ -33,6 +34,8 @@ class RelativeBias(nnx.Module):
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.buckets, self.max_distance = config.relative_buckets, config.relative_max_distance
+        is_exact = config.compute_dtype == "float32"
+        self.precision = jax.lax.Precision.HIGHEST if is_exact else jax.lax.Precision.DEFAULT
         shape = (self.buckets, config.num_heads)
         self.table = kernel(rngs, shape, ("position", "position"), fan_in=config.num_heads)
 
@@ -49,14 +52,88 @@ class RelativeBias(nnx.Module):
 
         The table [buckets, heads] is this module's, or the columns of some of its heads.
 
-        Element (q, k) depends on q - k only, so one vector over distances is skewed into the
-        matrix by reshaping: its gradient is a sum, where a gather's would be a scatter.
+        Element (q, k) depends on q - k only. On CPU and GPU one vector over distances is skewed
+        into the matrix by reshaping: its gradient is a sum, where a gather's would be a scatter.
+        On a TPU such a reshape moves everything: see `pick_buckets`.
         """
+        lookup = distance_buckets(self.buckets, self.max_distance)
+        return jax.lax.platform_dependent(
+            table,
+            tpu=lambda table: pick_buckets(table, bucket_starts(lookup), length, self.precision),
+            default=lambda table: self._by_skew(table, length),
+        )
+
+    def _by_skew(self, table: jax.Array, length: int) -> jax.Array:
         lookup = distance_buckets(self.buckets, self.max_distance)
         lookup = lookup[np.minimum(np.arange(length), self.max_distance)]
         one_hot = jnp.asarray(np.eye(self.buckets, dtype=np.float32)[lookup])
         bias_SH = jnp.dot(one_hot, table, precision=jax.lax.Precision.HIGHEST)
         return _skew(bias_SH.T)
+
+
+def bucket_starts(lookup: np.ndarray) -> tuple[int, ...]:
+    """Returns the first distance of every bucket; buckets are ranges of distances."""
+    return tuple(np.searchsorted(lookup, np.arange(lookup[-1] + 1)).tolist())
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def pick_buckets(
+    table: jax.Array, starts: tuple[int, ...], length: int, precision: jax.lax.Precision
+) -> jax.Array:
+    """Returns the bias of a whole row, [heads, query, key], by a product of 0 and 1.
+
+    The table is cut into three parts that bfloat16 holds exactly and that add up to it, so that
+    one pass of a matrix unit that adds in float32 is exact.
+
+    Args:
+        table: [buckets, heads].
+        starts: the first distance of every bucket.
+        length: of the row.
+        precision: of the gradient, which sums over all elements.
+    """
+    parts, rest = [], table
+    for _ in range(3):
+        parts.append(jax.lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7))
+        rest = rest - parts[-1]
+    one_hot = jnp.tile(_one_hot(starts, length), 3)
+    bias = jnp.einsum(
+        "qkb,bh->hqk", one_hot, jnp.concatenate(parts), precision=jax.lax.Precision.DEFAULT
+    )
+    return jnp.where(_distance(length) < 0, MASKED, bias)
+
+
+def _pick_forward(
+    table: jax.Array, starts: tuple[int, ...], length: int, precision: jax.lax.Precision
+) -> tuple[jax.Array, None]:
+    return pick_buckets(table, starts, length, precision), None
+
+
+def _pick_backward(
+    starts: tuple[int, ...],
+    length: int,
+    precision: jax.lax.Precision,
+    kept: None,
+    d_bias_HQK: jax.Array,
+) -> tuple[jax.Array]:
+    d_bias_HQK = jnp.where(_distance(length) < 0, 0.0, d_bias_HQK)
+    d_table = jnp.einsum("qkb,hqk->bh", _one_hot(starts, length), d_bias_HQK, precision=precision)
+    return (d_table,)
+
+
+pick_buckets.defvjp(_pick_forward, _pick_backward)
+
+
+def _distance(length: int) -> jax.Array:
+    query, key = (jax.lax.broadcasted_iota(jnp.int32, (length, length), i) for i in (0, 1))
+    return query - key
+
+
+def _one_hot(starts: tuple[int, ...], length: int) -> jax.Array:
+    """Returns the bucket of every element as 0 and 1, [query, key, bucket]."""
+    distance = jnp.maximum(_distance(length), 0)[..., None]
+    first, last = np.array(starts), np.array([*starts[1:], np.iinfo(np.int32).max])
+    is_in = (distance >= first.astype(np.int32)) & (distance < last.astype(np.int32))
+    return is_in.astype(jnp.float32)
 
 
 def _skew(by_distance_HS: jax.Array) -> jax.Array:

@@ -33,6 +33,7 @@ from moe_jax.types import ActivationsBSD
 
 _ROWS = PartitionSpec(BATCH_AXES)
 _EVERYWHERE = PartitionSpec()
+_EXPERT_AXES = ("experts", "expert_embed", "expert_mlp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,18 +79,19 @@ class RoutingOverMesh:
         by_pool = by_rest = None
         if is_local(pool, batch // partition.batch_shards, partition.batch_shards):
             by_pool, by_rest = BATCH_AXES, BATCH_AXES[:-1]
-        expert = self._weight_spec()[0]
+        spec = self._weight_spec()
+        wi_EDF, wo_EDF = (partition.constrain(w, spec) for w in (experts.wi_EDF, experts.wo_EDF))
         y_PND = implicit(
             slots,
             pool.split(x_BSD),
-            experts,
+            ExpertNetwork(wi_EDF, wo_EDF, experts.activation),
             partition.sharding(PartitionSpec(by_pool)),
-            partition.sharding(PartitionSpec(expert, by_rest)),
+            partition.sharding(PartitionSpec(spec[0], by_rest)),
         )
         return partition.constrain_rows(pool.join(y_PND, batch, length))
 
     def _weight_spec(self) -> PartitionSpec:
-        return self.partition.computed(("experts", "expert_embed", "expert_mlp"))
+        return self.partition.computed(_EXPERT_AXES)
 
     def _explicit(
         self,
@@ -99,8 +101,7 @@ class RoutingOverMesh:
         state: RouterState,
         experts: ExpertNetwork,
     ) -> tuple[jax.Array, Routing]:
-        spec = self._weight_spec()
-        is_cut = spec[2] is not None and self.partition.size("tensor") > 1
+        is_cut = self._weight_spec()[2] is not None and self.partition.size("tensor") > 1
 
         def on_device(
             rows: LayerRows,
@@ -108,7 +109,8 @@ class RoutingOverMesh:
             state: RouterState,
             weights: tuple[jax.Array, jax.Array],
         ) -> tuple[jax.Array, Routing]:
-            own = ExpertNetwork(weights[0], weights[1], experts.activation)
+            wi_EDF, wo_EDF = (self.partition.gather(part, _EXPERT_AXES) for part in weights)
+            own = ExpertNetwork(wi_EDF, wo_EDF, experts.activation)
             device = _Device(self, router, own)
             y_BSD, routing = device.run(rows, inputs, state)
             if is_cut:
@@ -120,7 +122,7 @@ class RoutingOverMesh:
         y_BSD, routing = jax.shard_map(
             on_device,
             mesh=self.partition.mesh,
-            in_specs=(_ROWS, _EVERYWHERE, _EVERYWHERE, spec),
+            in_specs=(_ROWS, _EVERYWHERE, _EVERYWHERE, self.partition.passed(_EXPERT_AXES)),
             out_specs=(PartitionSpec(BATCH_AXES, None, "tensor" if is_cut else None), by_row),
             check_vma=False,
         )(rows, inputs, state, (experts.wi_EDF, experts.wo_EDF))

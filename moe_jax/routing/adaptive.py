@@ -36,16 +36,18 @@ class Adaptive(Router):
         gap: `softmax`, the difference of the probabilities, or `top2_renorm`, that difference
             divided by their sum (the paper says only that probabilities are normalised).
         pool: only how the tokens are laid out; the choice does not depend on it.
+        expected_experts: experts that a token is expected to meet on average, from 1 to 2: what
+            buffers between devices are made for and FLOPs are counted with. The choice does not
+            depend on it: more than expected takes further turns, and nothing is dropped.
     """
 
     threshold: float = 0.1
     gap: str = "softmax"
     pool: Pool = dataclasses.field(default_factory=lambda: Pool("sequence"))
+    expected_experts: float = 2.0
 
     name = "adaptive"
     is_causal = True
-    # The upper bound; `mean_experts` says how many it really was.
-    experts_per_token = 2.0
     has_batch_balance_loss = True
 
     def __post_init__(self) -> None:
@@ -59,6 +61,15 @@ class Adaptive(Router):
                 f"Adaptive.threshold must be from 0 (one expert, but for ties) to 1 (always two), "
                 f"not {self.threshold}"
             )
+        if not 1 <= self.expected_experts <= 2:
+            raise UserError(
+                f"Adaptive.expected_experts must be from 1 to 2, not {self.expected_experts}"
+            )
+
+    @property
+    def experts_per_token(self) -> float:
+        """What is expected, by default the upper bound; `mean_experts` says how many it was."""
+        return self.expected_experts
 
     def check(self, batch: int, length: int, experts: int) -> None:
         """Refuses a single expert."""

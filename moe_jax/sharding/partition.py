@@ -54,12 +54,34 @@ class Partition:
     def computed(self, axes: LogicalAxes) -> PartitionSpec:
         """Returns the mesh axes that a parameter is computed with along."""
         rules = dict(self.rules)
+        return PartitionSpec(*(_entry(_kept(name, rules[name] if name else ())) for name in axes))
+
+    def passed(self, axes: LogicalAxes) -> PartitionSpec:
+        """Returns the mesh axes along which a parameter enters `jax.shard_map`, for `gather`.
+
+        As it is stored, but where a device's part of what is computed with is not made of
+        neighbouring stored parts.
+        """
         entries = []
         for name in axes:
-            kept = ("tensor", "expert") if name == "experts" else ("tensor",)
-            targets = rules[name] if name else ()
-            entries.append(_entry(tuple(axis for axis in targets if axis in kept)))
+            targets = dict(self.rules)[name] if name else ()
+            kept = _kept(name, targets)
+            entries.append(_entry(targets if targets[: len(kept)] == kept else kept))
         return PartitionSpec(*entries)
+
+    def gather(self, part: jax.Array, axes: LogicalAxes) -> jax.Array:
+        """Makes of a device's part what it computes with, inside `jax.shard_map`.
+
+        The gradient is scattered while it is summed over the devices that it came from. Left to
+        the compiler it may be summed whole on each of them, which is twice the bytes.
+        """
+        for dimension, entry in enumerate(self.passed(axes)):
+            targets = (entry,) if isinstance(entry, str) else entry or ()
+            kept = _kept(axes[dimension], targets)
+            over = tuple(a for a in targets if a not in kept and self.size(a) > 1)
+            if over:
+                part = jax.lax.all_gather(part, over, axis=dimension, tiled=True)
+        return part
 
     def sharding(self, spec: PartitionSpec) -> NamedSharding:
         """Returns a sharding over this mesh."""
@@ -130,3 +152,9 @@ def make_partition(config: MeshConfig, devices: list[jax.Device] | None = None) 
 
 def _entry(axes: tuple[str, ...]) -> str | tuple[str, ...] | None:
     return axes[0] if len(axes) == 1 else axes or None
+
+
+def _kept(name: str | None, targets: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns those of an axis' mesh axes along which it stays cut while it is computed with."""
+    kept = ("tensor", "expert") if name == "experts" else ("tensor",)
+    return tuple(axis for axis in targets if axis in kept)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 
 # Peak bf16 FLOP/s of a chip, and JAX devices a chip, by the start of `device_kind`. The longest
-# start that fits is taken.
+# start that fits is taken. `moe_jax/pods/chips.py` takes its peaks from here.
 #
 # TPU: Google's published figures, https://cloud.google.com/tpu/docs/v2 and so on up to v6e and
 # tpu7x ("Peak compute per chip", bf16). v4 lite (v4i): Jouppi et al. 2021, "Ten Lessons From Three
@@ -74,6 +74,16 @@ def peak_flops(device_kind: str) -> float | None:
     """
     entry = _entry(device_kind)
     return entry[0] / entry[1] if entry else None
+
+
+def devices_per_chip(device_kind: str) -> int | None:
+    """Returns how many JAX devices a chip is: 2 where each core is one; None if not known.
+
+    Args:
+        device_kind: JAX's name, `jax.devices()[0].device_kind`.
+    """
+    entry = _entry(device_kind)
+    return entry[1] if entry else None
 
 
 def utilisation(flops_per_second: float, devices: int, peak: float | None) -> float | None:

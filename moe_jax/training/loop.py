@@ -57,6 +57,8 @@ class TrainConfig:
         profile_at: the first step of a trace in RUN/traces; 0 for none. While a run goes,
             `echo 5 > RUN/profile` asks for one of the next 5 steps.
         profile_steps: steps of the trace.
+        compiler_options: of the TPU's compiler, for the training step; other platforms, which do
+            not know them, compile without.
     """
 
     steps: int
@@ -66,6 +68,9 @@ class TrainConfig:
     eval_every: int = 1000
     profile_at: int = 0
     profile_steps: int = 3
+    compiler_options: Mapping[str, bool | int | float | str] = dataclasses.field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         for name in ("steps", "accumulation", "log_every", "profile_steps"):

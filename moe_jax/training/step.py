@@ -1,6 +1,7 @@
 """One training step: loss, gradients, update, router state. Compiled once."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -132,6 +133,7 @@ def make_train_step(
     accumulation: int = 1,
     seed: int = 0,
     guard: GuardConfig | None = None,
+    compiler_options: Mapping[str, bool | int | float | str] | None = None,
 ) -> Any:
     """Returns the jitted step, (state, batch) -> (state, metrics); the state is donated to it.
 
@@ -144,6 +146,7 @@ def make_train_step(
             and load loss are means over them. Everything else is as with one.
         seed: of routers that draw; their choices are a function of it and of the step.
         guard: which updates are skipped; None for the defaults.
+        compiler_options: of the TPU's compiler, ignored elsewhere.
     """
     guard_config = guard or GuardConfig()
 
@@ -178,10 +181,18 @@ def make_train_step(
             metrics[f"router/{name}"] = value
         return TrainState(state.step + 1, variables, optimizer_state, seen), metrics
 
+    options = dict(compiler_options or {}) if _platform(model) == "tpu" else {}
     if model.partition is None:
-        return jax.jit(step, donate_argnums=0)
+        return jax.jit(step, donate_argnums=0, compiler_options=options)
     shardings = (state_shardings(model, optimizer), model.partition.replicated)
-    return jax.jit(step, donate_argnums=0, out_shardings=shardings)
+    return jax.jit(step, donate_argnums=0, out_shardings=shardings, compiler_options=options)
+
+
+def _platform(model: LanguageModel) -> str:
+    """Returns what the step is compiled for; the devices need not be there."""
+    if model.partition is None:
+        return jax.default_backend()
+    return str(model.partition.mesh.devices.flat[0].platform)
 
 
 class _Work:

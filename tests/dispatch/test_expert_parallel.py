@@ -167,11 +167,11 @@ def test_a_layer_has_the_collectives_that_theory_asks_for(name):
     assert {kind for kind, _ in counts} == {"all-to-all", "all-reduce"}
 
 
-def test_a_layer_without_capacity_sends_its_counts_as_well():
+def test_a_layer_without_capacity_sends_its_counts_and_weights_as_well():
     router = dataclasses.replace(get_router("topk"), pool=Pool("batch", rows=2))
     result = mesh_step.run(router, mesh_step.Setting(), MeshConfig(data=2, expert=4))
     # Of the first turn; the further ones are in a loop that a balanced router never enters.
     layer = [line for line in result.hlo.splitlines() if "all-to-all(" in line]
     first = [line for line in layer if "shard_map/all_to_all" in line]
-    assert sum("transpose" not in line for line in first) == 3
-    assert sum("transpose" in line for line in first) == 2
+    assert sum("transpose" not in line for line in first) == 4
+    assert sum("transpose" in line for line in first) == 3

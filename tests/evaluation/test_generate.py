@@ -15,6 +15,8 @@ from moe_jax.routing.pools import Pool
 from moe_jax.routing.registry import ROUTERS, get_router
 from moe_jax.training.step import forward
 
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
 LENGTH = 24
 
 

@@ -45,6 +45,7 @@ NOISY = router("topk", k=2, noise=1.0, capacity_factor=1.5, order="priority")
         (router("topk", balance_over="pool"), EXPERT_4),
         (NOISY, EXPERT_4),
         (Adaptive(pool=Pool("sequence")), ALL),
+        (Adaptive(threshold=1.0, expected_experts=1.0), EXPERT_4),
         (Hash(), EXPERT_4),
         (RandomExperts(k=2), ALL),
         (ForcedBalanced(k=1), DATA),

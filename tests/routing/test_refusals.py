@@ -36,6 +36,8 @@ CONSTRUCTORS = [
     (Adaptive, {"threshold": 1.1}, "threshold must be from 0 .* to 1 .*not 1.1"),
     (Adaptive, {"threshold": -0.1}, "threshold must be from 0"),
     (Adaptive, {"threshold": float("nan")}, "threshold must be from 0"),
+    (Adaptive, {"expected_experts": 0.9}, "expected_experts must be from 1 to 2, not 0.9"),
+    (Adaptive, {"expected_experts": 2.1}, "expected_experts must be from 1 to 2, not 2.1"),
     (Adaptive, {"gap": "soft_max"}, "gap = 'soft_max'.*Did you mean 'softmax'"),
     (Hash, {"method": "module"}, "method = 'module'.*Did you mean 'modulo'"),
     (Hash, {"method": "balanced"}, "'balanced' needs Hash.frequencies"),

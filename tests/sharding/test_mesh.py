@@ -1,6 +1,7 @@
 """Meshes and rules: sizes by hand, and mistakes in one line."""
 
 import jax
+import numpy as np
 import pytest
 import tiny
 from jax.sharding import PartitionSpec
@@ -77,3 +78,28 @@ def test_stored_and_computed_layouts():
     assert partition.stored(experts) == PartitionSpec(None, "expert", "fsdp", "tensor")
     assert partition.computed(experts) == PartitionSpec(None, "expert", None, "tensor")
     assert partition.batch_shards == 4
+
+
+@pytest.mark.parametrize(
+    ("targets", "passed"),
+    [
+        ("expert", "expert"),
+        (("expert", "fsdp"), ("expert", "fsdp")),
+        # A device's experts are not neighbours there: the compiler has to put them together.
+        (("fsdp", "expert"), "expert"),
+    ],
+)
+def test_a_gathered_part_is_what_is_computed_with(targets, passed):
+    config = MeshConfig(data=1, fsdp=2, expert=4, rules={"experts": targets, "expert_embed": None})
+    partition = make_partition(config, jax.devices())
+    axes = ("experts", "expert_embed", "expert_mlp")
+    assert partition.passed(axes) == PartitionSpec(passed, None, "tensor")
+    weight = np.arange(8 * 3 * 2.0).reshape(8, 3, 2)
+    gathered = jax.shard_map(
+        lambda part: partition.gather(part, axes),
+        mesh=partition.mesh,
+        in_specs=partition.passed(axes),
+        out_specs=partition.computed(axes),
+        check_vma=False,
+    )(weight)
+    np.testing.assert_array_equal(gathered, weight)

@@ -3,7 +3,13 @@
 import jax
 import pytest
 
-from moe_jax.training.hardware import memory, peak_flops, peak_flops_of_chip, utilisation
+from moe_jax.training.hardware import (
+    devices_per_chip,
+    memory,
+    peak_flops,
+    peak_flops_of_chip,
+    utilisation,
+)
 
 
 class Device:
@@ -44,12 +50,14 @@ def test_published_peaks_of_chips(kind, teraflops):
 )
 def test_a_device_is_a_core_where_a_chip_is_two_devices(kind, teraflops):
     assert peak_flops(kind) == teraflops * 1e12
+    assert peak_flops_of_chip(kind) == teraflops * 1e12 * devices_per_chip(kind)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "TPU v50", "TPU v9", "NVIDIA GeForce GTX 1080", ""])
 def test_what_is_not_known_has_no_peak(kind):
     assert peak_flops(kind) is None
     assert peak_flops_of_chip(kind) is None
+    assert devices_per_chip(kind) is None
 
 
 def test_peaks_agree_with_those_that_jax_knows():

@@ -27,6 +27,8 @@ SMALL = [
     "Data.sequence_length=16",
 ]
 STEPS = 20
+pytestmark = pytest.mark.usefixtures("compile_fast")
+
 KERNEL = "groups/layers/0/ffn/router_kernel"
 
 

@@ -480,3 +480,14 @@ def test_thresholds_follow_the_kth_scores(training):
         expected = weight * before + (1 - weight) * kth_score
         np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-6)
     assert np.abs(history[0][3] - history[0][1]).min() > 1e-3
+
+
+def test_options_of_the_tpu_compiler_are_ignored_elsewhere():
+    """A CPU does not know them and would refuse."""
+    options = {"xla_enable_async_all_gather": "true", "xla_tpu_no_such_option": "true"}
+    model = make_model(**ONE)
+    step = make_train_step(model, SGD, LOSS, compiler_options=options)
+    plain = make_train_step(model, SGD, LOSS)
+    batch = make_batch()
+    losses = [float(run(make_state(model, SGD, seed=0), batch)[1]["loss"]) for run in (step, plain)]
+    assert losses[0] == losses[1]

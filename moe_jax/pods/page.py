@@ -1,0 +1,133 @@
+"""An answer of the compiler as a page of Markdown, also for a terminal."""
+
+from collections.abc import Iterable
+
+from moe_jax.pods.answer import GIB, Answer, Moved
+from moe_jax.pods.sweep import Trial
+
+
+def summary_lines(answer: Answer, tokens: float) -> list[str]:
+    """Returns what a person wants to know first, a line each.
+
+    Args:
+        answer: of the compiler.
+        tokens: budget that chip-days are for.
+    """
+    memory, limit = answer.memory, answer.topology.chip.hbm_limit_per_device
+    fast, slow = answer.fastest, answer.slowest
+    lines = [
+        f"{'Fits' if answer.fits else 'DOES NOT FIT'}: {memory.total / GIB:.2f} of "
+        f"{limit / GIB:.2f} GiB a device",
+        f"Step: {fast.seconds * 1e3:,.0f} ms (links at their best) to {slow.seconds * 1e3:,.0f} ms "
+        "(one torus axis at a time), estimated",
+        f"MFU: {answer.utilisation(fast):.3f} to {answer.utilisation(slow):.3f} (model FLOPs, "
+        "attention over the whole square)",
+        f"FLOPs: {answer.flops / 1e12:,.1f} T a device as compiled, "
+        f"{answer.model_flops / 1e12:,.1f} T without what is computed again",
+        f"Speed: {answer.tokens_per_second_per_chip:,.0f} tokens/s a chip; "
+        f"{tokens:.3g} tokens take {answer.chip_days(tokens):,.0f} chip-days "
+        f"({answer.chip_days(tokens) / answer.topology.chips:,.1f} days)",
+    ]
+    lines += [f"Warning: {text}" for text in answer.warnings]
+    if answer.unknown_loops:
+        lines.append(
+            f"Taken as none: turns of {len(answer.unknown_loops)} loops that depend on the load "
+            f"({answer.unknown_loops[0]})"
+        )
+    if answer.unpriced_kernels:
+        lines.append(f"Without a price: kernels {', '.join(sorted(set(answer.unpriced_kernels)))}")
+    return lines
+
+
+def memory_rows(answer: Answer) -> list[tuple[str, str]]:
+    """Returns what holds memory, and GiB a device."""
+    memory = answer.memory
+    found = [*memory.arguments.items(), *((f"{k} *", v) for k, v in memory.at_peak.items())]
+    found.append(("padding, packing and results", memory.total - sum(size for _, size in found)))
+    return [(what, f"{size / GIB:.2f}") for what, size in found if size > 0.005 * GIB]
+
+
+def time_rows(answer: Answer) -> list[tuple[str, str]]:
+    """Returns what the step spends, in ms."""
+    fast = answer.fastest
+    found = {
+        "matrix products": fast.matmul,
+        "other instructions": fast.other,
+        "waiting for copies between memories": fast.copies,
+        "waiting for collectives": sum(fast.exposed.values()),
+    }
+    return [(what, f"{seconds * 1e3:,.1f}") for what, seconds in found.items()]
+
+
+MOVED_COLUMNS = ("collective", "mesh axes", "times", "GB", "at least GB", "ms", "of it exposed")
+
+
+def moved_row(row: Moved) -> tuple[str, ...]:
+    """Returns the cells of `MOVED_COLUMNS`."""
+    return (
+        row.kind,
+        "?" if row.axes is None else " x ".join(row.axes) or "none",
+        f"{row.count:,.0f}",
+        f"{row.bytes / 1e9:.3f}",
+        f"{row.bound_bytes / 1e9:.3f}" if row.bound_bytes else "-",
+        f"{row.seconds * 1e3:.1f}",
+        f"{row.exposed * 1e3:.1f}",
+    )
+
+
+def shown_moves(answer: Answer) -> list[Moved]:
+    """Returns the collectives that matter: a megabyte or more, or with a bound."""
+    return [row for row in answer.moved if row.bytes > 1e6 or row.bound_bytes > 1e6]
+
+
+TRIAL_COLUMNS = ("what", "fits", "GiB", "step ms", "MFU")
+
+
+def trial_row(trial: Trial) -> tuple[str, ...]:
+    """Returns the cells of `TRIAL_COLUMNS`."""
+    found = trial.answer
+    if found is None:
+        return trial.name, "refused", "-", "-", " ".join(trial.error.split())[:120]
+    return (
+        trial.name,
+        "yes" if found.fits else "no",
+        f"{found.memory.total / GIB:.2f}",
+        f"{found.fastest.seconds * 1e3:,.0f} .. {found.slowest.seconds * 1e3:,.0f}",
+        f"{found.utilisation(found.fastest):.3f} .. {found.utilisation(found.slowest):.3f}",
+    )
+
+
+def page(answer: Answer, command: str, tokens: float, trials: Iterable[Trial] = ()) -> str:
+    """Returns the whole page.
+
+    Args:
+        answer: of the compiler.
+        command: that made it.
+        tokens: budget that chip-days are for.
+        trials: of a sweep.
+    """
+    mesh = " x ".join(f"{axis} {size}" for axis, size in answer.mesh.items() if size > 1)
+    parts = [(part, f"{seconds * 1e3:,.1f}") for part, seconds in answer.parts.items()]
+    moved = [moved_row(row) for row in shown_moves(answer)]
+    blocks = [
+        f"# {answer.topology}: {mesh or 'one device'}",
+        f"```bash\n{command}\n```",
+        "\n".join(f"- {line}" for line in summary_lines(answer, tokens)),
+        "## Memory, GiB a device\n\n" + table(("what", "GiB"), memory_rows(answer)),
+        "\\* while the step runs, when the most is alive.",
+        "## Time, ms a step\n\n" + table(("what", "ms"), time_rows(answer)),
+        "Computation by part of the step:\n\n" + table(("part", "ms"), parts),
+        "## Collectives, a device and step\n\n" + table(MOVED_COLUMNS, moved),
+        f"Method: {answer.method}.",
+    ]
+    tried = [trial_row(trial) for trial in trials]
+    if tried:
+        blocks.append("## Tried\n\n" + table(TRIAL_COLUMNS, tried))
+    return "\n\n".join(blocks) + "\n"
+
+
+def table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Returns a table in Markdown; the first column is text, the others are figures."""
+    lines = [columns, ("---", *("---:" for _ in columns[1:])), *rows]
+    escaped = ((cell.replace("|", r"\|") for cell in cells) for cells in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)

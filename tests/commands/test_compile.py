@@ -1,0 +1,178 @@
+"""`moe-jax compile` without its compiler: what it refuses, prints, returns and writes."""
+
+import importlib.util
+import json
+import os
+
+import pytest
+
+from moe_jax import cli
+from moe_jax.commands import compile as command
+from moe_jax.errors import UserError
+from moe_jax.pods import answer as answers
+from moe_jax.pods import sweep as sweeping
+from moe_jax.pods.memory import Memory
+from moe_jax.pods.step_time import StepTime
+from moe_jax.pods.topologies import parse
+
+FILES = ["--gin_file=runs/pretrain.gin", "--gin_file=models/8b_64e.gin"]
+GIB = 1 << 30
+
+
+def run(capsys, *argv):
+    """Runs the command in this process; returns its exit code, output and errors."""
+    code = cli.main(["compile", *argv])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def made(gib, seconds=2.0):
+    time = StepTime(seconds, seconds, 0.0, {}, 0.0, {})
+    memory = Memory(
+        gib * GIB,
+        {"parameters": 3 * GIB, "optimiser": 1 * GIB, "batch": 0},
+        (gib - 4) * GIB,
+        {"attention": 9 * GIB, "experts": 2 * GIB},
+    )
+    return answers.Answer(
+        parse("v5e:4x4"), {"fsdp": 16}, memory, (), 1e12, 1e12, 1024.0, time, time, (), (), (), {},
+        9.0, False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def compiler(monkeypatch, tmp_path):
+    """Puts a function (job) -> Answer in place of the compiler; a library that exists is found."""
+    library = tmp_path / "libtpu.so"
+    library.write_text("")
+    monkeypatch.setenv("TPU_LIBRARY_PATH", str(library))
+
+    def use(answer):
+        monkeypatch.setattr(sweeping, "answer", answer)
+        monkeypatch.setattr(command, "answer", answer)
+
+    return use
+
+
+def test_an_unknown_topology_lists_the_known(capsys):
+    code, _, err = run(capsys, "--topology=v9:2x2", *FILES)
+    assert code == 1
+    assert err.count("\n") == 1
+    assert all(chip in err for chip in ("v4", "v5e", "v5p", "v6e", "tpu7x"))
+    code, _, err = run(capsys, "--topology=v4:3x3x3", *FILES)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "2x2x2" in err
+    assert "8x8x8" in err
+
+
+def test_without_libtpu_one_line_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "libtpu" else found(name, *a)
+    )
+    code, _, err = run(capsys, "--topology=v4:8x8x8", *FILES)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "pip install 'moe_jax[tpu]'" in err
+
+
+@pytest.mark.parametrize("tokens", ["0", "-1", "nan", "inf"])
+def test_a_budget_of_no_tokens_is_refused(capsys, tokens):
+    code, _, err = run(capsys, "--topology=v4:8x8x8", f"--tokens={tokens}", *FILES)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "--tokens must be a number above 0" in err
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ,
+    reason="libtpu is not installed",
+)
+@pytest.mark.parametrize("wrong", ["--gin.Model.d_modle=3", "--gin_file=models/none.gin"])
+@pytest.mark.tpu_compile
+def test_a_mistake_in_a_configuration_is_one_line(capsys, wrong):
+    code, _, err = run(capsys, "--topology=v4:2x2x2", *FILES, wrong)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "d_model" in err or "none.gin" in err
+
+
+def test_what_fits_is_printed_and_written(capsys, compiler, tmp_path, monkeypatch):
+    compiler(lambda job: made(12))
+    monkeypatch.setattr("sys.argv", ["moe-jax", "compile", "--topology=v5e:4x4"])
+    code, out, err = run(
+        capsys, "--topology=v5e:4x4", *FILES, "--json", f"--output_dir={tmp_path}/out"
+    )
+    assert (code, err) == (0, "")
+    assert "Fits: 12.00 of 15.75 GiB a device" in out
+    result = json.loads(out.splitlines()[-1])
+    assert result == json.loads((tmp_path / "out" / "compile.json").read_text())
+    assert result["fits"] is True
+    assert "nearest_fit" not in result
+    page = (tmp_path / "out" / "compile.md").read_text()
+    assert "\nmoe-jax compile --topology=v5e:4x4\n" in page
+
+
+def test_what_does_not_fit_names_the_largest_and_the_nearest_that_fits(capsys, compiler):
+    def answer(job):
+        return made(12 if "Train.accumulation=4" in job.bindings else 20)
+
+    compiler(answer)
+    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, "--json")
+    assert code == 0
+    assert "DOES NOT FIT: 20.00 of 15.75 GiB" in out
+    assert (
+        "The largest: attention, while the step runs 9.00 GiB, parameters 3.00 GiB, experts, "
+        "while the step runs 2.00 GiB" in out
+    )
+    assert "--gin.Train.accumulation=4 (12.00 GiB)" in out
+    result = json.loads(out.splitlines()[-1])
+    assert (result["fits"], result["nearest_fit"]["answer"]["fits"]) == (False, True)
+    assert result["nearest_fit"]["bindings"] == ["Model.remat='full'", "Train.accumulation=4"]
+    assert [row["bytes"] for row in result["largest"]] == [9 * GIB, 3 * GIB, 2 * GIB]
+
+
+def test_if_nothing_fits_it_says_what_else_to_do(capsys, compiler):
+    compiler(lambda job: made(20))
+    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, "--json")
+    assert code == 0
+    assert "use more chips" in out
+    assert json.loads(out.splitlines()[-1])["nearest_fit"] is None
+
+
+def test_a_sweep_ranks_what_it_tried(capsys, compiler, tmp_path):
+    def answer(job):
+        if "Mesh.expert=8" in job.bindings:
+            raise UserError("two\nlines | of it")
+        return made(12, seconds=1.0 if "Mesh.expert=16" in job.bindings else 2.0)
+
+    compiler(answer)
+    flags = ["--sweep", "--json", f"--output_dir={tmp_path}"]
+    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, *flags)
+    assert code == 0
+    result = json.loads(out.splitlines()[-1])
+    assert result["step_seconds"] == 1.0
+    assert "--gin.Mesh.expert=16" in out
+    assert "Mesh.expert=16" in result["trials"][0]["bindings"]
+    refused = [trial for trial in result["trials"] if trial["answer"] is None]
+    assert {trial["error"] for trial in refused} == {"two\nlines | of it"}
+    rows = [r for r in (tmp_path / "compile.md").read_text().splitlines() if "| refused |" in r]
+    assert len(rows) == len(refused)
+    assert all(row.endswith(r"two lines \| of it |") for row in rows)
+
+
+def test_a_sweep_in_which_nothing_compiles_says_why(capsys, compiler):
+    def answer(job):
+        raise UserError("the reason")
+
+    compiler(answer)
+    code, _, err = run(capsys, "--topology=v5e:4x4", *FILES, "--sweep")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "nothing that was tried can be compiled: the reason" in err
+
+
+def test_full_is_handed_on(capsys, compiler):
+    jobs = []
+    compiler(lambda job: jobs.append(job) or made(12))
+    for flags in ([], ["--full"]):
+        assert run(capsys, "--topology=v5e:4x4", *FILES, *flags)[0] == 0
+    assert [job.full for job in jobs] == [False, True]
+    assert list(jobs[0].files) == ["runs/pretrain.gin", "models/8b_64e.gin"]

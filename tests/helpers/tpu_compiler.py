@@ -1,0 +1,49 @@
+"""What the tests share that need the TPU's compiler."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from moe_jax.errors import UserError
+from moe_jax.pods.topologies import environment, parse, require_libtpu
+
+
+def _is_missing() -> bool:
+    try:
+        require_libtpu()
+    except UserError:
+        return True
+    return False
+
+
+NEEDED = [
+    pytest.mark.tpu_compile,
+    pytest.mark.slow,
+    pytest.mark.skipif(_is_missing(), reason="libtpu is not installed: pip install 'moe_jax[tpu]'"),
+]
+
+
+def needed(test):
+    """Marks a single test."""
+    for mark in NEEDED:
+        test = mark(test)
+    return test
+
+
+def run_child(topology: str, code: str, *arguments: object) -> str:
+    """Runs Python in a process of its own and returns what it prints.
+
+    libtpu takes what it needs from the environment as it starts.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=os.environ | environment(parse(topology)),
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout

@@ -1,0 +1,130 @@
+"""Memory from the compiler's texts, by hand."""
+
+import pytest
+
+from moe_jax.pods.hlo import parse_module
+from moe_jax.pods.memory import Memory, read_memory
+
+PROGRAM = """HloModule jit_step, is_scheduled=true
+
+%go (s: (s32[], f32[4,8], f32[8], f32[8])) -> pred[] {
+  %s = (s32[], f32[4,8], f32[8], f32[8]) parameter(0)
+  %i = s32[] get-tuple-element(%s), index=0
+  %n = s32[] constant(4)
+  ROOT %l = pred[] compare(%i, %n), direction=LT
+}
+%body (s.1: (s32[], f32[4,8], f32[8], f32[8])) -> (s32[], f32[4,8], f32[8], f32[8]) {
+  %s.1 = (s32[], f32[4,8], f32[8], f32[8]) parameter(0)
+  %i.1 = s32[] get-tuple-element(%s.1), index=0
+  %kept = f32[4,8] get-tuple-element(%s.1), index=1
+  %x = f32[8] get-tuple-element(%s.1), index=2
+  %same = f32[8] get-tuple-element(%s.1), index=3
+  %one = s32[] constant(1)
+  %j = s32[] add(%i.1, %one)
+  %y = f32[8] negate(%x), metadata={op_name="jit(step)/while/body/attention/neg"}
+  %row = f32[1,8] bitcast(%y)
+  %z = s32[] constant(0)
+  %dus = f32[4,8] dynamic-update-slice(%kept, %row, %i.1, %z)
+  ROOT %r = (s32[], f32[4,8], f32[8], f32[8]) tuple(%j, %dus, %y, %same)
+}
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %p = f32[8] parameter(0)
+  %zero = s32[] constant(0)
+  %space = f32[4,8] broadcast(%zero), dimensions={}
+  %w = f32[8] exponential(%p), metadata={op_name="jit(step)/moe/experts/exp"}
+  %v = f32[8] convert(%w)
+  %t = (s32[], f32[4,8], f32[8], f32[8]) tuple(%zero, %space, %p, %v)
+  %while = (s32[], f32[4,8], f32[8], f32[8]) while(%t), condition=%go, body=%body
+  %u = f32[8] get-tuple-element(%while), index=2
+  %f = f32[8] sine(%u), metadata={op_name="jit(step)/optimizer/sin"}
+  %g = f32[8] cosine(%u)
+  %pair = (f32[8], f32[8]) tuple(%f, %w)
+  %second = f32[8] get-tuple-element(%pair), index=1
+  %moved = f32[8] copy(%second)
+  %table = f32[4,8] broadcast(%f), dimensions={1}, metadata={op_name="jit(step)/embed/broadcast"}
+  %line = f32[1,8] bitcast(%w)
+  %filled = f32[4,8] dynamic-update-slice(%table, %line, %zero, %zero)
+  ROOT %o = f32[8] add(%f, %g)
+}
+"""
+BUFFERS = """BufferAssignment:
+allocation 0: size 1000, parameter 0, shape |f32[8]| at ShapeIndex {}:
+ value: <1 p @0> (size=32,offset=0): f32[8]{0}
+allocation 1: size 200, maybe-live-out:
+ value: <2 o @0> (size=32,offset=0): f32[8]{0}
+allocation 2: size 64, thread-local:
+ value: <3 inner @0> (size=64,offset=0): f32[16]{0}
+allocation 3: size 700, color 3, preallocated-temp:
+ value: <4 g @3> (size=500,offset=0): f32[8]{0:S(3)}
+allocation 4: size 40, constant:
+allocation 5: size 5000, preallocated-temp:
+ value: <5 space @0> (size=2000,offset=0): f32[4,8]{1,0}
+ value: <6 w @0> (size=100,offset=2000): f32[8]{0}
+ value: <7 v @0> (size=30,offset=2100): f32[8]{0}
+ value: <8 f @0> (size=7,offset=2130): f32[8]{0}
+ value: <9 while{3} @0> (size=11,offset=2137): f32[8]{0}
+ value: <10 gone @0> (size=3,offset=2148): f32[8]{0}
+ value: <11 zero @0> (size=5,offset=2151): s32[]
+ value: <12 moved @0> (size=17,offset=2156): f32[8]{0}
+ value: <13 filled @0> (size=19,offset=2173): f32[4,8]{1,0}
+
+Total bytes used: 7004
+"""
+LIVE = """HloLiveRange (max 10):
+  InstructionSequence:
+    0:p
+  Live ranges at 7 (peak):
+    space{}: 2000 bytes (cumulative: 2000 bytes)
+    p{}: 1000 bytes (cumulative: 3000 bytes)
+    g{}: 500 bytes (cumulative: 3500 bytes)
+    w{}: 100 bytes (cumulative: 3600 bytes)
+    v{}: 30 bytes (cumulative: 3630 bytes)
+    while{3}: 11 bytes (cumulative: 3641 bytes)
+    f{}: 7 bytes (cumulative: 3648 bytes)
+    zero{}: 5 bytes (cumulative: 3653 bytes)
+    gone{}: 3 bytes (cumulative: 3656 bytes)
+    moved{}: 17 bytes (cumulative: 3673 bytes)
+    filled{}: 19 bytes (cumulative: 3692 bytes)
+
+  f{}: 900 bytes (cumulative: 4548 bytes)
+"""
+ARGUMENTS = {"parameters": 600, "optimiser": 300, "batch": 50}
+
+
+def test_hbm_is_all_that_is_not_local_and_not_in_another_memory():
+    memory = read_memory(BUFFERS, LIVE, ARGUMENTS, parse_module(PROGRAM))
+    assert (memory.total, memory.heap) == (1000 + 200 + 40 + 5000, 5000)
+    assert memory.arguments == ARGUMENTS
+
+
+def test_buffers_belong_to_what_made_them():
+    memory = read_memory(BUFFERS, LIVE, ARGUMENTS, parse_module(PROGRAM))
+    assert memory.at_peak == {
+        "attention, kept of every layer": 2000,  # What a loop fills is what its body writes there.
+        # By the name, through a conversion, a loop and a tuple; and by what is written.
+        "experts": 100 + 30 + 11 + 17 + 19,
+        "the rest": 5 + 3,
+        "optimiser": 7,
+    }
+    # Neither the argument nor what is in another memory.
+    assert sum(memory.at_peak.values()) == 2192
+
+
+def test_the_largest_consumers():
+    memory = Memory(9, {"parameters": 5, "optimiser": 3}, 4, {"optimiser": 4, "experts": 1})
+    assert memory.largest(3) == [
+        ("parameters", 5),
+        ("optimiser, while the step runs", 4),
+        ("optimiser", 3),
+    ]
+    assert len(memory.parts) == 4
+
+
+def test_another_text_is_refused():
+    with pytest.raises(ValueError, match="no allocation in HBM"):
+        read_memory("nothing\n", LIVE, ARGUMENTS, parse_module(PROGRAM))
+
+
+def test_without_live_ranges_there_still_is_a_total():
+    memory = read_memory(BUFFERS, "", ARGUMENTS, parse_module(PROGRAM))
+    assert (memory.total, dict(memory.at_peak)) == (6240, {})

@@ -1,0 +1,217 @@
+"""What must hold for the models that pods train, read from what the TPU's compiler made of them."""
+
+import functools
+import re
+
+import jax
+import numpy as np
+import pytest
+import tpu_compiler
+
+from moe_jax import experiment
+from moe_jax.models.decoder import in_compute_precision
+from moe_jax.pods import compiler
+from moe_jax.pods.collectives import find_collectives
+from moe_jax.pods.compiler import Job, compile_step
+from moe_jax.pods.hlo import parse_module
+from moe_jax.pods.hlo_flops import find_products
+from moe_jax.pods.loops import count_runs
+from moe_jax.pods.memory import read_memory
+from moe_jax.pods.scopes import scope_of
+from moe_jax.pods.topologies import parse
+from moe_jax.training.state import abstract_state
+
+pytestmark = tpu_compiler.NEEDED
+
+POD = ("runs/pretrain.gin", "models/8b_64e.gin", "mesh/v4_512_64_experts.gin")
+SMALL = ("runs/pretrain.gin", "models/tiny_8e.gin", "mesh/expert_fsdp.gin")
+SMALL_BINDINGS = (
+    "Model.d_model = 256",
+    "Model.d_ff = 1024",
+    "Model.num_heads = 2",
+    "Model.head_dim = 128",
+    "Model.vocab_size = 2048",
+    "Model.compute_dtype = 'bfloat16'",
+    "Model.scan_layers = True",
+    "Model.remat = 'named'",
+    "Model.remat_names = ('qkv', 'attention_context', 'ffn_hidden', 'moe_in', 'moe_hidden', "
+    "'moe_rows', 'moe_out')",
+    "Data.sequence_length = 256",
+    "Data.batch_size = 16",
+    "EXPERT_DEVICES = 4",
+)
+# A row of every pool is on one device, as in mesh/v4_512_64_experts.gin.
+CASES = {
+    "pod, expert choice": ("v4:8x8x8", (*POD, "routers/expert_choice.gin"), ("Pool.rows = 2",)),
+    "pod, Switch": ("v4:8x8x8", (*POD, "routers/switch.gin"), ()),
+    "pod, GShard": ("v4:8x8x8", (*POD, "routers/gshard_top2.gin"), ()),
+    "small, GShard": ("v4:2x2x2", (*SMALL, "routers/gshard_top2.gin"), SMALL_BINDINGS),
+}
+
+
+class Step:
+    """A compiled step and what is read of it."""
+
+    def __init__(self, topology, files, bindings):
+        self.topology = parse(topology)
+        self.described = experiment.load(list(files), list(bindings))
+        names, read = [], compiler._read
+
+        def reading(job, directory):
+            found = (directory / "dump").glob("*after_optimizations.txt")
+            names.extend(path.name for path in found if "jit_" in path.name)
+            return read(job, directory)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiler, "_read", reading)
+            self.compiled = compile_step(Job(self.topology, files, bindings))
+        self.modules = names
+        self.module = parse_module(self.compiled.program)
+        self.runs = count_runs(self.module, unknown_trip_count=0)
+        self.collectives = find_collectives(self.module, self.runs)
+        names = tuple(self.compiled.mesh)
+        mesh = np.arange(self.module.devices).reshape(tuple(self.compiled.mesh.values()))
+        self.axes = {id(each): each.axes(mesh, names) for each in self.collectives}
+
+    def bytes(self, kind, axis, what=""):
+        """Returns the bytes of the bounds of a kind that cross an axis."""
+        return sum(
+            bound.bytes
+            for bound in self.compiled.bounds
+            if bound.kind == kind and axis in bound.axes and bound.what.startswith(what)
+        )
+
+
+@functools.cache
+def compile_case(case):
+    return Step(*CASES[case])
+
+
+@pytest.fixture(params=list(CASES))
+def step(request):
+    return compile_case(request.param)
+
+
+def expert_layer_bytes(described):
+    """Returns the bytes of one matrix of all experts of a layer, in bfloat16."""
+    model = described.model
+    return 2 * model.num_experts * model.d_model * model.d_ff
+
+
+def gathered_over_experts(step):
+    """Returns the bytes of arrays that are put together from devices along the axis of experts.
+
+    An array of that many bytes has been gathered whatever it is called: by an all-gather, or by an
+    all-reduce of zeros and one part.
+    """
+    return sum(
+        each.payload_bytes * each.runs
+        for each in step.collectives
+        if (each.kind == "all-gather" or each.is_gather)
+        and (step.axes[id(each)] is None or "expert" in step.axes[id(each)])
+    )
+
+
+def assert_no_gather_of_experts(step):
+    """Other weights may be cut along the axis of experts too: nothing but those is gathered.
+
+    If one matrix of one layer's experts were, once, it would be more than what is tolerated.
+    """
+    others = step.bytes("all-gather", "expert", "other weights")
+    slack = 0.05 * others + 0.25 * expert_layer_bytes(step.described)
+    assert slack < expert_layer_bytes(step.described) * step.described.model.num_moe_layers
+    assert gathered_over_experts(step) <= others + slack
+
+
+def test_no_weights_of_experts_are_gathered_along_the_axis_of_experts(step):
+    assert_no_gather_of_experts(step)
+
+
+def test_weights_of_experts_that_are_cut_wrongly_are_found():
+    """The same test, failing: experts cut along their width, which each device has to gather."""
+    topology, files, bindings = CASES["small, GShard"]
+    wrong = "Mesh.rules = {'experts': None, 'expert_embed': 'expert'}"
+    step = Step(topology, files, (*bindings, wrong, "Mesh.expert_parallelism = 'implicit'"))
+    # All experts of all layers, at least for the forward pass.
+    least = 2 * expert_layer_bytes(step.described) * step.described.model.num_moe_layers
+    assert gathered_over_experts(step) >= least
+    with pytest.raises(AssertionError, match="gathered_over_experts"):
+        assert_no_gather_of_experts(step)
+
+
+def test_all_to_alls_carry_the_slots_and_nothing_else(step):
+    found = [each for each in step.collectives if each.kind == "all-to-all"]
+    assert {step.axes[id(each)] for each in found} == {("expert",)}
+    carried = sum(each.payload_bytes * each.runs for each in found)
+    assert carried == pytest.approx(step.bytes("all-to-all", "expert"), rel=0.05)
+    # By hand: forward and backward, there and back; k slots of d numbers of two bytes a token.
+    model, data = step.described.model, step.described.data
+    slots = {"switch": 1.25}.get(getattr(step.described.router, "name", ""), 2.0)
+    tokens = data.batch_size * data.sequence_length / step.topology.device_count
+    by_hand = 4 * slots * tokens * model.d_model * 2 * model.num_layers / 2
+    assert carried == pytest.approx(by_hand, rel=0.05)
+
+
+def test_it_fits(step):
+    compiled = step.compiled
+    memory = read_memory(compiled.buffers, compiled.live, compiled.argument_bytes, step.module)
+    limit = step.topology.chip.hbm_limit_per_device
+    assert sum(memory.arguments.values()) < memory.total < limit
+    assert sum(memory.at_peak.values()) <= memory.heap
+
+
+def test_the_router_is_computed_in_float32(step):
+    lines = [
+        line
+        for line in step.compiled.program.splitlines()
+        if re.search(r" (convolution|dot)\(", line) and "/router/" in line
+    ]
+    products = [p for p in find_products(step.module, step.runs) if scope_of(p.op_name) == "router"]
+    assert len(lines) >= len(products) >= 3  # Forward, and two backward.
+    # An operand may still be in bfloat16: x, which is exact. The precision says what it is made.
+    assert all(re.search(r" = f32\[", line) for line in lines)
+    assert all("operand_precision={highest,highest}" in line for line in lines)
+
+
+def test_weights_and_their_gradients_travel_in_bfloat16(step):
+    """All but the embedding, which is looked up in float32, and what every device has whole."""
+    model = step.described.language_model(None)
+    sizes = {name: value.size for name, value in model.abstract().params.items()}
+    rounded = {name for name, axes in model.logical_axes().items() if in_compute_precision(axes)}
+    in_float32 = 4 * sum(size for name, size in sizes.items() if name not in rounded)
+    smallest_weight = 2 * model.config.d_model**2
+    large = [each for each in step.collectives if each.payload_bytes >= smallest_weight]
+    assert {each.dtype for each in large if each.runs > 1} == {"bf16"}
+    assert all(each.payload_bytes <= in_float32 for each in large if each.dtype != "bf16")
+
+
+def test_the_state_is_donated(step):
+    model = step.described.language_model(None)
+    leaves = len(jax.tree.leaves(abstract_state(model, step.described.optimizer)))
+    header = step.compiled.program.partition("\n")[0]
+    assert leaves > 20
+    assert header.count("-alias)") == leaves
+
+
+def test_one_module_is_compiled_and_nothing_is_made_whole_unasked(step):
+    assert len(step.modules) == 1
+    assert step.compiled.warnings == ()
+    assert step.compiled.exceeded is None
+
+
+def test_routers_of_two_experts_a_token_move_as_much():
+    """Expert choice with c = 2 beside GShard's top-2: the comparison is fair."""
+    two = [compile_case(f"pod, {name}") for name in ("expert choice", "GShard")]
+    carried = [
+        {
+            (each.kind, step.axes[id(each)]): sum(
+                other.payload_bytes * other.runs
+                for other in step.collectives
+                if (other.kind, step.axes[id(other)]) == (each.kind, step.axes[id(each)])
+            )
+            for each in step.collectives
+            if each.kind in ("all-to-all", "all-gather")
+        }
+        for step in two
+    ]
+    assert carried[0] == carried[1]
