@@ -121,13 +121,11 @@ def find_collectives(module: Module, runs: Runs) -> list[Collective]:
         module: the program.
         runs: of its computations.
     """
-    found = []
-    for name, times in runs.scheduled.items():
-        computation = module.computation(name)
-        for start, instruction in enumerate(computation.instructions):
-            for inner, holder in _started(module, computation, instruction):
-                found.append(_collective(module, computation, start, inner, holder, times))
-    return found
+    return [
+        _collective(module, computation, start, inner, holder, times)
+        for computation, start, instruction, times in runs.instructions(module)
+        for inner, holder in _started(module, computation, instruction)
+    ]
 
 
 def kind_of(instruction: Instruction) -> str:

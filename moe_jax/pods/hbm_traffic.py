@@ -83,25 +83,23 @@ def find_traffic(module: Module, runs: Runs) -> list[Traffic]:
         runs: of its computations.
     """
     found = []
-    for name, times in runs.scheduled.items():
-        computation = module.computation(name)
-        for position, instruction in enumerate(computation.instructions):
-            if _is_free(instruction):
-                continue
-            read, written = instruction_bytes(module, computation, instruction)
-            found.append(
-                Traffic(
-                    name=instruction.name,
-                    opcode=instruction.opcode,
-                    computation=name,
-                    position=position,
-                    op_name=instruction.op_name,
-                    read=read,
-                    written=written,
-                    runs=times,
-                    estimated_cycles=instruction.estimated_cycles,
-                )
+    for computation, position, instruction, times in runs.instructions(module):
+        if _is_free(instruction):
+            continue
+        read, written = instruction_bytes(module, computation, instruction)
+        found.append(
+            Traffic(
+                name=instruction.name,
+                opcode=instruction.opcode,
+                computation=computation.name,
+                position=position,
+                op_name=instruction.op_name,
+                read=read,
+                written=written,
+                runs=times,
+                estimated_cycles=instruction.estimated_cycles,
             )
+        )
     return found
 
 

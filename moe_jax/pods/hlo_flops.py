@@ -77,29 +77,27 @@ def find_products(module: Module, runs: Runs, kernel_fill: float = 1.0) -> list[
         UserError: if a product's dimensions cannot be read.
     """
     found = []
-    for name, times in runs.scheduled.items():
-        computation = module.computation(name)
-        for position, outer in enumerate(computation.instructions):
-            for holder, inner in _work(module, computation, outer):
-                is_kernel = inner.opcode == "custom-call"
-                operands = [holder.by_name[o] for o in inner.operands]
-                if is_kernel:
-                    flops = kernel_flops(inner)
-                    flops = flops if flops is None else flops * kernel_fill
-                else:
-                    flops = product_flops(holder, inner)
-                found.append(
-                    Product(
-                        name=inner.name,
-                        computation=name,
-                        position=position,
-                        op_name=inner.op_name or outer.op_name,
-                        dtype=operands[0].arrays[0].dtype if operands else "",
-                        flops=flops,
-                        runs=times,
-                        is_kernel=is_kernel,
-                    )
+    for computation, position, outer, times in runs.instructions(module):
+        for holder, inner in _work(module, computation, outer):
+            is_kernel = inner.opcode == "custom-call"
+            operands = [holder.by_name[o] for o in inner.operands]
+            if is_kernel:
+                flops = kernel_flops(inner)
+                flops = flops if flops is None else flops * kernel_fill
+            else:
+                flops = product_flops(holder, inner)
+            found.append(
+                Product(
+                    name=inner.name,
+                    computation=computation.name,
+                    position=position,
+                    op_name=inner.op_name or outer.op_name,
+                    dtype=operands[0].arrays[0].dtype if operands else "",
+                    flops=flops,
+                    runs=times,
+                    is_kernel=is_kernel,
                 )
+            )
     return found
 
 

@@ -5,7 +5,7 @@ XLA's own `cost_analysis` counts the body of a loop once; here it counts as ofte
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from moe_jax.errors import UserError
 from moe_jax.pods.hlo import Computation, Instruction, Module
@@ -71,6 +71,13 @@ class Runs:
     def unknown(self) -> tuple[Loop, ...]:
         """The loops whose turns depend on data."""
         return tuple(loop for loop in self.loops if loop.trip_count is None)
+
+    def instructions(self, module: Module) -> Iterator[tuple[Computation, int, Instruction, float]]:
+        """Yields what runs one after the other: computation, position there, instruction, runs."""
+        for name, times in self.scheduled.items():
+            computation = module.computation(name)
+            for position, instruction in enumerate(computation.instructions):
+                yield computation, position, instruction, times
 
 
 def count_runs(module: Module, unknown_trip_count: float | None = None) -> Runs:
