@@ -16,6 +16,9 @@ from moe_jax.sharding.mesh import BATCH_AXES
 from moe_jax.sharding.partition import Partition
 from moe_jax.types import ActivationsBSD, TokensBS
 
+# Of n blocks of queries, causal attention computes (n + 1) / 2n of the square of positions.
+BLOCKS, SHORTEST_BLOCK = 4, 256
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -85,38 +88,56 @@ class Attention(nnx.Module):
         [heads, query, key] where the table's gradient is enough.
         """
         table = None if self.bias is None else self.bias.table[...]
-
-        def attend(qkv: tuple, rows: Rows, table: jax.Array | None) -> jax.Array:
-            q, k, v = qkv
-            return softmax_attention.attend(q, k, v, self._row_mask(rows, q.shape[1], table))
-
         if self.partition is None:
-            return attend((q, k, v), rows, table)
+            return self._by_blocks((q, k, v), rows, table)
         heads = self.partition.computed(("heads",))[0]
         by_head = PartitionSpec(BATCH_AXES, None, heads)
         return jax.shard_map(
-            attend,
+            self._by_blocks,
             mesh=self.partition.mesh,
             in_specs=(by_head, PartitionSpec(BATCH_AXES), PartitionSpec(None, heads)),
             out_specs=by_head,
             check_vma=False,
         )((q, k, v), rows, table)
 
-    def _row_mask(self, rows: Rows, length: int, table: jax.Array | None) -> jax.Array:
-        """Returns what is added to the logits of whole rows: [heads or B, ..., query, key]."""
+    def _by_blocks(
+        self, qkv: tuple[jax.Array, jax.Array, jax.Array], rows: Rows, table: jax.Array | None
+    ) -> jax.Array:
+        """Attends block of queries by block, each to the keys up to its end.
+
+        Above the blocks of the diagonal, nothing is computed of what the mask would hide.
+        """
+        q, k, v = qkv
+        length = q.shape[1]
+        block = block_length(length) if rows.prefix_BS is None else length
+        mask = self._last_mask(block, length, table)
+        attended = []
+        for start in range(0, length, block):
+            end = start + block
+            seen = self._of_rows(mask[..., length - end :], rows, table, slice(start, end))
+            attended.append(softmax_attention.attend(q[:, start:end], k[:, :end], v[:, :end], seen))
+        return jnp.concatenate(attended, axis=1)
+
+    def _last_mask(self, queries: int, length: int, table: jax.Array | None) -> jax.Array:
+        """Returns what is added to the logits of a row's last queries, [heads or 1, Q, key]."""
         if self.bias is None or table is None:
-            mask = causal_mask(length)
-        else:
-            mask = self.bias.causal(table, length)
+            return causal_mask(queries, length)
+        return self.bias.causal(table, queries, length)
+
+    def _of_rows(
+        self, mask: jax.Array, rows: Rows, table: jax.Array | None, queries: slice
+    ) -> jax.Array:
+        """Lets tokens of a prefix see each other and hides other documents."""
         if rows.prefix_BS is not None:
             prefix = rows.prefix_BS > 0
-            both = prefix[:, None, :, None] & prefix[:, None, None, :]
+            both = prefix[:, None, queries, None] & prefix[:, None, None, : queries.stop]
             # As T5's decoder does, every later position has the distance 0.
             ahead = 0.0 if table is None else table[0][:, None, None]
             mask = jnp.where(both & (mask <= MASKED), ahead, mask)
         if rows.segments_BS is None:
             return mask
-        same = rows.segments_BS[:, :, None] == rows.segments_BS[:, None, :]
+        segments = rows.segments_BS[:, : queries.stop]
+        same = segments[:, queries, None] == segments[:, None]
         return jnp.where(same[:, None], mask, MASKED)
 
     def _cache_mask(self, rows: Rows, length: int) -> jax.Array:
@@ -131,6 +152,15 @@ class Attention(nnx.Module):
         if self.bias is None:
             return mask
         return mask + jnp.moveaxis(self.bias.at(distance_BST), -1, 1)
+
+
+def block_length(length: int) -> int:
+    """Returns how many queries of a causal row attend at once: a quarter of it, but 256 at least.
+
+    A row that cannot be cut so attends as a whole.
+    """
+    block = max(length // BLOCKS, SHORTEST_BLOCK)
+    return block if length % block == 0 else length
 
 
 def _write(cache_BTHK: jax.Array, new_BSHK: jax.Array, start_B: jax.Array) -> jax.Array:

@@ -4,12 +4,12 @@ All second matrices are stored as [D, F], like the first: XLA's CPU backend comp
 gradient in that layout about twice as fast, and on TPU it makes no difference.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from moe_jax.dispatch.network import ExpertNetwork
+from moe_jax.models.activations import gated_gelu, gelu
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.parameters import kernel
 from moe_jax.types import ActivationsBSD
@@ -37,10 +37,10 @@ class FeedForward(nnx.Module):
         # Named before the activation, which is all that the backward pass needs of both.
         hidden_TF = checkpoint_name(x_TD @ self.wi[...].astype(dtype), "ffn_hidden")
         if self.gate is None:
-            hidden_TF = jax.nn.gelu(hidden_TF)
+            hidden_TF = gelu(hidden_TF)
         else:
             gate_TF = checkpoint_name(x_TD @ self.gate[...].astype(dtype), "ffn_hidden")
-            hidden_TF = jax.nn.gelu(gate_TF) * hidden_TF
+            hidden_TF = gated_gelu(gate_TF, hidden_TF)
         out_TD = jnp.einsum("tf,df->td", hidden_TF, self.wo[...].astype(dtype))
         return out_TD.reshape(x_BSD.shape)
 
@@ -56,4 +56,4 @@ class Experts(nnx.Module):
 
     def network(self, dtype: jnp.dtype) -> ExpertNetwork:
         """Returns the experts in the compute precision, for a transport to run."""
-        return ExpertNetwork(self.wi[...].astype(dtype), self.wo[...].astype(dtype), jax.nn.gelu)
+        return ExpertNetwork(self.wi[...].astype(dtype), self.wo[...].astype(dtype), gelu)

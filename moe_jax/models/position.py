@@ -11,6 +11,8 @@ from flax import nnx
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.parameters import kernel
 
+# Number of the last queries of a row, and of its keys.
+_Shape = tuple[int, int]
 # Added to attention logits that must not count; finite, so that no row becomes NaN.
 MASKED = -1e30
 
@@ -47,28 +49,35 @@ class RelativeBias(nnx.Module):
         lookup = jnp.asarray(distance_buckets(self.buckets, self.max_distance), jnp.int32)
         return self.table[...][lookup[jnp.clip(distance, 0, self.max_distance)]]
 
-    def causal(self, table: jax.Array, length: int) -> jax.Array:
-        """Returns the bias of a whole row, [heads, query, key], with the future masked.
+    def causal(self, table: jax.Array, queries: int, length: int) -> jax.Array:
+        """Returns the bias of a row's last queries, [heads, query, key], with the future masked.
 
-        The table [buckets, heads] is this module's, or the columns of some of its heads.
+        Element (q, k) depends on q - k only: of n queries from position s on, the bias to the
+        s + n keys up to theirs is the last s + n columns.
 
-        Element (q, k) depends on q - k only. On CPU and GPU one vector over distances is skewed
-        into the matrix by reshaping: its gradient is a sum, where a gather's would be a scatter.
-        On a TPU such a reshape moves everything: see `pick_buckets`.
+        On CPU and GPU one vector over distances is skewed into the matrix by reshaping: its
+        gradient is a sum, where a gather's would be a scatter. On a TPU such a reshape moves
+        everything: see `pick_buckets`.
+
+        Args:
+            table: this module's [buckets, heads], or the columns of some of its heads.
+            queries: how many.
+            length: of the row, the number of keys.
         """
         lookup = distance_buckets(self.buckets, self.max_distance)
+        starts, shape = bucket_starts(lookup), (queries, length)
         return jax.lax.platform_dependent(
             table,
-            tpu=lambda table: pick_buckets(table, bucket_starts(lookup), length, self.precision),
-            default=lambda table: self._by_skew(table, length),
+            tpu=lambda table: pick_buckets(table, starts, shape, self.precision),
+            default=lambda table: self._by_skew(table, shape),
         )
 
-    def _by_skew(self, table: jax.Array, length: int) -> jax.Array:
+    def _by_skew(self, table: jax.Array, shape: tuple[int, int]) -> jax.Array:
         lookup = distance_buckets(self.buckets, self.max_distance)
-        lookup = lookup[np.minimum(np.arange(length), self.max_distance)]
+        lookup = lookup[np.minimum(np.arange(shape[1]), self.max_distance)]
         one_hot = jnp.asarray(np.eye(self.buckets, dtype=np.float32)[lookup])
         bias_SH = jnp.dot(one_hot, table, precision=jax.lax.Precision.HIGHEST)
-        return _skew(bias_SH.T)
+        return _skew(bias_SH.T, shape[0])
 
 
 def bucket_starts(lookup: np.ndarray) -> tuple[int, ...]:
@@ -78,9 +87,9 @@ def bucket_starts(lookup: np.ndarray) -> tuple[int, ...]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def pick_buckets(
-    table: jax.Array, starts: tuple[int, ...], length: int, precision: jax.lax.Precision
+    table: jax.Array, starts: tuple[int, ...], shape: _Shape, precision: jax.lax.Precision
 ) -> jax.Array:
-    """Returns the bias of a whole row, [heads, query, key], by a product of 0 and 1.
+    """Returns the bias of a row's last queries, [heads, query, key], by a product of 0 and 1.
 
     The table is cut into three parts that bfloat16 holds exactly and that add up to it, so that
     one pass of a matrix unit that adds in float32 is exact.
@@ -88,70 +97,74 @@ def pick_buckets(
     Args:
         table: [buckets, heads].
         starts: the first distance of every bucket.
-        length: of the row.
+        shape: number of queries and of keys.
         precision: of the gradient, which sums over all elements.
     """
     parts, rest = [], table
     for _ in range(3):
         parts.append(jax.lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7))
         rest = rest - parts[-1]
-    one_hot = jnp.tile(_one_hot(starts, length), 3)
+    one_hot = jnp.tile(_one_hot(starts, shape), 3)
     bias = jnp.einsum(
         "qkb,bh->hqk", one_hot, jnp.concatenate(parts), precision=jax.lax.Precision.DEFAULT
     )
-    return jnp.where(_distance(length) < 0, MASKED, bias)
+    return jnp.where(_distance(shape) < 0, MASKED, bias)
 
 
 def _pick_forward(
-    table: jax.Array, starts: tuple[int, ...], length: int, precision: jax.lax.Precision
+    table: jax.Array, starts: tuple[int, ...], shape: _Shape, precision: jax.lax.Precision
 ) -> tuple[jax.Array, None]:
-    return pick_buckets(table, starts, length, precision), None
+    return pick_buckets(table, starts, shape, precision), None
 
 
 def _pick_backward(
     starts: tuple[int, ...],
-    length: int,
+    shape: _Shape,
     precision: jax.lax.Precision,
     kept: None,
     d_bias_HQK: jax.Array,
 ) -> tuple[jax.Array]:
-    d_bias_HQK = jnp.where(_distance(length) < 0, 0.0, d_bias_HQK)
-    d_table = jnp.einsum("qkb,hqk->bh", _one_hot(starts, length), d_bias_HQK, precision=precision)
+    d_bias_HQK = jnp.where(_distance(shape) < 0, 0.0, d_bias_HQK)
+    d_table = jnp.einsum("qkb,hqk->bh", _one_hot(starts, shape), d_bias_HQK, precision=precision)
     return (d_table,)
 
 
 pick_buckets.defvjp(_pick_forward, _pick_backward)
 
 
-def _distance(length: int) -> jax.Array:
-    query, key = (jax.lax.broadcasted_iota(jnp.int32, (length, length), i) for i in (0, 1))
-    return query - key
+def _distance(shape: _Shape) -> jax.Array:
+    """Returns how far the last queries of a row are from its keys, [query, key]."""
+    query, key = (jax.lax.broadcasted_iota(jnp.int32, shape, i) for i in (0, 1))
+    return query - key + (shape[1] - shape[0])
 
 
-def _one_hot(starts: tuple[int, ...], length: int) -> jax.Array:
+def _one_hot(starts: tuple[int, ...], shape: _Shape) -> jax.Array:
     """Returns the bucket of every element as 0 and 1, [query, key, bucket]."""
-    distance = jnp.maximum(_distance(length), 0)[..., None]
+    distance = jnp.maximum(_distance(shape), 0)[..., None]
     first, last = np.array(starts), np.array([*starts[1:], np.iinfo(np.int32).max])
     is_in = (distance >= first.astype(np.int32)) & (distance < last.astype(np.int32))
     return is_in.astype(jnp.float32)
 
 
-def _skew(by_distance_HS: jax.Array) -> jax.Array:
-    """Turns values by distance [heads, S] into [heads, query, key], masked where key > query."""
+def _skew(by_distance_HS: jax.Array, queries: int) -> jax.Array:
+    """Turns values by distance [heads, S] into [heads, query, key], masked where key > query.
+
+    The queries are the last of the row.
+    """
     heads, length = by_distance_HS.shape
-    future = jnp.full((heads, length), MASKED, by_distance_HS.dtype)
-    # Entry -d (modulo 2 S) of the ring is the value at distance d.
-    ring = jnp.concatenate(
-        [by_distance_HS[:, :1], future, jnp.flip(by_distance_HS[:, 1:], axis=1)], axis=1
-    )
-    rows = jnp.broadcast_to(ring[:, None, :], (heads, length, 2 * length))
-    rows = rows.reshape(heads, -1)[:, : length * (2 * length - 1)]
-    return rows.reshape(heads, length, 2 * length - 1)[:, :, :length]
+    first = length - queries
+    future = jnp.full((heads, queries), MASKED, by_distance_HS.dtype)
+    # From the first of these queries to its keys, and on; then, around the ring, of the last one.
+    near, far = by_distance_HS[:, : first + 1], by_distance_HS[:, first + 1 :]
+    ring = jnp.concatenate([jnp.flip(near, 1), future, jnp.flip(far, 1)], axis=1)
+    rows = jnp.broadcast_to(ring[:, None, :], (heads, queries, length + queries))
+    rows = rows.reshape(heads, -1)[:, : queries * (length + queries - 1)]
+    return rows.reshape(heads, queries, length + queries - 1)[:, :, :length]
 
 
-def causal_mask(length: int) -> jax.Array:
-    """Returns 0 where a query may look and `MASKED` in its future, [1, query, key]."""
-    past = np.tril(np.ones((length, length), bool))
+def causal_mask(queries: int, length: int) -> jax.Array:
+    """Returns 0 where a row's last queries may look and `MASKED` in their future, [1, Q, key]."""
+    past = np.tril(np.ones((queries, length), bool), length - queries)
     return jnp.asarray(np.where(past, 0.0, MASKED).astype(np.float32))[None]
 
 

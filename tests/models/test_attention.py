@@ -1,13 +1,16 @@
 """Attention and positions against numpy written from the definitions."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
 import tiny
 from flax import nnx
 
-from moe_jax.models.attention import Attention, Rows
-from moe_jax.models.position import RelativeBias, distance_buckets, rotate
+import moe_jax.models.attention as attention_module
+from moe_jax.models.attention import Attention, Rows, block_length
+from moe_jax.models.position import RelativeBias, causal_mask, distance_buckets, rotate
 
 LENGTH = 12
 
@@ -42,9 +45,22 @@ def make_attention(**changes):
     return Attention(config, nnx.Rngs(params=jax.random.key(1)))
 
 
+@pytest.fixture(params=[1, 4], ids=["whole", "blocks"])
+def blocks(request, monkeypatch):
+    """Attends all queries of a row at once, or a quarter after the other."""
+    monkeypatch.setattr(attention_module, "SHORTEST_BLOCK", LENGTH // request.param)
+    assert block_length(LENGTH) == LENGTH // request.param
+    return request.param
+
+
+def test_rows_attend_in_quarters_of_256_or_more():
+    lengths = {16: 16, 256: 256, 384: 384, 512: 256, 768: 256, 1023: 1023, 1024: 256, 8192: 2048}
+    assert {length: block_length(length) for length in lengths} == lengths
+
+
 @pytest.mark.parametrize("prefixed", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
-def test_relative_attention_is_the_definition(packed, prefixed):
+def test_relative_attention_is_the_definition(packed, prefixed, blocks):
     attention = make_attention()
     x = np.random.default_rng(0).normal(size=(2, LENGTH, 32)).astype(np.float32)
     segments = np.array([[1] * 5 + [2] * 7, [1] * 9 + [2] * 2 + [0]]) if packed else None
@@ -69,7 +85,7 @@ def test_relative_attention_is_the_definition(packed, prefixed):
         np.testing.assert_allclose(y[row], expected, rtol=2e-5, atol=2e-6)
 
 
-def test_rotary_attention_is_the_definition():
+def test_rotary_attention_is_the_definition(blocks):
     attention = make_attention(position="rotary")
     x = np.random.default_rng(0).normal(size=(1, LENGTH, 32)).astype(np.float32)
     positions = np.arange(LENGTH)[None]
@@ -86,6 +102,31 @@ def test_rotary_attention_is_the_definition():
         attention, x[0], lambda *_: 0.0, lambda q, t: t <= q, rotation=rotation
     )
     np.testing.assert_allclose(y[0], expected, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("position", ["relative", "rotary"])
+def test_blocks_compute_what_a_mask_would_not_hide(position, packed, monkeypatch):
+    """Same values and gradients as of the whole square, of which 10 parts in 16 are left."""
+    attention = make_attention(position=position)
+    graph, state = nnx.split(attention)
+    x = np.random.default_rng(1).normal(size=(2, LENGTH, 32)).astype(np.float32)
+    segments = np.array([[1] * 4 + [2] * 8, [1] * 7 + [2] * 3 + [0] * 2]) if packed else None
+    rows = Rows(np.broadcast_to(np.arange(LENGTH), (2, LENGTH)), segments)
+
+    def loss(state, x):
+        return (nnx.merge(graph, state)(x, rows)[0] ** 2).sum()
+
+    found, squares = [], []
+    for shortest in (LENGTH, LENGTH // 4):
+        monkeypatch.setattr(attention_module, "SHORTEST_BLOCK", shortest)
+        found.append(jax.value_and_grad(lambda *a: loss(*a), argnums=(0, 1))(state, x))
+        text = str(jax.make_jaxpr(lambda *a: loss(*a))(state, x))
+        shapes = re.findall(r"f32\[2,\d+,(\d+),(\d+)\] = exp ", text)
+        squares.append([int(queries) * int(keys) for queries, keys in shapes])
+    assert squares == [[LENGTH**2], [LENGTH**2 * i // 16 for i in (1, 2, 3, 4)]]
+    for whole, blocks in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(blocks, whole, rtol=2e-5, atol=2e-5)
 
 
 def test_rotary_depends_on_the_distance_only():
@@ -112,8 +153,19 @@ def test_buckets_of_t5():
 
 def test_bias_of_rows_equals_bias_at_distances():
     bias = RelativeBias(tiny.CONFIG, nnx.Rngs(params=jax.random.key(0)))
-    rows = np.asarray(bias.causal(bias.table[...], LENGTH))
+    rows = np.asarray(bias.causal(bias.table[...], LENGTH, LENGTH))
     distance = np.arange(LENGTH)[:, None] - np.arange(LENGTH)
     expected = np.moveaxis(np.asarray(bias.at(np.maximum(distance, 0))), -1, 0)
     np.testing.assert_allclose(rows[:, distance >= 0], expected[:, distance >= 0], rtol=1e-6)
     assert np.all(rows[:, distance < 0] < -1e29)
+
+
+@pytest.mark.parametrize("queries", [1, 3, LENGTH - 1])
+def test_bias_of_the_last_queries_is_that_of_any(queries):
+    bias = RelativeBias(tiny.CONFIG, nnx.Rngs(params=jax.random.key(0)))
+    rows = np.asarray(bias.causal(bias.table[...], LENGTH, LENGTH))
+    last = np.asarray(bias.causal(bias.table[...], queries, LENGTH))
+    for end in range(queries, LENGTH + 1):
+        np.testing.assert_array_equal(last[..., LENGTH - end :], rows[:, end - queries : end, :end])
+    mask = causal_mask(queries, LENGTH)
+    np.testing.assert_array_equal(mask, causal_mask(LENGTH, LENGTH)[:, -queries:])
