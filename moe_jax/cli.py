@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -184,6 +185,8 @@ def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
 def _compile(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     # Before JAX starts: it would look for a TPU, and on a machine with one take it.
     os.environ["JAX_PLATFORMS"] = "cpu"
+    # Terminated, it takes its compiler and its files along.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     from moe_jax.commands.compile import CompileOptions, compile_for
 
     options = CompileOptions(

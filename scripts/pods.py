@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Asks the TPU compiler about the 8B/64E model on pods and writes docs/results/pods.md's tables.
 
-    python scripts/pods.py                     everything, about half an hour on two cores
-    python scripts/pods.py --only=levers       one of the tables: levers, models, full
+    python scripts/pods.py                     everything, about an hour on two cores
+    python scripts/pods.py --only=levers       one of levers, quick, models (with code: the longest)
     python scripts/pods.py --pods=v4:8x8x8     one of the pods, the others' figures as they are
 
 Needs `pip install 'moe_jax[tpu]'`. Only what is between the page's markers is replaced. The figures
@@ -63,6 +63,15 @@ ROOFLINE = (
     "copies",
     "waiting for collectives",
     "step",
+)
+AGREEMENT = (
+    "chips",
+    "what",
+    "GiB, quick",
+    "GiB, with code",
+    "ms, quick",
+    "ms, with code",
+    "with code longer by",
 )
 TOKENS = 1e12
 COLUMNS = ("chips", "what", "fits", "GiB", "step ms", "MFU", "exposed ms", "tokens/s a chip")
@@ -130,19 +139,21 @@ def levers() -> Iterator[Question]:
             yield Question("levers", pod, what, files, list(bindings))
 
 
-def models() -> Iterator[Question]:
+def compared(table_name: str, is_full: bool) -> Iterator[Question]:
     """Compares routers and the dense model on the pods' files."""
     for pod, mesh in PODS.items():
         for what, (files, bindings) in MODELS.items():
-            yield Question("models", pod, what, [BASE[0], *files, mesh], bindings)
+            yield Question(table_name, pod, what, [BASE[0], *files, mesh], bindings, is_full)
 
 
-def full() -> Iterator[Question]:
-    """Compares the quick answer with the one after the code is generated."""
-    for pod, mesh in PODS.items():
-        for is_full in (False, True):
-            what = "with code" if is_full else "quick"
-            yield Question("full", pod, what, [*BASE, mesh], [], is_full)
+def quick() -> Iterator[Question]:
+    """Ends the compiler before code generation."""
+    return compared("quick", False)
+
+
+def models() -> Iterator[Question]:
+    """Generates code."""
+    return compared("models", True)
 
 
 def row(pod: str, what: str, known: dict[str, Any]) -> tuple[str, ...]:
@@ -182,10 +193,25 @@ def roofline(figures: dict[str, Any]) -> str:
     return table(ROOFLINE, rows)
 
 
+def agreement(figures: dict[str, Any]) -> str:
+    """Returns the table of quick answers beside those with code."""
+    rows = []
+    for question in models():
+        known = [figures[name][question.key] for name in ("quick", "models")]
+        if any("error" in each for each in known):
+            continue
+        seconds = [each["step_seconds"] for each in known]
+        milliseconds = [f"{each * 1e3:,.0f}" for each in seconds]
+        gib = [f"{each['hbm_gib']:.2f}" for each in known]
+        longer = f"{seconds[1] / seconds[0] - 1:+.1%}"
+        rows.append((question.pod, question.what, *gib, *milliseconds, longer))
+    return table(AGREEMENT, rows)
+
+
 TABLES: dict[str, Callable[[], Iterator[Question]]] = {
     "levers": levers,
+    "quick": quick,
     "models": models,
-    "full": full,
 }
 
 
@@ -210,9 +236,11 @@ def main() -> None:
                 known[question.key] = question.ask()
                 print(" | ".join(row(question.pod, question.what, known[question.key])), flush=True)
                 FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
-        rows = [row(q.pod, q.what, known[q.key]) for q in make() if q.key in known]
-        write(name, table(COLUMNS, rows))
+        if name != "quick":
+            rows = [row(q.pod, q.what, known[q.key]) for q in make() if q.key in known]
+            write(name, table(COLUMNS, rows))
     write("roofline", roofline(figures))
+    write("agreement", agreement(figures))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 It is a process of its own because the compiler reads its settings when JAX starts, because its
 faults end the process, and because an early answer is one where it is stopped (see `compiler`).
+It ends when its standard input does, which is when the process that started it has gone.
 """
 
 import dataclasses
 import json
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +39,20 @@ def run(job: dict[str, Any], write: Any) -> None:
     write({**known, "stage": "compiled"})
 
 
+def end_with_input() -> None:
+    """Ends this process, whatever it is at, once its standard input has ended."""
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def main(job_file: str, result_file: str) -> int:
     """Runs the job of a file; its result, or its error, is in the other."""
+    end_with_input()
     from moe_jax.errors import UserError
 
     result = Path(result_file)

@@ -127,12 +127,14 @@ def _child(job: Job, directory: Path) -> Iterator[subprocess.Popen]:
     command = [sys.executable, "-m", "moe_jax.pods.child"]
     command += [str(directory / "job.json"), str(directory / "result.json")]
     with open(directory / "log", "w") as log:
-        process = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+        process = subprocess.Popen(
+            command, env=variables, stdin=subprocess.PIPE, stdout=log, stderr=log
+        )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _wait(job: Job, process: subprocess.Popen, directory: Path, start: float) -> Compilation:

@@ -29,10 +29,10 @@ _OFFLOADING = ("v5p", "v6e", "tpu7x")
 # Code generation refuses it there: "Async all-to-all not supported on limited ICI".
 _NEVER = {"v5e": ("xla_tpu_enable_async_all_to_all",)}
 # Kept for the backward pass, the cheapest to keep for what it saves first.
-KEPT = ("moe_rows", "qkv", "attention_context", "moe_in", "ffn_hidden", "moe_hidden")
+KEPT = ("moe_rows", "moe_out", "qkv", "attention_context", "moe_in", "ffn_hidden", "moe_hidden")
 assert set(KEPT) <= set(ACTIVATIONS)
 # How many of them are tried.
-_COUNTS = (0, 2, 4, 5, 6)
+_COUNTS = (0, 3, 5, 6, 7)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +113,9 @@ def dispatch_variants(described: Experiment) -> list[Variant]:
 def smaller_variants(described: Experiment, topology: Topology) -> Iterator[Variant]:
     """Yields what takes less memory than the configuration, the dearest last."""
     if described.model.remat != "full":
-        # Other policies keep about everything.
+        # Other policies keep more than what has a name.
         named = described.model.remat == "named"
-        keeps = len(described.model.remat_names) if named else len(ACTIVATIONS)
+        keeps = len(described.model.remat_names) if named else len(KEPT) + 1
         for count, variant in reversed(list(zip(_COUNTS, remat_variants(), strict=True))):
             if count < keeps:
                 yield variant

@@ -2,8 +2,12 @@
 
 import functools
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import tpu_compiler
@@ -85,6 +89,37 @@ def test_turns_that_depend_on_the_load_are_reported():
     assert found.unknown_loops
     assert all("moe" in name for name in found.unknown_loops)
     assert compiled().unknown_loops == ()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_compilation_that_is_ended_takes_its_compiler_along(how, tmp_path):
+    command = [sys.executable, "-m", "moe_jax.cli", "compile", "--topology=v4:2x2x2", "--full"]
+    command += [f"--gin_file={name}" for name in (*FILES, "routers/expert_choice.gin")]
+    command += [f"--gin.{binding}" for binding in BINDINGS]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+        while not (started := list(tmp_path.glob("moe_jax_compile_*/result.json"))):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.1)
+        (child,) = map(
+            int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        )
+        process.send_signal(how)
+    assert process.returncode == (143 if how == signal.SIGTERM else -how)
+    for _ in range(100):
+        if not is_running(child):
+            break
+        time.sleep(0.1)
+    assert not is_running(child)
+    # What it wrote is gone as well, but if it could do nothing about it.
+    assert started[0].exists() == (how == signal.SIGKILL)
+
+
+def is_running(number):
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_what_does_not_fit_and_the_nearest_that_does():

@@ -139,11 +139,11 @@ ALL_KEPT = f"Model.remat_names={variants.KEPT!r}"
 
 
 def test_the_nearest_fit_keeps_as_much_as_it_can(use):
-    compiler = use(Compiler({}, too_large=(repr(variants.KEPT[:5]), repr(variants.KEPT[:4]))))
+    compiler = use(Compiler({}, too_large=(repr(variants.KEPT[:6]), repr(variants.KEPT[:5]))))
     told = []
     found = nearest_fit(job("Model.remat='named'", ALL_KEPT), told.append)
     assert found is told[-1]
-    assert found.bindings == ("Model.remat='named'", f"Model.remat_names={variants.KEPT[:2]!r}")
+    assert found.bindings == ("Model.remat='named'", f"Model.remat_names={variants.KEPT[:3]!r}")
     assert [t.answer.fits for t in told] == [False, False, True]
     assert len(compiler.asked) == 3
 
