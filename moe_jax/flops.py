@@ -3,7 +3,8 @@
 A matrix product of [m, k] and [k, n] counts 2 m k n FLOPs. Only matrix products count, as is
 usual; norms, softmax, gathers and the optimiser do not. A training step counts three forward
 passes (one forward, two backward). Attention is counted over the whole square of positions, not
-halved for causality. Every utilisation printed by this project follows these rules.
+halved for causality, also where less of it is computed (`moe_jax.models.attention.block_length`).
+Every utilisation printed by this project follows these rules.
 """
 
 import dataclasses

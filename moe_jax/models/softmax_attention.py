@@ -1,4 +1,4 @@
-"""Attention over whole rows, with a gradient of its own that keeps no square of positions.
+"""Attention of queries to keys, with a gradient of its own that keeps no square of positions.
 
     y = softmax(q k^T / sqrt(K) + mask) v
 
@@ -6,7 +6,7 @@ Kept for the backward pass are q, k, v, y and the logarithm of the softmax's den
 the weights are exp(logits - L), and the gradient of the logits is w (dw - sum_k dy y). The softmax
 is divided after the product with v. Both save passes over [B, heads, S, S] arrays, which bound this
 part of a step. Source of the formulas: Dao et al. 2022 (FlashAttention), algorithms 1 and 4, here
-without tiles: the compiler has the whole square.
+without tiles of the softmax: the compiler has all keys of a query.
 """
 
 import jax

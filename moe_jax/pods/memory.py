@@ -9,14 +9,15 @@ from moe_jax.pods.hlo import Computation, Instruction, Module
 from moe_jax.pods.scopes import scope_of
 
 _ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (.*):$")
-_VALUE = re.compile(r"^\s+value: <\d+ ([\w.\-]+)(?:\{([\d,]*)\})? @")
+_VALUE = re.compile(r"^\s+value: <\d+ ([\w.\-]+)(?:\{([\d,]*)\})?(?: \(phi\))? @")
 _ALIVE = re.compile(r"^\s+([\w.\-]+)\{([\d,]*)\}: (\d+) bytes")
 # Instructions whose result is made of one of their operands.
 _THROUGH = frozenset(
     {"bitcast", "broadcast", "convert", "copy", "copy-done", "copy-start", "get-tuple-element"}
     | {"async-done", "async-start", "opt-barrier", "reshape", "slice", "transpose", "tuple"}
+    | {"custom-call", "slice-done", "slice-start"}
 )
-_DEPTH = 8
+_DEPTH = 16
 _KEPT = ", kept of every layer"
 
 
@@ -65,9 +66,9 @@ def read_memory(buffers: str, live: str, arguments: Mapping[str, int], module: M
     owners = _Owners(module)
     at_peak: Counter[str] = Counter()
     for name, index, size in _alive(live):
-        part = owners.part(name, int(index.split(",")[0] or 0))
-        if part is not None and (name, index) in in_heap:
-            at_peak[part] += size
+        if (name, index) in in_heap:
+            part = owners.part(name, int(index.split(",")[0] or 0))
+            at_peak[part or "copies of the arguments"] += size
     parts = dict(at_peak.most_common())
     return Memory(sum(sizes.values()), dict(arguments), sizes["heap"], parts)
 
@@ -128,12 +129,10 @@ class _Owners:
         }
 
     def part(self, name: str, index: int) -> str | None:
-        """Returns the part; None for an argument of the step, or of a loop that is listed there."""
+        """Returns the part; None for an argument of the step."""
         computation = self.where.get(name)
         if computation is None:
             return "the rest"
-        if computation.by_name[name].opcode == "parameter":
-            return None
         return self._of(computation, computation.by_name[name], index, _DEPTH)
 
     def _of(
@@ -173,7 +172,7 @@ class _Owners:
                 inner = computation.by_name[came.operands[index]]
                 return self._of(computation, inner, 0, depth) if depth else "the rest"
             return "the rest"
-        found = self._of_operands(body, source, 0, depth) if depth else None
+        found = self._of(body, source, 0, depth) if depth else None
         return f"{(found or 'the rest').removesuffix(_KEPT)}{_KEPT}"
 
     def _of_operands(

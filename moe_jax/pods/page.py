@@ -23,7 +23,7 @@ def summary_lines(answer: Answer, tokens: float) -> list[str]:
         f"MFU: {answer.utilisation(fast):.3f} to {answer.utilisation(slow):.3f} (model FLOPs, "
         "attention over the whole square)",
         f"FLOPs: {answer.flops / 1e12:,.1f} T a device as compiled, "
-        f"{answer.model_flops / 1e12:,.1f} T without what is computed again",
+        f"{answer.model_flops / 1e12:,.1f} T of the model",
         f"Speed: {answer.tokens_per_second_per_chip:,.0f} tokens/s a chip; "
         f"{tokens:.3g} tokens take {answer.chip_days(tokens):,.0f} chip-days "
         f"({answer.chip_days(tokens) / answer.topology.chips:,.1f} days)",

@@ -127,7 +127,7 @@ def test_what_does_not_fit_and_the_nearest_that_does():
     command = [sys.executable, "-m", "moe_jax.cli", "compile", "--topology=v5e:2x4", "--json"]
     files = ["runs/pretrain.gin", "models/gpt2_medium_16e.gin", "routers/gshard_top2.gin"]
     command += [f"--gin_file={name}" for name in [*files, "mesh/fsdp.gin"]]
-    command += ["--gin.Data.batch_size=512", "--gin.Model.remat=full"]
+    command += ["--gin.Data.batch_size=1024", "--gin.Model.remat=full"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])

@@ -57,10 +57,13 @@ step = make_train_step(
 lowered = step.lower(abstract_state(model, run.optimizer), Batch(ids, ids, weights))
 open(f"{folder}/step.txt", "w").write(lowered.compile().as_text())
 parts = flops.forward_flops_per_token(run.model, run.experts_per_token, shape[1])
+inner = run.model.num_heads * run.model.head_dim
 described = dict(parts=parts, mesh=dict(partition.mesh.shape), tokens=shape[0] * shape[1])
-# Every device makes the bias of all heads for a whole row, by products with 0 and 1: in three parts
+# Attention to the keys up to the end of each of two blocks of queries: not all of the square.
+parts["attention"] -= run.model.num_layers * 4 * shape[1] * inner / 4
+# Every device makes the bias of all heads for half a row, by products with 0 and 1: in three parts
 # forward and again, and one product backward.
-bias = 2 * run.model.relative_buckets * run.model.num_heads * shape[1] ** 2
+bias = 2 * run.model.relative_buckets * run.model.num_heads * shape[1] ** 2 / 2
 described["bias"] = run.model.num_layers * (3 + 3 + 1) * bias
 open(f"{folder}/step.json", "w").write(json.dumps(described))
 """
