@@ -4,6 +4,7 @@
     python scripts/pods.py                     everything, about an hour on two cores
     python scripts/pods.py --only=levers       one of levers, quick, models (with code: the longest)
     python scripts/pods.py --pods=v4:8x8x8     one of the pods, the others' figures as they are
+    python scripts/pods.py --missing           what has no figures yet, or an error
 
 Needs `pip install 'moe_jax[tpu]'`. Only what is between the page's markers is replaced. The figures
 of every row are kept in docs/results/pods.json.
@@ -73,6 +74,7 @@ AGREEMENT = (
     "ms, with code",
     "with code longer by",
 )
+MEMORY_PARTS = ("memory_bytes", "largest")
 TOKENS = 1e12
 COLUMNS = ("chips", "what", "fits", "GiB", "step ms", "MFU", "exposed ms", "tokens/s a chip")
 
@@ -117,6 +119,9 @@ class Question:
             known = answer(job).as_dict(TOKENS)
         except UserError as error:
             known = {"error": str(error)}
+        if self.full:
+            # The memory is that of the quick answer, which has the parts.
+            known = {name: value for name, value in known.items() if name not in MEMORY_PARTS}
         return {"files": self.files, "bindings": self.bindings, **known}
 
 
@@ -226,13 +231,18 @@ def write(name: str, text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default=",".join(TABLES), metavar="A,B")
+    parser.add_argument("--missing", action="store_true")
     parser.add_argument("--pods", default=",".join(PODS), metavar="A,B")
     arguments = parser.parse_args()
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     for name, make in TABLES.items():
         known = figures.setdefault(name, {})
         for question in make():
-            if name in arguments.only.split(",") and question.pod in arguments.pods.split(","):
+            is_known = arguments.missing and "error" not in known.get(question.key, {"error": ""})
+            is_asked = name in arguments.only.split(",") and question.pod in arguments.pods.split(
+                ","
+            )
+            if is_asked and not is_known:
                 known[question.key] = question.ask()
                 print(" | ".join(row(question.pod, question.what, known[question.key])), flush=True)
                 FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
