@@ -119,8 +119,8 @@ class Question:
             known = answer(job).as_dict(TOKENS)
         except UserError as error:
             known = {"error": str(error)}
-        if self.full:
-            # The memory is that of the quick answer, which has the parts.
+        if self.table != "quick":
+            # What the memory is made of is kept once; code changes nothing of it.
             known = {name: value for name, value in known.items() if name not in MEMORY_PARTS}
         return {"files": self.files, "bindings": self.bindings, **known}
 
