@@ -9,7 +9,9 @@ from moe_jax.pods.hlo import Computation, Instruction, Module
 from moe_jax.pods.scopes import scope_of
 
 _ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (.*):$")
-_VALUE = re.compile(r"^\s+value: <\d+ ([\w.\-]+)(?:\{([\d,]*)\})?(?: \(phi\))? @")
+_VALUE = re.compile(
+    r"^\s+value: <\d+ ([\w.\-]+)(?:\{([\d,]*)\})?(?: \(phi\))? @\d+> \(size=\d+,offset=(\d+)\)"
+)
 _ALIVE = re.compile(r"^\s+([\w.\-]+)\{([\d,]*)\}: (\d+) bytes")
 # Instructions whose result is made of one of their operands.
 _THROUGH = frozenset(
@@ -19,6 +21,7 @@ _THROUGH = frozenset(
 )
 _DEPTH = 16
 _KEPT = ", kept of every layer"
+_REST = "the rest"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,23 +63,28 @@ def read_memory(buffers: str, live: str, arguments: Mapping[str, int], module: M
     Raises:
         ValueError: if it is no such text.
     """
-    sizes, in_heap = _allocated(buffers)
+    sizes, offsets = _allocated(buffers)
     if not sizes:
         raise ValueError("the compiler's buffer assignment has no allocation in HBM")
     owners = _Owners(module)
-    at_peak: Counter[str] = Counter()
+    # By place: a loop's parameter can be listed beside what it was given, which is the same memory.
+    found: dict[tuple[int, int], str] = {}
     for name, index, size in _alive(live):
-        if (name, index) in in_heap:
+        place = (offsets.get((name, index), -1), size)
+        if place[0] >= 0 and found.get(place, _REST).startswith(_REST):
             part = owners.part(name, int(index.split(",")[0] or 0))
-            at_peak[part or "copies of the arguments"] += size
+            found[place] = part or "copies of the arguments"
+    at_peak: Counter[str] = Counter()
+    for (_, size), part in found.items():
+        at_peak[part] += size
     parts = dict(at_peak.most_common())
     return Memory(sum(sizes.values()), dict(arguments), sizes["heap"], parts)
 
 
-def _allocated(buffers: str) -> tuple[Counter[str], set[tuple[str, str]]]:
-    """Returns bytes in HBM, of the heap and of the rest, and which buffers the heap has."""
+def _allocated(buffers: str) -> tuple[Counter[str], dict[tuple[str, str], int]]:
+    """Returns bytes in HBM, of the heap and of the rest, and where the heap has its buffers."""
     sizes: Counter[str] = Counter()
-    in_heap = set()
+    offsets = {}
     is_heap = False
     for line in buffers.splitlines():
         if found := _ALLOCATION.match(line):
@@ -86,8 +94,8 @@ def _allocated(buffers: str) -> tuple[Counter[str], set[tuple[str, str]]]:
             if is_counted:
                 sizes["heap" if is_heap else "rest"] += int(found[1])
         elif is_heap and (value := _VALUE.match(line)):
-            in_heap.add((value[1], value[2] or ""))
-    return sizes, in_heap
+            offsets[value[1], value[2] or ""] = int(value[3])
+    return sizes, offsets
 
 
 def _alive(live: str) -> Iterator[tuple[str, str, int]]:
@@ -132,7 +140,7 @@ class _Owners:
         """Returns the part; None for an argument of the step."""
         computation = self.where.get(name)
         if computation is None:
-            return "the rest"
+            return _REST
         return self._of(computation, computation.by_name[name], index, _DEPTH)
 
     def _of(
@@ -142,7 +150,7 @@ class _Owners:
         if opcode == "parameter" and computation.name == self.module.entry:
             return None
         if depth == 0:
-            return "the rest"
+            return _REST
         if opcode == "parameter" and computation.name in self.loops:
             return self._of(*self.loops[computation.name], index, depth - 1)
         if opcode == "while":
@@ -163,17 +171,17 @@ class _Owners:
         body = self.module.computation(loop.calls("body"))
         root = body.root
         if root.opcode != "tuple" or index >= len(root.operands):
-            return "the rest"
+            return _REST
         source = body.by_name[root.operands[index]]
         if source.opcode == "get-tuple-element" and body.operand(source).opcode == "parameter":
             # It is handed on as it came.
             came = computation.operand(loop)
             if came.opcode == "tuple" and index < len(came.operands):
                 inner = computation.by_name[came.operands[index]]
-                return self._of(computation, inner, 0, depth) if depth else "the rest"
-            return "the rest"
+                return self._of(computation, inner, 0, depth) if depth else _REST
+            return _REST
         found = self._of(body, source, 0, depth) if depth else None
-        return f"{(found or 'the rest').removesuffix(_KEPT)}{_KEPT}"
+        return f"{(found or _REST).removesuffix(_KEPT)}{_KEPT}"
 
     def _of_operands(
         self, computation: Computation, instruction: Instruction, index: int, depth: int
@@ -186,9 +194,9 @@ class _Owners:
         elif instruction.opcode == "tuple":
             names = names[index : index + 1]
         elif instruction.opcode not in _THROUGH:
-            return "the rest"
+            return _REST
         for name in names:
             found = self._of(computation, computation.by_name[name], index, depth) if depth else ""
-            if found and not found.startswith("the rest"):
+            if found and not found.startswith(_REST):
                 return found
-        return "the rest"
+        return _REST

@@ -70,6 +70,7 @@ allocation 5: size 5000, preallocated-temp:
  value: <13 filled @0> (size=19,offset=2173): f32[4,8]{1,0}
  value: <14 joined @0> (size=23,offset=2192): f32[8]{0}
  value: <15 s.1{2} (phi) @0> (size=29,offset=2215): f32[8]{0}
+ value: <16 s.1{1} @0> (size=2000,offset=0): f32[4,8]{1,0}
 
 Total bytes used: 7004
 """
@@ -90,6 +91,7 @@ LIVE = """HloLiveRange (max 10):
     filled{}: 19 bytes (cumulative: 3692 bytes)
     joined{}: 23 bytes (cumulative: 3715 bytes)
     s.1{2}: 29 bytes (cumulative: 3744 bytes)
+    s.1{1}: 2000 bytes (cumulative: 5744 bytes)
 
   f{}: 900 bytes (cumulative: 4548 bytes)
 """
@@ -112,7 +114,7 @@ def test_buffers_belong_to_what_made_them():
         "the rest": 5 + 3,
         "optimiser": 7,
     }
-    # Neither the argument nor what is in another memory.
+    # Neither the argument nor what is in another memory, and what has two names once.
     assert sum(memory.at_peak.values()) == 2192 + 23 + 29
 
 
