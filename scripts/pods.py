@@ -234,15 +234,13 @@ def main() -> None:
     parser.add_argument("--missing", action="store_true")
     parser.add_argument("--pods", default=",".join(PODS), metavar="A,B")
     arguments = parser.parse_args()
+    tables, pods = arguments.only.split(","), arguments.pods.split(",")
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     for name, make in TABLES.items():
         known = figures.setdefault(name, {})
         for question in make():
             is_known = arguments.missing and "error" not in known.get(question.key, {"error": ""})
-            is_asked = name in arguments.only.split(",") and question.pod in arguments.pods.split(
-                ","
-            )
-            if is_asked and not is_known:
+            if name in tables and question.pod in pods and not is_known:
                 known[question.key] = question.ask()
                 print(" | ".join(row(question.pod, question.what, known[question.key])), flush=True)
                 FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
