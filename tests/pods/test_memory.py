@@ -136,3 +136,39 @@ def test_another_text_is_refused():
 def test_without_live_ranges_there_still_is_a_total():
     memory = read_memory(BUFFERS, "", ARGUMENTS, parse_module(PROGRAM))
     assert (memory.total, dict(memory.at_peak)) == (6240, {})
+
+
+def test_an_argument_that_a_loop_has_again_is_a_copy():
+    program = """HloModule jit_step, is_scheduled=true
+
+%go (s: (pred[], f32[8])) -> pred[] {
+  %s = (pred[], f32[8]) parameter(0)
+  ROOT %l = pred[] get-tuple-element(%s), index=0
+}
+%body (s.1: (pred[], f32[8])) -> (pred[], f32[8]) {
+  %s.1 = (pred[], f32[8]) parameter(0)
+  %l.1 = pred[] get-tuple-element(%s.1), index=0
+  %same = f32[8] get-tuple-element(%s.1), index=1
+  %no = pred[] not(%l.1)
+  ROOT %r = (pred[], f32[8]) tuple(%no, %same)
+}
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %p = f32[8] parameter(0)
+  %yes = pred[] constant(true)
+  %t = (pred[], f32[8]) tuple(%yes, %p)
+  %while = (pred[], f32[8]) while(%t), condition=%go, body=%body
+  ROOT %o = f32[8] get-tuple-element(%while), index=1
+}
+"""
+    buffers = """BufferAssignment:
+allocation 0: size 32, parameter 0, shape |f32[8]| at ShapeIndex {}:
+ value: <1 p @0> (size=32,offset=0): f32[8]{0}
+allocation 1: size 40, preallocated-temp:
+ value: <2 s.1{1} @0> (size=32,offset=0): f32[8]{0}
+"""
+    live = """  Live ranges at 3 (peak):
+    p{}: 32 bytes (cumulative: 32 bytes)
+    s.1{1}: 32 bytes (cumulative: 64 bytes)
+"""
+    memory = read_memory(buffers, live, {"parameters": 32}, parse_module(program))
+    assert (memory.total, memory.at_peak) == (72, {"copies of the arguments": 32})
