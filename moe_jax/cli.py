@@ -54,6 +54,24 @@ def _start(args: argparse.Namespace) -> None:
     initialize(args.coordinator, args.num_processes, args.process_id, args.start_timeout)
 
 
+def _keep_compiled(args: argparse.Namespace) -> None:
+    """Lets the verbs that compile a model keep what they have compiled."""
+    if not hasattr(args, "no_cache"):
+        return
+    from moe_jax.commands import compilation_cache
+
+    if args.no_cache:
+        compilation_cache.disable()
+        return
+    compilation_cache.enable(
+        args.cache_dir,
+        output_dir=args.output_dir if args.verb == "train" else None,
+        processes=sys.modules["jax"].process_count() if _is_connected() else 1,
+        is_main=_is_main(),
+        warn=lambda line: print(f"moe-jax: {line}", file=sys.stderr),
+    )
+
+
 def _is_main() -> bool:
     """Returns whether this process prints: of several, only the first does."""
     return not _is_connected() or sys.modules["jax"].process_index() == 0
@@ -260,6 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args, bindings = _parse(argv)
         _start(args)
+        _keep_compiled(args)
         result = _VERBS[args.verb](args, bindings)
     except UserError as error:
         if debug:

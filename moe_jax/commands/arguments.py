@@ -14,14 +14,15 @@ def make_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     common, gin, cpu, several, checkpoint = _shared_flags()
+    cache = _cache_flags()
     verb = verbs.add_parser(
-        "train", parents=[common, gin, several], help="train, or go on training"
+        "train", parents=[common, gin, several, cache], help="train, or go on training"
     )
     verb.add_argument("--output_dir", required=True, metavar="DIR", help="the run directory")
     verbs.add_parser(
-        "eval", parents=[common, gin, checkpoint, several], help="perplexity of a checkpoint"
+        "eval", parents=[common, gin, checkpoint, several, cache], help="perplexity of a checkpoint"
     )
-    verb = verbs.add_parser("generate", parents=[common, gin, checkpoint], help="write text")
+    verb = verbs.add_parser("generate", parents=[common, gin, checkpoint, cache], help="write text")
     verb.add_argument("--prompt", default="", metavar="TEXT")
     verb.add_argument("--samples", type=int, default=1, metavar="N")
     verb = verbs.add_parser(
@@ -46,6 +47,19 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_bench(verbs.add_parser("bench", parents=[common, gin], help="measure on this machine"))
     return parser
+
+
+def _cache_flags() -> argparse.ArgumentParser:
+    """Returns the flags of verbs that compile a model."""
+    cache = argparse.ArgumentParser(add_help=False)
+    cache.add_argument(
+        "--cache_dir",
+        metavar="DIR",
+        help="where compiled programs are kept, local or gs:// (default: the user's cache "
+        "directory; of several processes, .compiled beside the output directory)",
+    )
+    cache.add_argument("--no_cache", action="store_true", help="compile everything anew")
+    return cache
 
 
 def _shared_flags() -> tuple[argparse.ArgumentParser, ...]:

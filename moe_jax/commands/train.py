@@ -1,14 +1,17 @@
 """`moe-jax train`: train to the last step, evaluate, write a sample, say what can be done next."""
 
+import dataclasses
 import functools
 import shlex
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 from etils import epath
 from rich.console import Console
 
 from moe_jax import config, experiment
+from moe_jax.commands.background import Background
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_header, print_results
 from moe_jax.commands.start import (
@@ -17,6 +20,9 @@ from moe_jax.commands.start import (
     mesh_line,
     mesh_sizes,
 )
+from moe_jax.data.batch import Batch
+from moe_jax.data.expected import expected_batch
+from moe_jax.data.import_tensorflow import get_ready_for_threads
 from moe_jax.errors import Interrupted, UserError
 from moe_jax.evaluation.generate import Generator
 from moe_jax.evaluation.perplexity import Evaluator
@@ -27,6 +33,7 @@ from moe_jax.sharding.processes import barrier, is_main, together
 from moe_jax.training import run_directory
 from moe_jax.training.account import Account
 from moe_jax.training.checkpoints import Checkpoints
+from moe_jax.training.compile_ahead import lower_ahead
 from moe_jax.training.loop import Curriculum, Instruments, Loop, Stream
 from moe_jax.training.profiling import Profiler
 from moe_jax.training.progress import make_reporter
@@ -106,23 +113,30 @@ def _run(
 ) -> str | None:
     """Trains, and returns a sample."""
     latest = checkpoints.latest()
-    with console.status("reading the data ..."), quiet(debug), together():
-        from moe_jax.data import pipeline
-
-        vocabulary = pipeline.vocabulary_of(described.data)
-        described.check_vocabulary(vocabulary.vocab_size)
-        batches, curriculum = _batches(described, partition)
-        held_out = pipeline.eval_batches(described.data)
-        bytes_of_token = pipeline.token_bytes(described.data, described.model.vocab_size)
-        notes = pipeline.notes_of(described.data)
-    for note in notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
     model, optimizer = described.language_model(partition), described.optimizer
-    evaluator = Evaluator(model, held_out, bytes_of_token)
+    step = described.train_step(model)
     print_header(console, described, directory, mesh_line(partition) if partition else None)
+    expected = expected_batch(described.data, partition.rows if partition else None)
+    ahead = None
+    if expected is not None:
+        with account.spent("compile"):
+            ahead = lower_ahead(step, model, optimizer, expected, restored=latest is not None)
+    get_ready_for_threads()
+    # Importing TensorFlow and opening the data keep one core busy, compiling another.
+    waiting = console.status("opening the data and compiling the step ...")
+    with waiting, quiet(debug), Background(lambda: _open(described, partition)) as opening:
+        if ahead is not None:
+            with account.spent("compile"):
+                ahead.compile()
+        fresh = None if latest is not None else make_state(model, optimizer, described.train.seed)
+        with together():
+            data = opening.result()
+    for note in data.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    evaluator = Evaluator(model, data.held_out, data.bytes_of_token)
     with quiet(debug):
-        restored = checkpoints.restore(model, optimizer, batches)
-    first, state = restored or (0, make_state(model, optimizer, described.train.seed))
+        restored = checkpoints.restore(model, optimizer, data.batches)
+    first, state = restored or (0, fresh or make_state(model, optimizer, described.train.seed))
     if latest is not None:
         console.print(f"Going on from step {first} in {directory}")
     # Only now: a configuration that does not fit the checkpoint must not take the run's place.
@@ -133,13 +147,14 @@ def _run(
     see.writer.write_text("config.gin", config.operative())
     loop = Loop(
         config=described.train,
-        step=described.train_step(model),
-        batches=batches,
+        step=step,
+        batches=data.batches,
         evaluate=lambda variables: evaluator(variables).as_dict(),
         checkpoints=checkpoints,
         instruments=see,
         guard=described.guard,
-        curriculum=None if curriculum is None else _orders(curriculum, model, described, directory),
+        is_compiled=ahead is not None,
+        curriculum=_orders(data.curriculum, model, described, directory),
     )
     try:
         state, signal = loop.run(state)
@@ -151,7 +166,7 @@ def _run(
             f"Stopped and saved at step {int(state.step)} of {described.train.steps}. "
             f"To go on, run the same command again:\n  {shlex.join(command)}",
         )
-    return _sample(described, partition, state.variables, vocabulary)
+    return _sample(described, partition, state.variables, data.vocabulary)
 
 
 def _instruments(
@@ -182,20 +197,55 @@ def _instruments(
     )
 
 
-def _batches(
-    described: Experiment, partition: Partition | None
-) -> tuple[Stream, "CurriculumBatches | None"]:
-    """Returns the training data and, if it has one, its curriculum."""
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    """What a run reads.
+
+    Attributes:
+        vocabulary: seqio's.
+        batches: to train on.
+        curriculum: behind them, if they have one.
+        held_out: batches to evaluate on.
+        bytes_of_token: bytes of text that each token stands for.
+        notes: lines about the files.
+    """
+
+    vocabulary: Any
+    batches: Stream
+    curriculum: "CurriculumBatches | None"
+    held_out: list[Batch]
+    bytes_of_token: np.ndarray
+    notes: tuple[str, ...]
+
+
+def _open(described: Experiment, partition: Partition | None) -> _Data:
+    """Opens the data of a run; the first to need TensorFlow, which it imports."""
+    from moe_jax.data import pipeline
     from moe_jax.data.placed import curriculum_batches, train_batches
 
-    if described.data.curriculum is None:
-        return train_batches(described.data, partition), None
-    return curriculum_batches(described.data, partition)
+    config = described.data
+    vocabulary = pipeline.vocabulary_of(config)
+    described.check_vocabulary(vocabulary.vocab_size)
+    batches: Stream
+    curriculum = None
+    if config.curriculum is None:
+        batches = train_batches(config, partition)
+    else:
+        batches, curriculum = curriculum_batches(config, partition)
+    held_out = pipeline.eval_batches(config)
+    bytes_of_token = pipeline.token_bytes(config, described.model.vocab_size)
+    notes = pipeline.notes_of(config)
+    return _Data(vocabulary, batches, curriculum, held_out, bytes_of_token, notes)
 
 
 def _orders(
-    batches: "CurriculumBatches", model: LanguageModel, described: Experiment, directory: epath.Path
-) -> Curriculum:
+    batches: "CurriculumBatches | None",
+    model: LanguageModel,
+    described: Experiment,
+    directory: epath.Path,
+) -> Curriculum | None:
+    if batches is None:
+        return None
     from moe_jax.evaluation.complexity import ComplexityScorer, EpochOrders
 
     scorer = ComplexityScorer(model)

@@ -2,3 +2,7 @@
 
 Importing this package imports neither seqio nor TensorFlow; `moe_jax.data.pipeline` does.
 """
+
+from moe_jax.data.import_tensorflow import put_keras_off
+
+put_keras_off()

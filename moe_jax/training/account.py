@@ -3,7 +3,7 @@
 | name         | what its seconds went to                                                   |
 |--------------|----------------------------------------------------------------------------|
 | `start`      | from the start of the process to the loop: imports, data, restoring        |
-| `compile`    | the first step of an attempt, which compiles                               |
+| `compile`    | tracing and compiling the step, or reading it from the compilation cache   |
 | `step`       | training steps                                                             |
 | `data`       | waiting for a batch                                                        |
 | `evaluation` | held-out figures                                                           |

@@ -123,6 +123,7 @@ class Loop:
         instruments: what looks at it.
         guard: how many updates skipped in a row end training.
         curriculum: orders the epochs of `batches`, if their order depends on the model.
+        is_compiled: whether `step` has been compiled for the batches that are to come.
     """
 
     config: TrainConfig
@@ -133,6 +134,7 @@ class Loop:
     instruments: Instruments
     guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
     curriculum: Curriculum | None = None
+    is_compiled: bool = False
 
     def run(self, state: TrainState) -> tuple[TrainState, int | None]:
         """Trains from the state's step to the last, or to an interrupt.
@@ -154,7 +156,7 @@ class Loop:
         with Interrupt() as interrupt, see.watchdog, PreemptionNotice(interrupt.notice):
             try:
                 for done in range(first + 1, steps + 1):
-                    state, diverged = self._step(done, state, compiles=done == first + 1)
+                    state, diverged = self._step(done, state, is_first=done == first + 1)
                     # Of several processes all stop after the same step, whoever got the signal.
                     stopped = agreement.ask(interrupt.signal or 0)
                     self._after(done, state, stopping=stopped > 0 or diverged)
@@ -172,18 +174,21 @@ class Loop:
         see.account.close(int(state.step))
         return state, stopped if stopped and int(state.step) < steps else None
 
-    def _step(self, done: int, state: TrainState, compiles: bool) -> tuple[TrainState, bool]:
+    def _step(self, done: int, state: TrainState, is_first: bool) -> tuple[TrainState, bool]:
         """Runs a step; returns the state and whether too many updates in a row were skipped."""
         see = self.instruments
         batch = self._next_batch(state.variables)
         see.profiler.before(done)
+        compiles = is_first and not self.is_compiled
         with see.doing("compile") if compiles else see.account.spent("step"):
             state, metrics = self.step(state, batch)
             # The record of the step before: fetching this one's would wait for it.
             diverged = self._log()
             self._pending = (done, metrics)
-            if compiles:
+            if is_first:
                 diverged |= self._log()
+        if is_first:
+            with see.doing("compile"):
                 self.checkpoints.prepare(state)
         see.profiler.after(done, metrics)
         see.watchdog.beat()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -98,8 +99,21 @@ def test_a_finished_run_says_so(trained, home, capsys):
     assert "Done already" in out
 
 
-def test_more_steps_resume_where_the_run_was(trained, home, capsys):
-    """A run of 6 steps made longer equals one that was long from the start (law 4)."""
+@pytest.fixture
+def compiled(caplog):
+    """Returns a function that gives the number of compilations of the training step so far."""
+    jax.config.update("jax_log_compiles", True)
+    yield lambda: sum(
+        message.startswith("Compiling jit(step) ") for _, _, message in caplog.record_tuples
+    )
+    jax.config.update("jax_log_compiles", False)
+
+
+def test_more_steps_resume_where_the_run_was(trained, home, capsys, compiled):
+    """A run of 6 steps made longer equals one that was long from the start (law 4).
+
+    Each of the three attempts compiles its step once (law 7), before the first batch is there.
+    """
     constant = ["--gin.AdamW.learning_rate=@InverseSquareRoot()", "--gin.STEPS=8"]
     constant += ["--gin.InverseSquareRoot.scale=0.1", "--gin.Train.eval_every=0"]
     # WarmupCosine is not used any more, so its bindings are unused, which is allowed.
@@ -112,6 +126,7 @@ def test_more_steps_resume_where_the_run_was(trained, home, capsys):
     whole, parts = (records(home / name, "train") for name in ("whole", "parts"))
     assert [r["step"] for r in parts] == [r["step"] for r in whole]
     assert [r["loss"] for r in parts] == [r["loss"] for r in whole]
+    assert compiled() == 3
     last = [records(home / name, "eval")[-1]["causal_loss"] for name in ("whole", "parts")]
     assert last[0] == last[1]
 

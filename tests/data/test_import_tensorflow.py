@@ -1,0 +1,35 @@
+"""What comes along when TensorFlow is imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import sys
+from moe_jax.data import import_tensorflow
+
+import_tensorflow.get_ready_for_threads()
+assert "tensorflow" not in sys.modules
+from etils import epy
+
+# Replaces `__import__` for all threads: not to be used while another thread works.
+epy.lazy_imports = lambda **_: sys.exit("imports are made lazy")
+from moe_jax.data import pipeline
+from moe_jax.data.config import DataConfig
+
+next(pipeline.TrainBatches(DataConfig(batch_size=1, sequence_length=32)))
+heavy = {"keras", "sklearn", "matplotlib"} & set(sys.modules)
+assert not heavy, heavy
+import tensorflow as tf
+import tensorflow_text
+
+assert tf.keras.layers.Dense.__name__ == "Dense"
+assert issubclass(tensorflow_text.keras.layers.ToDense, tf.keras.layers.Layer)
+"""
+
+
+@pytest.mark.slow
+def test_tensorflow_comes_without_keras_and_disturbs_no_other_thread():
+    result = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
