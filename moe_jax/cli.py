@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from moe_jax.commands import output
 from moe_jax.commands.arguments import make_parser
 from moe_jax.commands.huge_pages import restart_with_huge_pages
 from moe_jax.errors import Interrupted, UserError, nearest
@@ -189,6 +190,7 @@ def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
             args.gin_file,
             bindings,
             _paths(args),
+            [_program(), *sys.argv[1:]],
             debug=args.debug,
         )
     described = data.load_data(args.name, args.gin_file, bindings, _paths(args))
@@ -269,9 +271,18 @@ def _paths(args: argparse.Namespace) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, 1 for an error, 128 + signal."""
-    if argv is None:
-        restart_with_huge_pages()
-        argv = sys.argv[1:]
+    if argv is not None:
+        return _main(argv)
+    argv = sys.argv[1:]
+    output.watch_readers(goes_on=output.leaves_files(argv))
+    restart_with_huge_pages()
+    try:
+        return _main(argv)
+    finally:
+        output.finish()
+
+
+def _main(argv: Sequence[str]) -> int:
     debug = "--debug" in argv
     # Warnings of libraries (Orbax, JAX, seqio) are for developers.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -18,6 +18,7 @@ from moe_jax.pods.answer import GIB, Answer
 from moe_jax.pods.compiler import Job
 from moe_jax.pods.sweep import Trial, answer, nearest_fit, sweep
 from moe_jax.pods.topologies import parse, require_libtpu
+from moe_jax.training.whole_file import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +164,6 @@ def _of_trial(trial: Trial, tokens: float) -> dict[str, Any]:
 
 def _write(console: Console, directory: epath.Path, result: dict[str, Any], text: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "compile.json").write_text(json.dumps(result, indent=1) + "\n")
-    (directory / "compile.md").write_text(text)
+    write_whole(directory / "compile.json", json.dumps(result, indent=1) + "\n")
+    write_whole(directory / "compile.md", text)
     console.print(f"Written: {directory / 'compile.json'}, {directory / 'compile.md'}")

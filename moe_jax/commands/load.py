@@ -1,11 +1,14 @@
 """From a run directory to its experiment and trained arrays."""
 
+import json
+
 from etils import epath
 
 from moe_jax import experiment
 from moe_jax.errors import UserError
 from moe_jax.experiment import Experiment
 from moe_jax.models.functional import LanguageModel, Variables
+from moe_jax.sharding.processes import gather, together
 from moe_jax.training import run_directory
 from moe_jax.training.checkpoints import Checkpoints
 
@@ -28,20 +31,35 @@ def load_variables(
 ) -> tuple[int, Variables]:
     """Returns the step and the arrays of a run's checkpoint, the latest by default.
 
+    The run may go on meanwhile, and remove the checkpoint that is read: then there is a later one,
+    which is read instead.
+
     Raises:
         UserError: if there is no such checkpoint.
     """
-    checkpoints = Checkpoints(directory / run_directory.CHECKPOINTS)
-    try:
-        steps = checkpoints.steps()
-        if not steps:
-            raise UserError(f"{directory} has no complete checkpoint yet")
-        step = steps[-1] if step is None else step
-        if step not in steps:
-            raise UserError(
-                f"{directory} has no checkpoint at step {step}; "
-                f"it has: {', '.join(map(str, steps))}"
-            )
-        return step, checkpoints.restore_variables(step, model)
-    finally:
-        checkpoints.close()
+    failed: int | None = None
+    while True:
+        checkpoints = Checkpoints(directory / run_directory.CHECKPOINTS)
+        try:
+            # Of several processes, all read what the first one sees.
+            steps = json.loads(gather(json.dumps(checkpoints.steps()))[0])
+            chosen = _choose(directory, steps, step)
+            with together():
+                return chosen, checkpoints.restore_variables(chosen, model)
+        except UserError:
+            # A step that was asked for, or there was no other: the checkpoint itself is bad.
+            if step is not None or not steps or steps[-1] == failed:
+                raise
+            failed = steps[-1]
+        finally:
+            checkpoints.close()
+
+
+def _choose(directory: epath.Path, steps: list[int], step: int | None) -> int:
+    if not steps:
+        raise UserError(f"{directory} has no complete checkpoint yet")
+    if step is not None and step not in steps:
+        raise UserError(
+            f"{directory} has no checkpoint at step {step}; it has: {', '.join(map(str, steps))}"
+        )
+    return steps[-1] if step is None else step

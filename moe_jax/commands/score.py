@@ -1,15 +1,18 @@
 """`moe-jax data score`: order the training data by what a checkpoint's router makes of it."""
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from moe_jax.commands.load import load_experiment, load_variables
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.start import make_checked_partition, make_console
 from moe_jax.sharding.processes import together
+from moe_jax.training import run_directory
+from moe_jax.training.owner import Owner
 
 
 def score(
@@ -19,6 +22,7 @@ def score(
     files: list[str],
     bindings: list[str],
     search_paths: list[str],
+    command: Sequence[str] = (),
     debug: bool = False,
 ) -> dict[str, Any]:
     """Scores every training row of a run's task and writes them from easy to hard.
@@ -41,11 +45,12 @@ def score(
         from moe_jax.evaluation.complexity import ComplexityScorer, make_order, read_vectors
 
         rows = read_rows(data)
-    target = epath.Path(output_dir).expanduser()
+    target = run_directory.prepare(output_dir)
     about = {"checkpoint": str(directory), "step": step}
-    with console.status("scoring ..."):
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    with Owner(target, command, say), console.status("scoring ..."):
         order = make_order(ComplexityScorer(model), variables, rows, data, target, about)
-    vectors = read_vectors(target)
+        vectors = read_vectors(target)
     means = [float(value) for value in vectors.mean(0)]
     first, last = (vectors[part].mean() for part in np.array_split(order, 10)[::9])
     console.print(

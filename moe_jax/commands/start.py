@@ -8,6 +8,7 @@ import jax
 from rich.console import Console
 
 from moe_jax import config
+from moe_jax.commands.output import Output
 from moe_jax.experiment import Experiment
 from moe_jax.sharding import processes
 from moe_jax.sharding.mesh import AXES
@@ -51,4 +52,5 @@ def hide_library_output() -> None:
     own = os.dup(1)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
-    sys.stdout = os.fdopen(own, "w", buffering=1)
+    stream = os.fdopen(own, "w", buffering=1)
+    sys.stdout = sys.stdout.moved(stream) if isinstance(sys.stdout, Output) else stream

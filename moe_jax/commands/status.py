@@ -18,6 +18,7 @@ from moe_jax.sharding.processes import config_facts
 from moe_jax.training import run_directory
 from moe_jax.training.goodput import Goodput, read_account
 from moe_jax.training.metrics_file import read_metrics
+from moe_jax.training.owner_file import OWNER_FILE, owner_runs, read_owner
 from moe_jax.training.progress import clock, speed
 
 _TREND = 20  # Records that the trend of the loss is taken over.
@@ -35,7 +36,7 @@ def status(directory: str, now: float | None = None) -> dict[str, Any]:
         UserError: if it is no run directory.
     """
     path = epath.Path(directory).expanduser()
-    if not (path / run_directory.RUN_FILE).exists():
+    if not any((path / name).exists() for name in (run_directory.RUN_FILE, OWNER_FILE)):
         path = run_directory.find_run(directory)
     found = standing(path, time.time() if now is None else now)
     _show(Console(), found)
@@ -56,9 +57,11 @@ def standing(path: epath.Path, now: float) -> dict[str, Any]:
     gaps = sorted(b.time - a.time for a, b in itertools.pairwise(attempt))
     usual = gaps[len(gaps) // 2] if gaps else None
     done = steps is not None and step >= steps
+    owner = _owner(path, now)
     found: dict[str, Any] = {
         "run": str(path),
-        "state": "finished" if done else _state(account, age, usual),
+        "state": "finished" if done else _state(account, age, usual, owner),
+        "owner": owner,
         "step": step,
         "steps": steps,
         "last_record_age": age,
@@ -96,10 +99,30 @@ def _facts(path: epath.Path) -> dict[str, Any]:
     }
 
 
-def _state(account: Goodput, age: float | None, usual: float | None) -> str:
+def _owner(path: epath.Path, now: float) -> dict[str, Any] | None:
+    """Returns who trains there; `alive` is None where that cannot be seen from here."""
+    sign = read_owner(path)
+    if sign is None:
+        return None
+    identity = sign.identity
+    return {
+        "host": identity.host,
+        "process": identity.process,
+        "since": sign.since,
+        "user": sign.record.get("user"),
+        "alive": owner_runs(sign, path),
+        "sign_of_life_age": max(now - sign.time, 0.0),
+    }
+
+
+def _state(
+    account: Goodput, age: float | None, usual: float | None, owner: dict[str, Any] | None
+) -> str:
     """Says whether a run goes on, by how long ago its last record is and how often they come."""
+    if owner is not None and owner["alive"] is False:
+        return "killed"
     if age is None:
-        return "no record yet"
+        return "no record yet" if owner is None else "starting"
     if account.moments[-1].ended:
         return "stopped"
     # The first record is followed by compiling, any other perhaps by an evaluation.
@@ -169,7 +192,9 @@ def _warnings(found: dict[str, Any]) -> list[str]:
     if found["skipped"]:
         warnings.append(f"{found['skipped']:g} updates were skipped")
     if found["state"] == "silent":
-        warnings.append(f"no record for {clock(found['last_record_age'])}: killed, or it hangs")
+        lives = found["owner"] is not None and found["owner"]["alive"]
+        what = "it hangs, or a step takes that long" if lives else "killed, or it hangs"
+        warnings.append(f"no record for {clock(found['last_record_age'])}: {what}")
     return warnings
 
 
@@ -190,10 +215,21 @@ def _show(console: Console, found: dict[str, Any]) -> None:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
 
 
+def _owner_in_words(owner: dict[str, Any]) -> str:
+    life = {
+        True: "runs",
+        False: "does not run any more: the next start takes over",
+        None: f"last sign of life {clock(owner['sign_of_life_age'])} ago",
+    }[owner["alive"]]
+    return f"process {owner['process']} on {owner['host']} since {owner['since']}: {life}"
+
+
 def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Returns what is known, in words."""
     age, left, trend = found["last_record_age"], found["seconds_left"], found["loss_per_1000_steps"]
     rows = [("state", found["state"] + (f", last record {clock(age)} ago" if age else ""))]
+    if (owner := found["owner"]) is not None:
+        rows.append(("trains there", _owner_in_words(owner)))
     rows.append(("step", f"{found['step']:,} of {found['steps'] or 0:,}"))
     if found["loss"] is not None:
         change = "" if trend is None else f", {trend:+.4f} per 1,000 steps lately"

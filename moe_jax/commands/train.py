@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import shlex
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -11,6 +12,7 @@ from etils import epath
 from rich.console import Console
 
 from moe_jax import config, experiment
+from moe_jax.commands import output
 from moe_jax.commands.background import Background
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_header, print_results
@@ -34,11 +36,14 @@ from moe_jax.training import run_directory
 from moe_jax.training.account import Account
 from moe_jax.training.checkpoints import Checkpoints
 from moe_jax.training.compile_ahead import lower_ahead
+from moe_jax.training.config_difference import difference
 from moe_jax.training.loop import Curriculum, Instruments, Loop, Stream
+from moe_jax.training.owner import Owner
 from moe_jax.training.profiling import Profiler
 from moe_jax.training.progress import make_reporter
 from moe_jax.training.state import make_state
 from moe_jax.training.watchdog import Watchdog
+from moe_jax.training.whole_file import is_remote
 from moe_jax.training.writers import make_writer, read_metrics
 
 if TYPE_CHECKING:
@@ -78,27 +83,59 @@ def train(
     directory = run_directory.prepare(output_dir)
     console = make_console()
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    account = Account(directory, age=age, warn=say)
-    checkpoints = Checkpoints(
-        directory / run_directory.CHECKPOINTS, described.checkpoints, report=say
-    )
-    try:
-        latest = checkpoints.latest()
-        if latest is not None and latest >= described.train.steps:
-            console.print(
-                f"Done already: {directory} has {latest} steps of "
-                f"{described.train.steps}. Its last evaluation:"
-            )
-            return _finish(console, directory, described, None, command[0])
-        if latest is not None:
-            for line in run_directory.config_changes(directory, config.operative()):
-                console.print(f"  configuration changed: {line}", markup=False)
-        sample = _run(
-            described, partition, directory, checkpoints, console, account, command, debug
+    with Owner(directory, command, say) as owner:
+        if is_main() and not is_remote(directory):
+            output.log_to(str(directory / output.LOG_FILE))
+        account = Account(directory, age=age, warn=say)
+        checkpoints = Checkpoints(
+            directory / run_directory.CHECKPOINTS, described.checkpoints, say, owner.check
         )
-        return _finish(console, directory, described, sample, command[0])
-    finally:
-        checkpoints.close()
+        try:
+            latest = checkpoints.latest()
+            if latest is not None and latest >= described.train.steps:
+                _say_done(say, directory, latest, described)
+                return _finish(console, directory, described, None, command[0])
+            if latest is not None:
+                for line in run_directory.config_changes(directory, config.operative()):
+                    console.print(f"  configuration changed: {line}", markup=False)
+            sample = _run(
+                described,
+                partition,
+                directory,
+                checkpoints,
+                owner,
+                console,
+                account,
+                command,
+                debug,
+            )
+            return _finish(console, directory, described, sample, command[0])
+        finally:
+            checkpoints.close()
+
+
+def _say_done(
+    say: Callable[[str], object], directory: epath.Path, latest: int, described: Experiment
+) -> None:
+    """Says that a run has all its steps, and with what other settings.
+
+    Raises:
+        UserError: if it is the run of another model than the configuration's.
+    """
+    path = directory / run_directory.CONFIG_FILE
+    now = config.operative()
+    found = difference(path.read_text() if path.exists() else now, now)
+    if found.model:
+        more = f"; and {len(found.model) - 5} more" if len(found.model) > 5 else ""
+        raise UserError(
+            f"{directory} is a finished run of another configuration: "
+            f"{'; '.join(found.model[:5])}{more}. To train this one, give another --output_dir; "
+            "for the figures of the other, use `moe-jax eval`"
+        )
+    steps = described.train.steps
+    say(f"Done already: {directory} has {latest} steps of {steps}. Its last evaluation:")
+    for line in found.other:
+        say(f"  no matter for the model: {line}")
 
 
 def _run(
@@ -106,6 +143,7 @@ def _run(
     partition: Partition | None,
     directory: epath.Path,
     checkpoints: Checkpoints,
+    owner: Owner,
     console: Console,
     account: Account,
     command: list[str],
@@ -140,6 +178,7 @@ def _run(
     if latest is not None:
         console.print(f"Going on from step {first} in {directory}")
     # Only now: a configuration that does not fit the checkpoint must not take the run's place.
+    owner.check()
     if is_main():
         _describe(described, partition, directory)
     with together():
@@ -155,6 +194,7 @@ def _run(
         guard=described.guard,
         is_compiled=ahead is not None,
         curriculum=_orders(data.curriculum, model, described, directory),
+        owner=owner,
     )
     try:
         state, signal = loop.run(state)
@@ -254,7 +294,7 @@ def _orders(
 
 def _describe(described: Experiment, partition: Partition | None, directory: epath.Path) -> None:
     """Writes the configuration and `run.json`."""
-    (directory / run_directory.CONFIG_FILE).write_text(config.operative())
+    run_directory.write_config(directory, config.operative())
     run_directory.write_record(
         directory,
         mesh=mesh_sizes(partition),

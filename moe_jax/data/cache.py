@@ -5,9 +5,9 @@ docs/guides/data.md); this one needs nothing and runs on one machine. A run read
 `Data.cache_dir`.
 """
 
+import errno
 import itertools
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,10 +58,28 @@ def cache_task(config: DataConfig, output_dir: str, force: bool = False) -> dict
             target.parent.mkdir(parents=True, exist_ok=True)
             written[task.name] = {split: _write_split(task, split, own) for split in task.splits}
             (own / "COMPLETED").touch()
-            if target.exists():
-                shutil.rmtree(target)
-            own.rename(target)
+            _move(own, target, Path(work) / "replaced", force)
     return written
+
+
+def _move(own: Path, target: Path, replaced: Path, force: bool) -> None:
+    """Moves a complete task into its place; with `force`, what is there goes once it can.
+
+    Raises:
+        UserError: if another has put the task there meanwhile.
+    """
+    try:
+        if force and target.exists():
+            target.rename(replaced)
+        own.rename(target)
+    except OSError as error:
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise UserError(
+            f"{target} was written by another meanwhile, and is left as it is"
+        ) from None
 
 
 def _write_split(task: seqio.Task, split: str, directory: Path) -> int:

@@ -201,7 +201,9 @@ def _begin(directory: epath.Path, about: dict[str, Any]) -> None:
         # As it is read back: tuples are lists in JSON.
         about = json.loads(json.dumps(about))
         if path.exists() and json.loads(path.read_text()) != about:
-            directory.rmtree()
+            # Its own files only, whatever else is there.
+            for old in (*directory.glob("part_*.npy"), directory / ORDER):
+                old.unlink(missing_ok=True)
         directory.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(about, indent=1))
     barrier(f"start of {directory.name}")

@@ -104,6 +104,8 @@ class Checkpoints:
         directory: of the checkpoints.
         config: None to read only.
         report: takes a line about a save that failed or a checkpoint that is damaged.
+        check: called before anything is written or moved; raises a `UserError` if the directory
+            is no longer this run's.
     """
 
     def __init__(
@@ -111,7 +113,9 @@ class Checkpoints:
         directory: epath.Path,
         config: CheckpointConfig | None = None,
         report: Callable[[str], None] = lambda line: None,
+        check: Callable[[], None] = lambda: None,
     ):
+        self._check = check
         self._config, self._report, self._directory = (
             config or CheckpointConfig(),
             report,
@@ -164,9 +168,13 @@ class Checkpoints:
             metrics: of the evaluation at this step, for `keep_best`.
 
         Raises:
-            UserError: if the disk cannot be written to for too many saves in a row.
+            UserError: if the disk cannot be written to for too many saves in a row, or the
+                directory is another's.
         """
-        if not (last or self.is_due(step)) or step == self.latest():
+        if not (last or self.is_due(step)):
+            return
+        self._check()
+        if step == self.latest():
             return
         arrays = arrays_of(state)
         meta = {
@@ -259,6 +267,7 @@ class Checkpoints:
 
     def _set_aside(self, step: int) -> None:
         """Moves a damaged checkpoint out of the way, where it can be looked at."""
+        self._check()
         barrier(f"damaged {step}")
         if is_main():
             self._damaged.mkdir(parents=True, exist_ok=True)
@@ -304,9 +313,12 @@ class Checkpoints:
             items = {"variables": ocp.args.StandardRestore(placed(tree))}
             return Variables(**self._read(step, meta, items)["variables"])
         except Damaged as error:
+            self._manager.reload()
             others = ", ".join(str(s) for s in self.steps() if s != step) or "none"
+            gone = step not in self.steps()
+            what = "was removed while it was read" if gone else f"is damaged ({error})"
             raise UserError(
-                f"checkpoint {step} in {self._directory} is damaged ({error}); others: {others}"
+                f"checkpoint {step} in {self._directory} {what}; others: {others}"
             ) from error
 
     def _meta(self, step: int) -> dict[str, Any]:

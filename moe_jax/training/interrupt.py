@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and notices of pre-emption: finish the step, save, say how to go on."""
+"""Ctrl-C, SIGTERM, SIGHUP and notices of pre-emption: finish the step, save, say how to go on."""
 
 import signal
 from types import FrameType
@@ -6,7 +6,10 @@ from typing import Any
 
 
 class Interrupt:
-    """Notes the first SIGINT or SIGTERM; the second SIGINT stops at once.
+    """Notes the first SIGINT, SIGTERM or SIGHUP; the second SIGINT stops at once.
+
+    SIGHUP comes when the terminal or its connection is closed. Where it is ignored, as `nohup`
+    does, it stays so.
 
     Use as a context manager around training.
 
@@ -21,7 +24,9 @@ class Interrupt:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._previous[number] = signal.signal(number, self._note)
         return self
 

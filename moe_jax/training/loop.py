@@ -16,6 +16,7 @@ from moe_jax.training.account import Account
 from moe_jax.training.checkpoints import Checkpoints, Position
 from moe_jax.training.guard import GuardConfig
 from moe_jax.training.interrupt import Interrupt
+from moe_jax.training.owner import Owner
 from moe_jax.training.pace import Pace
 from moe_jax.training.preemption import PreemptionNotice
 from moe_jax.training.profiling import Profiler
@@ -124,6 +125,7 @@ class Loop:
         guard: how many updates skipped in a row end training.
         curriculum: orders the epochs of `batches`, if their order depends on the model.
         is_compiled: whether `step` has been compiled for the batches that are to come.
+        owner: stops training when the run directory is another's.
     """
 
     config: TrainConfig
@@ -135,6 +137,7 @@ class Loop:
     guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
     curriculum: Curriculum | None = None
     is_compiled: bool = False
+    owner: Owner | None = None
 
     def run(self, state: TrainState) -> tuple[TrainState, int | None]:
         """Trains from the state's step to the last, or to an interrupt.
@@ -143,8 +146,8 @@ class Loop:
             the final state and the signal that interrupted, or None.
 
         Raises:
-            UserError: if the data fail, too many updates in a row are skipped, or too many saves
-                fail.
+            UserError: if the data fail, too many updates in a row are skipped, too many saves
+                fail, or another took the run directory over.
         """
         first, steps = int(state.step), self.config.steps
         see, self._pace = self.instruments, Pace()
@@ -154,6 +157,8 @@ class Loop:
         stopped = 0
         agreement = Agreement()
         with Interrupt() as interrupt, see.watchdog, PreemptionNotice(interrupt.notice):
+            if self.owner is not None:
+                self.owner.tell(interrupt.notice)
             try:
                 for done in range(first + 1, steps + 1):
                     state, diverged = self._step(done, state, is_first=done == first + 1)

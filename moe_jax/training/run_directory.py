@@ -1,13 +1,19 @@
-"""A run's directory: `config.gin`, `run.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`."""
+"""A run's directory: `config.gin`, `run.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`.
 
+While a process trains there, `owner.json` says which (`owner.py`).
+"""
+
+import contextlib
 import datetime
 import difflib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +22,7 @@ from etils import epath
 from moe_jax import __version__
 from moe_jax.errors import UserError
 from moe_jax.sharding.processes import gather, is_main, together
+from moe_jax.training.whole_file import is_remote, write_whole
 
 CONFIG_FILE = "config.gin"
 RUN_FILE = "run.json"
@@ -30,7 +37,8 @@ def prepare(output_dir: str) -> epath.Path:
     Of several processes the first makes it, and the others make sure that they see the same one.
 
     Raises:
-        UserError: if it cannot be written to, or the processes do not share it.
+        UserError: if it cannot be written to, a run there would write over what is no run's, or
+            the processes do not share it.
     """
     directory = epath.Path(output_dir).expanduser()
     if "://" not in output_dir:
@@ -38,6 +46,7 @@ def prepare(output_dir: str) -> epath.Path:
     probe = directory / f".probe-{gather(uuid.uuid4().hex)[0]}"
     with together():
         if is_main():
+            _check_place(directory)
             _write_probe(probe)
     try:
         with together():
@@ -50,6 +59,37 @@ def prepare(output_dir: str) -> epath.Path:
         if is_main():
             probe.unlink()
     return directory
+
+
+def _check_place(directory: epath.Path) -> None:
+    """Refuses a place that was most likely not meant; files beside a run's own do no harm."""
+    try:
+        if directory.exists() and not directory.is_dir():
+            raise UserError(f"--output_dir={directory} is a file: give a directory")
+        foreign = (directory / CONFIG_FILE).exists() and not (
+            (directory / RUN_FILE).exists() or (directory / CHECKPOINTS).exists()
+        )
+    except OSError as error:
+        raise UserError(
+            f"cannot look at the output directory {directory}: {error.strerror or error}"
+        ) from None
+    if foreign:
+        raise UserError(
+            f"{directory} has a {CONFIG_FILE} that is not a run's (there is no {RUN_FILE} beside "
+            "it), which training would write over: give another --output_dir"
+        )
+    if not is_remote(directory) and os.path.realpath(directory) in _homes():
+        raise UserError(
+            f"--output_dir={directory} would spread a run's files over that directory: give one "
+            f"of its own, such as {directory / 'run'}"
+        )
+
+
+def _homes() -> set[str]:
+    homes = {"/"}
+    with contextlib.suppress(RuntimeError):  # Without a home.
+        homes.add(os.path.realpath(Path.home()))
+    return homes
 
 
 def _write_probe(probe: epath.Path) -> None:
@@ -83,6 +123,11 @@ def find_run(checkpoint: str) -> epath.Path:
     return directory
 
 
+def write_config(directory: epath.Path, config: str) -> None:
+    """Writes `config.gin`."""
+    write_whole(directory / CONFIG_FILE, config)
+
+
 def config_changes(directory: epath.Path, config: str) -> list[str]:
     """Returns the lines in which a configuration differs from the run's, none for a new run."""
     path = directory / CONFIG_FILE
@@ -112,7 +157,7 @@ def write_record(directory: epath.Path, mesh: Mapping[str, int], **facts: Any) -
         "mesh": dict(mesh),
         **facts,
     }
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    write_whole(path, json.dumps(record, indent=2) + "\n")
 
 
 def _commit() -> str | None:

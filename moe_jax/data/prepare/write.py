@@ -45,7 +45,7 @@ def prepare(data_set: DataSet, source: Path, data_dir: Path, force: bool = False
     try:
         with _temporary(data_dir) as work:
             _write(data_set, work, rows, splits)
-            _move(work / data_set.title / data_set.version, target, work)
+            _move(work / data_set.title / data_set.version, target, work, force)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error}") from error
     for name in empty:
@@ -140,11 +140,17 @@ def _temporary(data_dir: Path) -> Iterator[Path]:
                 data_dir.rmdir()
 
 
-def _move(written: Path, target: Path, work: Path) -> None:
-    """Moves a directory into its place; what is there (with --force) goes only when it can."""
+def _move(written: Path, target: Path, work: Path, force: bool) -> None:
+    """Moves a directory into its place; what is there (with --force) goes only when it can.
+
+    Raises:
+        UserError: if another has put the data set there meanwhile.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     replaced = work / "replaced"
     if target.exists():
+        if not force:
+            raise UserError(f"{target} was written by another meanwhile, and is left as it is")
         os.rename(target, replaced)
     try:
         os.rename(written, target)
