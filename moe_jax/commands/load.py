@@ -37,20 +37,22 @@ def load_variables(
     Raises:
         UserError: if there is no such checkpoint.
     """
-    failed: int | None = None
+    failed: tuple[int, UserError] | None = None
     while True:
         checkpoints = Checkpoints(directory / run_directory.CHECKPOINTS)
         try:
             # Of several processes, all read what the first one sees.
             steps = json.loads(gather(json.dumps(checkpoints.steps()))[0])
             chosen = _choose(directory, steps, step)
-            with together():
-                return chosen, checkpoints.restore_variables(chosen, model)
-        except UserError:
-            # A step that was asked for, or there was no other: the checkpoint itself is bad.
-            if step is not None or not steps or steps[-1] == failed:
-                raise
-            failed = steps[-1]
+            if failed is not None and failed[0] == chosen:
+                raise failed[1]
+            try:
+                with together():
+                    return chosen, checkpoints.restore_variables(chosen, model)
+            except UserError as error:
+                if step is not None:
+                    raise
+                failed = (chosen, error)
         finally:
             checkpoints.close()
 
