@@ -135,7 +135,7 @@ def _say_done(
     steps = described.train.steps
     say(f"Done already: {directory} has {latest} steps of {steps}. Its last evaluation:")
     for line in found.other:
-        say(f"  no matter for the model: {line}")
+        say(f"  differs, but not in the model: {line}")
 
 
 def _run(
@@ -336,7 +336,10 @@ def _finish(
         return {}
     evaluations = [r for r in read_metrics(directory) if r["kind"] == "eval"]
     if not evaluations:
-        raise UserError(f"{directory} has no evaluation in its metrics.jsonl")
+        raise UserError(
+            f"{directory} has no evaluation in its metrics.jsonl; "
+            f"`moe-jax eval --checkpoint={directory}` makes one"
+        )
     figures = evaluations[-1]
     print_results(console, figures, described.active_router)
     if sample is not None:

@@ -1,6 +1,8 @@
 """Where a run stands, on run directories made by hand."""
 
+import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ from etils import epath
 
 from moe_jax.commands.status import status
 from moe_jax.errors import UserError
+from moe_jax.training.process_identity import this_process
 
 
 @pytest.fixture
@@ -92,6 +95,38 @@ def test_a_run_without_a_record(run):
     found = status(str(run))
     assert (found["state"], found["step"], found["loss"]) == ("no record yet", 0, None)
     assert found["warnings"] == []
+
+
+def owner(run, **changes):
+    identity = dataclasses.replace(this_process(), **changes)
+    record = {"identity": dataclasses.asdict(identity), "since": "2026-11-01T10:00:00+00:00"}
+    (run / "owner.json").write_text(json.dumps(record))
+    os.utime(run / "owner.json", (1040, 1040))
+
+
+@pytest.mark.parametrize(
+    ("changes", "alive", "state", "words"),
+    [
+        ({}, True, "running", "runs"),
+        ({"started": "1"}, False, "killed", "does not run any more: the next start takes over"),
+        ({"boot": "b", "machine": "m"}, None, "running", "last sign of life 0:05 ago"),
+    ],
+)
+def test_who_trains_there(run, capsys, monkeypatch, changes, alive, state, words):
+    monkeypatch.setenv("COLUMNS", "200")
+    fill(run)
+    owner(run, **changes)
+    found = status(str(run), now=1045.0)
+    assert (found["state"], found["owner"]["alive"]) == (state, alive)
+    assert found["owner"]["process"] == os.getpid()
+    said = capsys.readouterr().out
+    assert f"process {os.getpid()} on " in said
+    assert f"since 2026-11-01T10:00:00+00:00: {words}" in said
+
+
+def test_a_run_that_starts_has_nothing_but_its_owner(tmp_path):
+    owner(epath.Path(tmp_path))
+    assert status(str(tmp_path))["state"] == "starting"
 
 
 def test_no_run(tmp_path):

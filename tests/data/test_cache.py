@@ -150,6 +150,19 @@ def test_what_is_there_is_written_over_by_force_only(cached):
     assert examples(provider, "train", True) == examples(provider, "train", False)
 
 
+def test_what_another_wrote_meanwhile_is_left_as_it_is(tmp_path):
+    own, target = tmp_path / "own", tmp_path / "task"
+    for directory in (own, target):
+        directory.mkdir()
+        (directory / "COMPLETED").write_text(directory.name)
+    with pytest.raises(UserError, match="task was written by another meanwhile"):
+        cache._move(own, target, tmp_path / "replaced", force=False)
+    assert (target / "COMPLETED").read_text() == "task"
+    cache._move(own, target, tmp_path / "replaced", force=True)
+    assert (target / "COMPLETED").read_text() == "own"
+    assert (tmp_path / "replaced" / "COMPLETED").read_text() == "task"
+
+
 def test_an_interrupted_cache_leaves_nothing(config, tmp_path, monkeypatch):
     real = cache._write_split
 

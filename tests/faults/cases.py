@@ -15,6 +15,8 @@ from on_disk import losses, saved, saving
 from moe_jax.training.preemption import PREEMPTED
 
 SLOW = "slow:0.3"
+BEAT = "beat:0.5"
+ELSEWHERE = f"{BEAT},host:elsewhere"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Case:
         resumed: the same command, run again without the fault.
         same: whether the run then has the losses of one without a fault, to the last digit.
         unrecorded: steps that its record lacks in the end.
+        refused: the same command, run meanwhile on this machine and on another.
     """
 
     ended: Ended
@@ -36,13 +39,14 @@ class Case:
     resumed: Ended
     same: bool
     unrecorded: list[int]
+    refused: list[Ended] = dataclasses.field(default_factory=list)
 
 
-def again(home: Home, ended: Ended, *arguments: str) -> Case:
+def again(home: Home, ended: Ended, *arguments: str, fault: str = "") -> Case:
     """Runs the same command again."""
     directory = ended.directory
     reached, kept = max(losses(directory), default=0), max(saved(directory), default=0)
-    resumed = home.run(str(directory), *arguments)
+    resumed = home.run(str(directory), *arguments, fault=fault)
     return case_of(home, ended, reached, kept, resumed)
 
 
@@ -80,12 +84,17 @@ def preempted(home: Home) -> Case:
 
 
 def killed(home: Home) -> Case:
-    """kill -9 at a random moment."""
+    """kill -9 at a random moment, after two more trainings in the same directory were tried."""
     assert home.reference
-    running = home.start("killed", fault=SLOW)
+    gate = home.directory / "gate"
+    running = home.start("killed", fault=f"{SLOW},{BEAT},gate:6:{gate}")
     running.wait_for_step(4)
+    others = [home.start("killed", fault=fault) for fault in (BEAT, ELSEWHERE)]
+    refused = [other.end() for other in others]
+    gate.touch()
     time.sleep(random.uniform(0, 1.5))
-    return again(home, running.signal(signal.SIGKILL))
+    case = again(home, running.signal(signal.SIGKILL), fault=ELSEWHERE)
+    return dataclasses.replace(case, refused=refused)
 
 
 def killed_in_save(home: Home) -> Case:

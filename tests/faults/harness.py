@@ -64,7 +64,8 @@ class Home:
             **variables,
         }
         # Not beside the run: its disk may be full.
-        return Running(directory, command, environment, self.directory / f"log_of_{directory.name}")
+        log = self.directory / f"log_{len(list(self.directory.glob('log_*.out')))}_{directory.name}"
+        return Running(directory, command, environment, log)
 
     def run(self, name: str, *arguments: str, **more: str) -> Ended:
         """Runs `moe-jax train` to its end."""

@@ -3,6 +3,8 @@
 The run without a fault is shared by all. `cases.py` says how each fault is made.
 """
 
+import re
+
 import cases
 import pytest
 from harness import EVERY, STEPS
@@ -34,13 +36,34 @@ def test_a_notice_of_preemption_saves_like_a_signal(home):
     goes_on(case)
 
 
-@pytest.mark.parametrize("fault", [cases.killed, cases.killed_in_save])
-def test_a_kill_loses_what_was_not_saved_yet(home, fault):
-    case = fault(home)
+def killed(case):
+    """Checks the end and what came after it."""
     assert case.ended.code == -9
     # A save ends while the next steps are under way.
     assert case.reached - case.saved <= 2 * EVERY
     goes_on(case)
+    assert "is taken over from process" in case.resumed.out
+    assert not (case.ended.directory / "owner.json").exists()
+
+
+def test_a_kill_in_a_save_loses_what_was_not_saved_yet(home):
+    case = cases.killed_in_save(home)
+    killed(case)
+    assert "cannot be looked at" not in case.resumed.out
+
+
+def test_one_directory_takes_one_training_and_a_killed_one_is_taken_over(home):
+    """On this machine and, as far as the owner file tells, on another one."""
+    case = cases.killed(home)
+    for refused in case.refused:
+        assert refused.code == 1, refused
+        assert re.search(r"is in use by process \d+ on .*, since 20", refused.line)
+        assert refused.err.count("\n") == 1
+    here, elsewhere = case.refused
+    assert "cannot be looked at from here" in elsewhere.out
+    assert here.out == ""
+    killed(case)
+    assert "cannot be looked at from here" in case.resumed.out
 
 
 def test_a_kill_after_a_save_leaves_the_record_whole(home):

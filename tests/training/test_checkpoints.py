@@ -104,6 +104,24 @@ def test_what_is_restored_is_what_was_saved(copy, model, step):
     assert same(state, trained(step, model, 3)[0])
 
 
+def test_nothing_is_written_or_moved_once_the_directory_is_anothers(copy, model, step):
+    def refuse():
+        raise UserError("it is another's")
+
+    remove(copy / "3", "variables")
+    checkpoints = Checkpoints(copy, CheckpointConfig(every=1), check=refuse)
+    state, _ = trained(step, model, 4)
+    before = sorted(Path(copy.parent).rglob("*"))
+    for write in (
+        lambda: checkpoints.save(4, state, Place()),
+        lambda: checkpoints.restore(model, OPTIMIZER, Place()),
+    ):
+        with pytest.raises(UserError, match="it is another's"):
+            write()
+    checkpoints.close()
+    assert sorted(Path(copy.parent).rglob("*")) == before
+
+
 @pytest.mark.parametrize("item", ["variables", "optimizer"])
 @pytest.mark.parametrize("damage", ["bits", "cut", "gone"])
 def test_damage_falls_back_to_the_checkpoint_before(copy, model, step, item, damage):

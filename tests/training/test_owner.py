@@ -254,7 +254,7 @@ def test_an_object_store_where_two_write_at_once(world, monkeypatch):
         first.claim()
         second.claim()
     start = world.now
-    with pytest.raises(UserError, match="taken over by process .* on elsewhere"):
+    with pytest.raises(UserError, match=r"taken over by process .* on elsewhere"):
         first.check()
     # Long enough for the other to have written, too.
     assert world.now - start == Timing().settle
@@ -302,7 +302,7 @@ def test_a_file_system_without_links_or_locks(world, monkeypatch):
 
 
 def test_a_directory_that_cannot_be_written_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="cannot write to the directory .*: No such file"):
+    with pytest.raises(UserError, match=r"cannot write to the directory .*: No such file"):
         World(tmp_path / "none").owner().claim()
 
 

@@ -98,6 +98,18 @@ def test_nothing_is_overwritten_unless_forced(tmp_path, write, run):
     assert [path.name for path in data.iterdir()] == ["glue"]
 
 
+def test_what_another_wrote_meanwhile_is_left_as_it_is(tmp_path, write, run, monkeypatch):
+    source, data = write(tmp_path / "SST-2", {"train.tsv": sst(10)}), tmp_path / "data"
+
+    def meanwhile(*_):
+        write(data / "glue/sst2/2.0.0", {"theirs": "x"})
+
+    monkeypatch.setattr(writing, "_write", meanwhile)
+    with pytest.raises(UserError, match=r"glue/sst2/2.0.0 was written by another meanwhile"):
+        run("glue_sst2", source, data)
+    assert every_file(data / "glue/sst2/2.0.0") == ["theirs"]
+
+
 def test_partial_files_are_second_choice_and_said(tmp_path, write, run):
     files = {"train.part.tsv": sst(10), "dev.tsv": sst(10), "dev.part.tsv": sst(20)}
     write(tmp_path / "SST-2", files, odd=True)

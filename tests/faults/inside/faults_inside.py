@@ -4,6 +4,9 @@
     fail:N         the N-th batch that this process asks for raises an OSError
     hang:N         the N-th never comes
     spike:N[-M]    batches N to M make a loss that is not a number
+    gate:N:FILE    batch N waits until a file is there
+    host:NAME      this process is on another machine
+    beat:SECONDS   between signs of life, of which six may be missing
 
 Several are separated by commas; without the variable nothing changes.
 """
@@ -26,6 +29,10 @@ def install(faults: str) -> None:
     with quiet():
         from moe_jax.data.pipeline import TrainBatches
 
+    for fault in faults.split(","):
+        kind, _, value = fault.partition(":")
+        if kind in ("host", "beat"):
+            be_elsewhere(kind, value)
     original, counted = TrainBatches.__next__, [0]
 
     def next_batch(batches: Any) -> Any:
@@ -39,10 +46,30 @@ def install(faults: str) -> None:
     TrainBatches.__next__ = next_batch  # type: ignore
 
 
+def be_elsewhere(kind: str, value: str) -> None:
+    """Changes what the owner of a run directory knows of this process, or how often it beats."""
+    from moe_jax.training import owner
+
+    if kind == "host":
+        there = dataclasses.replace(owner.this_process(), host=value, boot=value, machine=value)
+        owner.this_process = lambda: there
+    else:
+        beat = float(value)
+        timing = owner.Timing(beat=beat, limit=6 * beat, slack=beat, look=beat / 4)
+        owner.Timing = lambda: timing  # type: ignore
+
+
 def afflicted(batch: Any, kind: str, value: str, number: int) -> Any:
     """Returns the batch of a number with one kind of fault, or does what the fault does."""
     if kind == "slow":
         time.sleep(float(value))
+        return batch
+    if kind in ("host", "beat"):
+        return batch
+    if kind == "gate":
+        first, _, gate = value.partition(":")
+        while number == int(first) and not os.path.exists(gate):
+            time.sleep(0.01)
         return batch
     first, _, last = value.partition("-")
     if not int(first) <= number <= int(last or first):
