@@ -45,10 +45,8 @@ class Output(io.TextIOBase):
         """Of the stream."""
         return self._stream.errors
 
-    @property
-    def buffer(self) -> Any:
-        """The stream's bytes."""
-        return self._stream.buffer
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
     def fileno(self) -> int:
         """Returns the stream's descriptor."""

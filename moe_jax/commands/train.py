@@ -178,9 +178,7 @@ def _run(
     if latest is not None:
         console.print(f"Going on from step {first} in {directory}")
     # Only now: a configuration that does not fit the checkpoint must not take the run's place.
-    owner.check()
-    if is_main():
-        _describe(described, partition, directory)
+    _describe(described, partition, directory, owner)
     with together():
         see = _instruments(described, directory, console, checkpoints, first, account)
     see.writer.write_text("config.gin", config.operative())
@@ -292,8 +290,13 @@ def _orders(
     return EpochOrders(scorer, batches, described.data, directory / run_directory.CURRICULUM)
 
 
-def _describe(described: Experiment, partition: Partition | None, directory: epath.Path) -> None:
-    """Writes the configuration and `run.json`."""
+def _describe(
+    described: Experiment, partition: Partition | None, directory: epath.Path, owner: Owner
+) -> None:
+    """Writes the configuration and `run.json`, if the directory is still this run's."""
+    owner.check()
+    if not is_main():
+        return
     run_directory.write_config(directory, config.operative())
     run_directory.write_record(
         directory,

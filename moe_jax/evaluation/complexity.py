@@ -21,6 +21,7 @@ from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.models.layer_inputs import LayerInputs
 from moe_jax.sharding.processes import barrier, is_main
 from moe_jax.training.step import forward
+from moe_jax.training.whole_file import write_whole
 
 # Rows whose vectors are written to one file, about.
 ROWS_PER_PART = 8192
@@ -205,7 +206,7 @@ def _begin(directory: epath.Path, about: dict[str, Any]) -> None:
             for old in (*directory.glob("part_*.npy"), directory / ORDER):
                 old.unlink(missing_ok=True)
         directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(about, indent=1))
+        write_whole(path, json.dumps(about, indent=1))
     barrier(f"start of {directory.name}")
 
 

@@ -160,5 +160,5 @@ def touch_owner(directory: epath.Path, record: dict[str, Any]) -> None:
         with contextlib.suppress(PermissionError):
             os.utime(path)
             return
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
     write_whole(path, json.dumps({**record, "alive": now}, indent=1) + "\n")

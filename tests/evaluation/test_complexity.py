@@ -238,6 +238,7 @@ def test_a_stopped_job_goes_on_with_the_missing_part(tmp_path, small_parts):
 def test_scores_of_anything_else_are_not_used(tmp_path, small_parts, change):
     rows, directory = rows_of_tokens(21), epath.Path(tmp_path)
     make_order(Counting(), parameters(), rows, CONFIG, directory, {"step": 1})
+    (directory / "notes.txt").write_text("somebody's own")
     # A smaller number of rows leaves no part of the larger.
     rows = rows_of_tokens(12) if change == "rows" else rows
     config = dataclasses.replace(CONFIG, seed=1) if change == "data" else CONFIG
@@ -247,6 +248,7 @@ def test_scores_of_anything_else_are_not_used(tmp_path, small_parts, change):
     make_order(scorer, parameters(scale), rows, config, directory, about)
     assert scorer.calls == -(-len(rows["decoder_target_tokens"]) // 4)
     np.testing.assert_allclose(read_vectors(directory), vectors_of(rows, scale))
+    assert (directory / "notes.txt").exists()
 
 
 def test_epochs_are_ordered_by_the_model_they_start_with(tmp_path):

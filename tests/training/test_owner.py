@@ -198,6 +198,38 @@ def test_one_that_stood_still_finds_out_and_writes_no_more(world):
     second.check()
 
 
+def test_one_that_ends_before_it_finds_out_leaves_the_others_file(world):
+    first = world.held(ELSEWHERE, age=100)
+    world.owner().claim()
+    first.release()
+    assert world.host() == HERE.host
+
+
+def test_nobody_looks_while_another_takes_over(world, monkeypatch):
+    world.held(dataclasses.replace(HERE, process=NOBODY))
+    refused = []
+
+    def start():
+        try:
+            world.owner().claim()
+        except UserError as error:
+            refused.append(error)
+
+    meanwhile = threading.Thread(target=start)
+    write = owners.write_owner
+
+    def slowly(*arguments):
+        if not meanwhile.ident:
+            meanwhile.start()
+            time.sleep(0.2)
+        return write(*arguments)
+
+    monkeypatch.setattr(owners, "write_owner", slowly)
+    world.owner().claim()
+    meanwhile.join()
+    assert len(refused) == 1
+
+
 def test_a_beat_renews_the_sign_and_nothing_else(world):
     held = world.held(HERE, age=60)
     before = read_owner(world.directory)
