@@ -83,10 +83,10 @@ def train(
     directory = run_directory.prepare(output_dir)
     console = make_console()
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    account = Account(directory, age=age, warn=say)
     with Owner(directory, command, say) as owner:
         if is_main() and not is_remote(directory):
             output.log_to(str(directory / output.LOG_FILE))
-        account = Account(directory, age=age, warn=say)
         checkpoints = Checkpoints(
             directory / run_directory.CHECKPOINTS, described.checkpoints, say, owner.check
         )

@@ -94,9 +94,19 @@ def test_bits_per_byte_follow_from_loss_tokens_and_bytes(trained):
 
 
 def test_a_finished_run_says_so(trained, home, capsys):
-    code, out, _ = train(capsys, home, "run")
+    code, out, _ = train(capsys, home, "run", "--gin.Train.log_every=5")
     assert code == 0
     assert "Done already" in out
+    assert "differs, but not in the model: Train.log_every is 5, was 1" in out
+    assert not (home / "run" / "owner.json").exists()
+
+
+def test_a_finished_run_of_another_model_is_not_done_already(trained, home, capsys):
+    code, out, err = train(capsys, home, "run", "--gin.Model.d_ff=64", "--gin.Train.log_every=5")
+    assert code == 1
+    assert "Done already" not in out
+    assert "is a finished run of another configuration: Model.d_ff is 64, was 32." in err
+    assert err.count("\n") == 1
 
 
 @pytest.fixture

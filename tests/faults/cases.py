@@ -84,8 +84,9 @@ def preempted(home: Home) -> Case:
 
 
 def killed(home: Home) -> Case:
-    """kill -9 at a random moment, after two more trainings in the same directory were tried."""
+    """kill -9 at a random moment."""
     assert home.reference
+    # Before it, two more trainings are tried in the same directory.
     gate = home.directory / "gate"
     running = home.start("killed", fault=f"{SLOW},{BEAT},gate:6:{gate}")
     running.wait_for_step(4)

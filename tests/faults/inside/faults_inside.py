@@ -6,7 +6,7 @@
     spike:N[-M]    batches N to M make a loss that is not a number
     gate:N:FILE    batch N waits until a file is there
     host:NAME      this process is on another machine
-    beat:SECONDS   between signs of life, of which six may be missing
+    beat:SECONDS   between signs of life, of which twenty may be missing
 
 Several are separated by commas; without the variable nothing changes.
 """
@@ -55,7 +55,7 @@ def be_elsewhere(kind: str, value: str) -> None:
         owner.this_process = lambda: there
     else:
         beat = float(value)
-        timing = owner.Timing(beat=beat, limit=6 * beat, slack=beat, look=beat / 4)
+        timing = owner.Timing(beat=beat, limit=20 * beat, slack=beat, look=beat / 4)
         owner.Timing = lambda: timing  # type: ignore
 
 
