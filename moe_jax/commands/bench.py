@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from moe_jax import experiment
 from moe_jax.benchmarks import adaptive, layer, routing
 from moe_jax.benchmarks.train_step import measure
+from moe_jax.commands.console import make_console
 from moe_jax.commands.quiet import quiet
 from moe_jax.dispatch import get_dispatch
 from moe_jax.errors import UserError, nearest
@@ -29,7 +29,7 @@ def bench_step(
         UserError: for a mistake in the configuration.
     """
     described = experiment.load(files, bindings, search_paths)
-    console = Console()
+    console = make_console()
     with console.status("reading the data ..."), quiet(debug):
         from moe_jax.data import pipeline
 
@@ -74,7 +74,7 @@ def bench_data(
         UserError: for a mistake in the configuration.
     """
     described = experiment.load(files, bindings, search_paths)
-    console = Console()
+    console = make_console()
     with console.status("measuring the data ..."), quiet(debug):
         from moe_jax.benchmarks import pipeline
 
@@ -114,7 +114,7 @@ def bench_routing(
         get_router(name)
     for name in dispatches:
         get_dispatch(name)
-    console = Console()
+    console = make_console()
     with console.status(f"measuring {len(routers)} routers, {rounds} rounds ..."):
         result = routing.measure(shape, routers, dispatches, dtype, rounds)
     table = Table(
@@ -153,7 +153,7 @@ def bench_adaptive(size: str, dtype: str, rounds: int) -> dict[str, Any]:
         UserError: for an unknown size or precision.
     """
     shape = _size(size, dtype)
-    console = Console()
+    console = make_console()
     with console.status(f"measuring {len(adaptive.PAPER)} shares, {rounds} rounds ..."):
         rows = adaptive.measure(shape, "grouped", dtype, rounds)
     table = Table(

@@ -11,12 +11,14 @@ from rich.console import Console
 from moe_jax import config, experiment
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_header, print_results
+from moe_jax.commands.samples import next_commands, print_samples
 from moe_jax.commands.start import (
     make_checked_partition,
     make_console,
     mesh_line,
     mesh_sizes,
 )
+from moe_jax.data.prompts import encode_prompt, has_padding, has_questions, prompt_of
 from moe_jax.errors import Interrupted, UserError
 from moe_jax.evaluation.generate import Generator
 from moe_jax.evaluation.perplexity import Evaluator
@@ -115,6 +117,7 @@ def _run(
         held_out = pipeline.eval_batches(described.data)
         bytes_of_token = pipeline.token_bytes(described.data, described.model.vocab_size)
         notes = pipeline.notes_of(described.data)
+        prompt = prompt_of(described.data, held_out[0], vocabulary)
     for note in notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     model, optimizer = described.language_model(partition), described.optimizer
@@ -127,7 +130,7 @@ def _run(
         console.print(f"Going on from step {first} in {directory}")
     # Only now: a configuration that does not fit the checkpoint must not take the run's place.
     if is_main():
-        _describe(described, partition, directory)
+        _describe(described, partition, directory, prompt)
     with together():
         see = _instruments(described, directory, console, checkpoints, first, account)
     see.writer.write_text("config.gin", config.operative())
@@ -151,7 +154,8 @@ def _run(
             f"Stopped and saved at step {int(state.step)} of {described.train.steps}. "
             f"To go on, run the same command again:\n  {shlex.join(command)}",
         )
-    return _sample(described, partition, state.variables, vocabulary)
+    question = prompt if has_questions(described.data) else ""
+    return _sample(described, partition, state.variables, vocabulary, question)
 
 
 def _instruments(
@@ -202,7 +206,9 @@ def _orders(
     return EpochOrders(scorer, batches, described.data, directory / run_directory.CURRICULUM)
 
 
-def _describe(described: Experiment, partition: Partition | None, directory: epath.Path) -> None:
+def _describe(
+    described: Experiment, partition: Partition | None, directory: epath.Path, prompt: str
+) -> None:
     """Writes the configuration and `run.json`."""
     (directory / run_directory.CONFIG_FILE).write_text(config.operative())
     run_directory.write_record(
@@ -211,13 +217,22 @@ def _describe(described: Experiment, partition: Partition | None, directory: epa
         parameters=vars(described.parameters()),
         train_flops_per_token=described.train_flops_per_token(),
         tokens_per_step=described.data.batch_size * described.data.sequence_length,
+        has_padding=has_padding(described.data),
+        prompt=prompt,
     )
 
 
 def _sample(
-    described: Experiment, partition: Partition | None, variables: Variables, vocabulary: Any
+    described: Experiment,
+    partition: Partition | None,
+    variables: Variables,
+    vocabulary: Any,
+    question: str,
 ) -> str | None:
-    """Returns text that the model writes, on one device; None where that is too small for it."""
+    """Returns text that the model writes, on one device; None where that is too small for it.
+
+    Where the data are questions and answers, it is the answer to a question.
+    """
     if partition is not None:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
         if size > _SAMPLE_BYTES:
@@ -227,7 +242,8 @@ def _sample(
     if not is_main():
         return None
     generator = Generator(described.language_model(), described.sampling, vocabulary.eos_id)
-    return str(vocabulary.decode(generator(variables, [])))
+    tokens = encode_prompt(described.data, vocabulary, question)
+    return str(vocabulary.decode(generator(variables, tokens)))
 
 
 def _finish(
@@ -249,17 +265,16 @@ def _finish(
         raise UserError(f"{directory} has no evaluation in its metrics.jsonl")
     figures = evaluations[-1]
     print_results(console, figures, described.active_router)
+    prompt = run_directory.read_record(directory).get("prompt", "")
     if sample is not None:
-        console.print("\nA sample that it wrote (causal routing, no prompt):", style="bold")
-        console.print(sample, markup=False, highlight=False)
-    program, shown = shlex.quote(program), shlex.quote(str(directory))
+        is_answer = has_questions(described.data)
+        heading = "Asked of held-out data" if is_answer else "A sample that it wrote"
+        how = "causal routing" if is_answer else "causal routing, no prompt"
+        console.print(f"\n{heading} ({how}):", style="bold")
+        print_samples(console, prompt if is_answer else "", [sample], is_answer)
+    shown = shlex.quote(str(directory))
     console.print(f"\nRun directory: {shown}", highlight=False, soft_wrap=True)
     console.print("\nNext:", style="bold")
-    for line in (
-        f"generate --checkpoint={shown} --prompt='The whale'",
-        f"eval --checkpoint={shown}",
-        "train --gin_file=runs/quickstart.gin --gin.TASK='text:my_books/*.txt' "
-        "--output_dir=runs/mine",
-    ):
-        console.print(f"  {program} {line}", markup=False, highlight=False, soft_wrap=True)
+    for line in next_commands(program, str(directory), described.data, prompt):
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     return {**figures, "run_directory": str(directory)}

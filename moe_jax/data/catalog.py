@@ -73,6 +73,12 @@ def full_name(name: str) -> str:
     return short_names().get(name, name)
 
 
+def is_plain_text(name: str) -> bool:
+    """Returns whether a name is that of a text without inputs, in the package or a user's own."""
+    prefix, _, rest = name.partition(":")
+    return name == "embedded" or name in TEXTS or (prefix in OWN_FILES and bool(rest))
+
+
 def tasks_of(source: str) -> list[str]:
     """Returns the names of the tasks made from a data set, such as `glue/sst2`."""
     short = {full: name for name, full in short_names().items()}
