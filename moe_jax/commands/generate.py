@@ -3,7 +3,7 @@
 from typing import Any
 
 from moe_jax.commands.console import make_console
-from moe_jax.commands.load import load_experiment, load_variables
+from moe_jax.commands.load import load_experiment, load_variables, other_router
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.samples import print_samples
 from moe_jax.evaluation.generate import Generator
@@ -38,5 +38,7 @@ def generate(
     generator = Generator(model, described.sampling, vocabulary.eos_id)
     seeds = range(described.sampling.seed, described.sampling.seed + samples)
     texts = [vocabulary.decode(generator(variables, tokens, seed)) for seed in seeds]
+    if (note := other_router(directory)) is not None:
+        console.print(f"Mind that {note}", highlight=False, markup=False, soft_wrap=True)
     print_samples(console, prompt, texts, are_answers)
     return {"step": step, "prompt": prompt, "texts": texts}

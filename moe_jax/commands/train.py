@@ -9,6 +9,7 @@ from etils import epath
 from rich.console import Console
 
 from moe_jax import config, experiment
+from moe_jax.commands.load import naming_settings
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_header, print_results
 from moe_jax.commands.samples import next_commands, print_samples
@@ -123,7 +124,7 @@ def _run(
     model, optimizer = described.language_model(partition), described.optimizer
     evaluator = Evaluator(model, held_out, bytes_of_token)
     print_header(console, described, directory, mesh_line(partition) if partition else None)
-    with quiet(debug):
+    with quiet(debug), naming_settings(directory):
         restored = checkpoints.restore(model, optimizer, batches)
     first, state = restored or (0, make_state(model, optimizer, described.train.seed))
     if latest is not None:
