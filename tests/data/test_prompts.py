@@ -41,7 +41,9 @@ def test_kinds_of_data_by_name(settings, questions, padding, own_tasks):
 def own_tasks():
     """Registers a user's own tasks with seqio, one with inputs."""
     feature = seqio.Feature(VOCABULARY, add_eos=True)
-    source = seqio.FunctionDataSource(lambda *args, **more: None, splits=["train"])
+    source = seqio.FunctionDataSource(
+        lambda split, shuffle_files, seed=None: None, splits=["train"]
+    )
     features = {"asks": ("inputs", "targets"), "tells": ("targets",)}
     for name, names in features.items():
         seqio.TaskRegistry.add(
@@ -81,16 +83,10 @@ def test_the_prompt_is_a_question_of_the_data():
     assert prompt_of(config, row, VOCABULARY) == question
     # Of a packed row the first.
     first = len(VOCABULARY.encode(question)) + len(VOCABULARY.encode("positive")) + 2
-    packed = batch(
-        (question, False), ("positive", True), ("sst2 sentence: no", False), ("negative", True)
-    )
-    segments = (np.arange(packed.targets_BS.shape[1]) >= first)[None] + np.ones((2, 1), int)
-    packed = batch(
-        *((question, False), ("positive", True)),
-        *(("sst2 sentence: no", False), ("negative", True)),
-        segments=segments,
-    )
-    assert prompt_of(config, packed, VOCABULARY) == question
+    both = (question, False), ("positive", True), ("sst2 sentence: no", False), ("bad", True)
+    width = batch(*both).targets_BS.shape[1]
+    segments = np.tile(1 + (np.arange(width) >= first), (2, 1))
+    assert prompt_of(config, batch(*both, segments=segments), VOCABULARY) == question
     long = "a question of many words " * 30
     cut = prompt_of(config, batch((long, False), ("yes", True)), VOCABULARY)
     assert 380 < len(cut) <= 400
