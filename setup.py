@@ -95,8 +95,8 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],
-    # TensorFlow 2.21 has wheels for Python 3.10 to 3.13. On 3.13 editdistance, which seqio needs, has
-    # none and is compiled.
+    # TensorFlow 2.21 has wheels up to Python 3.13. On 3.13 editdistance, which seqio needs, has none
+    # and is compiled.
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["moe_jax", "moe_jax.*"]),
     # configs/ holds gin files only and is no Python package: its files are data of moe_jax.
