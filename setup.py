@@ -95,7 +95,7 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],
-    # TensorFlow 2.21 has wheels up to Python 3.13. On 3.13 editdistance, which seqio needs, has none
+    # TensorFlow 2.21 has wheels up to Python 3.13. There, editdistance, which seqio needs, has none
     # and is compiled.
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["moe_jax", "moe_jax.*"]),
