@@ -54,7 +54,8 @@ INSTALL_REQUIRES = [
 
 EXTRAS_REQUIRE = {
     "tpu": [
-        # Each jax release pins the one libtpu it was tested with (0.10.2: 0.0.42, 0.12.0: 0.0.50).
+        # Each jax release pins the one libtpu it was tested with (0.10.2: 0.0.42, 0.12.0: 0.0.50):
+        # another cannot be installed beside it, and no page quotes another.
         f"jax[tpu]{JAX_BOUNDS}",
         "libtpu>=0.0.42,<0.0.51",
     ],

@@ -12,7 +12,7 @@ from moe_jax import config, experiment
 from moe_jax.commands.load import naming_settings
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_header, print_results
-from moe_jax.commands.samples import next_commands, print_samples
+from moe_jax.commands.samples import Asked, next_commands, print_samples
 from moe_jax.commands.start import (
     make_checked_partition,
     make_console,
@@ -118,7 +118,9 @@ def _run(
         held_out = pipeline.eval_batches(described.data)
         bytes_of_token = pipeline.token_bytes(described.data, described.model.vocab_size)
         notes = pipeline.notes_of(described.data)
-        prompt = prompt_of(described.data, held_out[0], vocabulary)
+        asked = Asked(
+            prompt_of(described.data, held_out[0], vocabulary), has_questions(described.data)
+        )
     for note in notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     model, optimizer = described.language_model(partition), described.optimizer
@@ -131,7 +133,7 @@ def _run(
         console.print(f"Going on from step {first} in {directory}")
     # Only now: a configuration that does not fit the checkpoint must not take the run's place.
     if is_main():
-        _describe(described, partition, directory, prompt)
+        _describe(described, partition, directory, asked)
     with together():
         see = _instruments(described, directory, console, checkpoints, first, account)
     see.writer.write_text("config.gin", config.operative())
@@ -155,8 +157,7 @@ def _run(
             f"Stopped and saved at step {int(state.step)} of {described.train.steps}. "
             f"To go on, run the same command again:\n  {shlex.join(command)}",
         )
-    question = prompt if has_questions(described.data) else ""
-    return _sample(described, partition, state.variables, vocabulary, question)
+    return _sample(described, partition, state.variables, vocabulary, asked)
 
 
 def _instruments(
@@ -208,7 +209,7 @@ def _orders(
 
 
 def _describe(
-    described: Experiment, partition: Partition | None, directory: epath.Path, prompt: str
+    described: Experiment, partition: Partition | None, directory: epath.Path, asked: Asked
 ) -> None:
     """Writes the configuration and `run.json`."""
     (directory / run_directory.CONFIG_FILE).write_text(config.operative())
@@ -219,7 +220,7 @@ def _describe(
         train_flops_per_token=described.train_flops_per_token(),
         tokens_per_step=described.data.batch_size * described.data.sequence_length,
         has_padding=has_padding(described.data),
-        prompt=prompt,
+        **vars(asked),
     )
 
 
@@ -228,7 +229,7 @@ def _sample(
     partition: Partition | None,
     variables: Variables,
     vocabulary: Any,
-    question: str,
+    asked: Asked,
 ) -> str | None:
     """Returns text that the model writes, on one device; None where that is too small for it.
 
@@ -243,6 +244,7 @@ def _sample(
     if not is_main():
         return None
     generator = Generator(described.language_model(), described.sampling, vocabulary.eos_id)
+    question = asked.prompt if asked.is_question else ""
     tokens = encode_prompt(described.data, vocabulary, question)
     return str(vocabulary.decode(generator(variables, tokens)))
 
@@ -266,9 +268,9 @@ def _finish(
         raise UserError(f"{directory} has no evaluation in its metrics.jsonl")
     figures = evaluations[-1]
     print_results(console, figures, described.active_router)
-    prompt = run_directory.read_record(directory).get("prompt", "")
+    record = run_directory.read_record(directory)
+    prompt, is_answer = record.get("prompt", ""), record.get("is_question", False)
     if sample is not None:
-        is_answer = has_questions(described.data)
         heading = "Asked of held-out data" if is_answer else "A sample that it wrote"
         how = "causal routing" if is_answer else "causal routing, no prompt"
         console.print(f"\n{heading} ({how}):", style="bold")

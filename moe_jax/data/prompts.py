@@ -1,6 +1,7 @@
 """What a model that was trained on some data can be asked, and whether its rows are full.
 
-It goes by the names of tasks, so that the data themselves need not be there.
+It goes by the names of tasks, so that the data themselves need not be there. TensorFlow is imported
+when `has_questions` has to know a task, and not by `has_padding`.
 """
 
 from typing import Any
@@ -25,7 +26,6 @@ def _is_question(config: DataConfig, name: str) -> bool:
         return config.objective == "span_corruption"
     if name in catalog.suites() or catalog.full_name(name) in catalog.definitions():
         return True
-    # Imported with TensorFlow: only where a user's own task is in question.
     import seqio
 
     from moe_jax.data.ordered import scored_config
