@@ -1,25 +1,11 @@
 """Text that a model wrote, as people read it: numbered, an answer apart from its question."""
 
-import dataclasses
 import shlex
 from collections.abc import Sequence
 
 from rich.console import Console
 
 from moe_jax.data.config import DataConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What a model can be asked, as `run.json` has it.
-
-    Attributes:
-        prompt: that fits the data.
-        is_question: whether an answer follows it; otherwise the text goes on.
-    """
-
-    prompt: str
-    is_question: bool
 
 
 def print_samples(console: Console, prompt: str, texts: Sequence[str], are_answers: bool) -> None:

@@ -12,14 +12,14 @@ from moe_jax import config, experiment
 from moe_jax.commands.load import naming_settings
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_header, print_results
-from moe_jax.commands.samples import Asked, next_commands, print_samples
+from moe_jax.commands.samples import next_commands, print_samples
 from moe_jax.commands.start import (
     make_checked_partition,
     make_console,
     mesh_line,
     mesh_sizes,
 )
-from moe_jax.data.prompts import encode_prompt, has_padding, has_questions, prompt_of
+from moe_jax.data.prompts import Asked, encode_prompt, has_padding, what_to_ask
 from moe_jax.errors import Interrupted, UserError
 from moe_jax.evaluation.generate import Generator
 from moe_jax.evaluation.perplexity import Evaluator
@@ -118,9 +118,7 @@ def _run(
         held_out = pipeline.eval_batches(described.data)
         bytes_of_token = pipeline.token_bytes(described.data, described.model.vocab_size)
         notes = pipeline.notes_of(described.data)
-        asked = Asked(
-            prompt_of(described.data, held_out[0], vocabulary), has_questions(described.data)
-        )
+        asked = what_to_ask(described.data, held_out[0], vocabulary)
     for note in notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     model, optimizer = described.language_model(partition), described.optimizer

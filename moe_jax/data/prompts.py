@@ -4,6 +4,7 @@ It goes by the names of tasks, so that the data themselves need not be there. Te
 when `has_questions` has to know a task, and not by `has_padding`.
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,19 @@ from moe_jax.data.config import DataConfig
 
 # Words of a plain text, and characters of a question, that a prompt is made of.
 _WORDS, _CHARACTERS = 5, 400
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a model can be asked, as `run.json` has it.
+
+    Attributes:
+        prompt: that fits the data.
+        is_question: whether an answer follows it; otherwise the text goes on.
+    """
+
+    prompt: str
+    is_question: bool
 
 
 def has_questions(config: DataConfig) -> bool:
@@ -52,6 +66,11 @@ def encode_prompt(config: DataConfig, vocabulary: Any, prompt: str) -> list[int]
     """Returns the tokens of a prompt; a question ends with the token that ended it in training."""
     tokens = list(vocabulary.encode(prompt))
     return [*tokens, vocabulary.eos_id] if tokens and has_questions(config) else tokens
+
+
+def what_to_ask(config: DataConfig, batch: Batch, vocabulary: Any) -> Asked:
+    """Returns what a model of these data can be asked: see `prompt_of`."""
+    return Asked(prompt_of(config, batch, vocabulary), has_questions(config))
 
 
 def prompt_of(config: DataConfig, batch: Batch, vocabulary: Any) -> str:

@@ -6,7 +6,14 @@ import seqio
 
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
-from moe_jax.data.prompts import encode_prompt, has_padding, has_questions, prompt_of
+from moe_jax.data.prompts import (
+    Asked,
+    encode_prompt,
+    has_padding,
+    has_questions,
+    prompt_of,
+    what_to_ask,
+)
 from moe_jax.data.vocabulary import load_vocabulary
 
 VOCABULARY = load_vocabulary("embedded")
@@ -81,6 +88,7 @@ def test_the_prompt_is_a_question_of_the_data():
     question = "sst2 sentence: it 's a charming journey ."
     row = batch((question, False), ("positive", True))
     assert prompt_of(config, row, VOCABULARY) == question
+    assert what_to_ask(config, row, VOCABULARY) == Asked(question, is_question=True)
     # Of a packed row the first.
     first = len(VOCABULARY.encode(question)) + len(VOCABULARY.encode("positive")) + 2
     both = (question, False), ("positive", True), ("sst2 sentence: no", False), ("bad", True)
@@ -96,3 +104,4 @@ def test_the_prompt_is_a_question_of_the_data():
 def test_the_prompt_of_a_text_is_its_first_words():
     row = batch(("It was\nthe best of times, it was", True))
     assert prompt_of(DataConfig(), row, VOCABULARY) == "It was the best of"
+    assert not what_to_ask(DataConfig(), row, VOCABULARY).is_question
