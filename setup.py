@@ -22,7 +22,7 @@ def read_version() -> str:
 
 
 # jax makes breaking changes in minor releases; 0.10 is the last line for Python 3.11, 0.12 the
-# newest one for Python 3.12, and both run the tests.
+# newest one for Python 3.12 and 3.13, and both run the tests.
 JAX_BOUNDS = ">=0.10.2,<0.13"
 
 INSTALL_REQUIRES = [
@@ -54,7 +54,8 @@ INSTALL_REQUIRES = [
 
 EXTRAS_REQUIRE = {
     "tpu": [
-        # Each jax release pins the one libtpu it was tested with (0.10.2: 0.0.42, 0.12.0: 0.0.50).
+        # Each jax release pins the one libtpu it was tested with (0.10.2: 0.0.42, 0.12.0: 0.0.50):
+        # another cannot be installed beside it, and no page quotes another.
         f"jax[tpu]{JAX_BOUNDS}",
         "libtpu>=0.0.42,<0.0.51",
     ],
@@ -91,10 +92,13 @@ setup(
         "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],
-    python_requires=">=3.11",
+    # TensorFlow 2.21 has wheels up to Python 3.13. There, editdistance, which seqio needs, has none
+    # and is compiled.
+    python_requires=">=3.11,<3.14",
     packages=find_packages(include=["moe_jax", "moe_jax.*"]),
     # configs/ holds gin files only and is no Python package: its files are data of moe_jax.
     package_data={"moe_jax": ["py.typed", "configs/**/*.gin", "data/embedded/**/*"]},

@@ -166,8 +166,7 @@ def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     if args.action == "list":
         return data.list_tasks(debug=args.debug)
     if args.action == "prepare":
-        from rich.console import Console
-
+        from moe_jax.commands.console import make_console
         from moe_jax.commands.prepare import prepare
 
         _need("prepare", {"NAME": args.name, "--source": args.source, "--data_dir": args.data_dir})
@@ -175,7 +174,7 @@ def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
             args.name,
             args.source,
             args.data_dir,
-            Console(),
+            make_console(),
             force=args.force,
             debug=args.debug,
         )

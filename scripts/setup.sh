@@ -5,8 +5,9 @@
 #   scripts/setup.sh --stamp [EXTRAS]    only note that the sources as they are have been installed
 #
 # MOE_JAX_VENV  where the environment is (default: .venv in the repository)
-# PYTHON        makes the environment (default: the first 3.11 or 3.12 of python3, python3.12,
-#               python3.11; newer ones lack wheels of what seqio needs)
+# PYTHON        makes the environment (default: the first of python3, python3.12, python3.11,
+#               python3.13 that can). 3.11 and 3.12 need wheels only; on 3.13 editdistance, which
+#               seqio needs, is compiled; TensorFlow has no wheel for newer ones yet
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -25,19 +26,39 @@ if (($# > 1)) || [[ ! "$extras" =~ ^[a-z,]*$ ]]; then
   exit 2
 fi
 
+# Prints a Python's version and where its headers are; fails if it does not start.
+about_python() {
+  "$1" -c 'import sys, sysconfig
+print("%d.%d" % sys.version_info[:2], sysconfig.get_paths()["include"])' 2>/dev/null
+}
+
+can_compile() { # INCLUDE_DIRECTORY
+  [[ -f "$1/Python.h" ]] && command -v "${CXX:-g++}" >/dev/null
+}
+
 find_python() {
-  local candidates=(python3 python3.12 python3.11) newest="12" candidate
+  local candidates=(python3 python3.12 python3.11 python3.13) candidate version include lacking=""
+  local what="a C++ compiler and Python's headers (Debian, Ubuntu: build-essential, python3-dev)"
   if [[ -n "${PYTHON:-}" ]]; then
-    candidates=("$PYTHON") newest="99" # An explicit choice is taken at its word.
+    candidates=("$PYTHON")
   fi
   for candidate in "${candidates[@]}"; do
-    if "$candidate" -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $newest))" \
-      2>/dev/null; then
+    read -r version include < <(about_python "$candidate") || continue
+    if [[ "$version" == 3.13 ]] && ! can_compile "$include"; then
+      lacking="$candidate"
+    elif [[ "$version" =~ ^3\.1[123]$ ]]; then
+      if [[ -n "$lacking" ]]; then
+        echo "setup: taking $candidate, for $lacking is Python 3.13, which needs $what" >&2
+      fi
       echo "$candidate"
       return
     fi
   done
-  echo "setup: needs Python 3.11 or 3.12, found none as ${candidates[*]}; set PYTHON to one" >&2
+  if [[ -n "$lacking" ]]; then
+    echo "setup: $lacking is Python 3.13, which needs $what; or set PYTHON to a 3.11 or 3.12" >&2
+  else
+    echo "setup: needs Python 3.11, 3.12 or 3.13, found none as ${candidates[*]}; set PYTHON to one" >&2
+  fi
   return 1
 }
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -27,3 +28,15 @@ def test_links_between_pages_lead_somewhere(page):
     for target in LINK.findall(page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_pages_quote_a_libtpu_that_the_extra_can_install():
+    bounds = re.search(r'"libtpu([^"]+)"', (ROOT / "setup.py").read_text())
+    allowed = SpecifierSet(bounds[1])
+    quoted = {
+        (page.name, version)
+        for page in PAGES
+        for version in re.findall(r"libtpu (\d+(?:\.\d+)+)", page.read_text())
+    }
+    assert {name for name, _ in quoted} >= {"pods.md", "routing.md"}
+    assert [(name, version) for name, version in quoted if version not in allowed] == []

@@ -26,6 +26,7 @@ LAYERS = [
     ["types"],
     ["config"],
     ["errors"],
+    ["formatting"],
     ["version", "__init__"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

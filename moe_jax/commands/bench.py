@@ -3,15 +3,16 @@
 import dataclasses
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from moe_jax import experiment
 from moe_jax.benchmarks import adaptive, layer, routing
 from moe_jax.benchmarks.train_step import measure
+from moe_jax.commands.console import make_console
 from moe_jax.commands.quiet import quiet
 from moe_jax.dispatch import get_dispatch
 from moe_jax.errors import UserError, nearest
+from moe_jax.formatting import decimal
 from moe_jax.models.config import DTYPES
 from moe_jax.routing.registry import ROUTERS, get_router
 
@@ -29,7 +30,7 @@ def bench_step(
         UserError: for a mistake in the configuration.
     """
     described = experiment.load(files, bindings, search_paths)
-    console = Console()
+    console = make_console()
     with console.status("reading the data ..."), quiet(debug):
         from moe_jax.data import pipeline
 
@@ -39,12 +40,13 @@ def bench_step(
         times = measure(described, lambda: next(batches), steps)
     table = Table("part", "ms", "share", title=f"A training step, {', '.join(files)}")
     for name, value in sorted(times.parts.items(), key=lambda item: -item[1]):
-        table.add_row(name, f"{value * 1e3:.1f}", f"{value / times.step_seconds:.1%}")
-    table.add_row("step", f"{times.step_seconds * 1e3:.1f}", "100%")
+        table.add_row(name, decimal(value * 1e3, 1), f"{value / times.step_seconds:.1%}")
+    table.add_row("step", decimal(times.step_seconds * 1e3, 1), "100%")
     console.print(table)
     rate = times.flops / times.step_seconds
     console.print(
-        f"{times.tokens / times.step_seconds:,.0f} tokens/s; {rate / 1e9:.1f} GFLOP/s counted "
+        f"{decimal(times.tokens / times.step_seconds, 0)} tokens/s, padding included; "
+        f"{decimal(rate / 1e9, 1)} GFLOP/s counted "
         f"(rule: moe_jax/flops.py)\n{times.matmul_flops_per_second / 1e9:.1f} GFLOP/s in a 2048 "
         f"x 2048 matrix product in {described.model.compute_dtype} in the same run: "
         f"{times.utilisation:.0%} of it",
@@ -74,7 +76,7 @@ def bench_data(
         UserError: for a mistake in the configuration.
     """
     described = experiment.load(files, bindings, search_paths)
-    console = Console()
+    console = make_console()
     with console.status("measuring the data ..."), quiet(debug):
         from moe_jax.benchmarks import pipeline
 
@@ -89,8 +91,8 @@ def bench_data(
     table = Table("up to this stage", "tokens/s", "x the step", title=f"The data of {name}")
     for stage in stages:
         rate = stage.tokens_per_second
-        table.add_row(stage.name, f"{rate:,.0f}", f"{rate / step:,.0f}")
-    table.add_row("a training step", f"{step:,.0f}", "1")
+        table.add_row(stage.name, decimal(rate, 0), decimal(rate / step, 0))
+    table.add_row("a training step, padding included", decimal(step, 0), "1")
     console.print(table)
     return {
         "task": name,
@@ -114,7 +116,7 @@ def bench_routing(
         get_router(name)
     for name in dispatches:
         get_dispatch(name)
-    console = Console()
+    console = make_console()
     with console.status(f"measuring {len(routers)} routers, {rounds} rounds ..."):
         result = routing.measure(shape, routers, dispatches, dtype, rounds)
     table = Table(
@@ -125,10 +127,10 @@ def bench_routing(
         table.add_row(
             row.router,
             row.dispatch,
-            f"{row.seconds * 1e3:.1f}",
+            decimal(row.seconds * 1e3, 1),
             f"{row.ratio_to_dense:.2f}",
             f"{row.memory_to_dense:.2f}",
-            f"{row.flops / row.seconds / 1e9:.0f}",
+            decimal(row.flops / row.seconds / 1e9, 0),
         )
     console.print(table)
     for active, seconds in sorted(result.dense_seconds.items()):
@@ -153,7 +155,7 @@ def bench_adaptive(size: str, dtype: str, rounds: int) -> dict[str, Any]:
         UserError: for an unknown size or precision.
     """
     shape = _size(size, dtype)
-    console = Console()
+    console = make_console()
     with console.status(f"measuring {len(adaptive.PAPER)} shares, {rounds} rounds ..."):
         rows = adaptive.measure(shape, "grouped", dtype, rounds)
     table = Table(

@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from moe_jax import config, experiment
+from moe_jax.commands.console import make_console
 from moe_jax.commands.start import mesh_line
 from moe_jax.errors import UserError
 from moe_jax.sharding.partition import make_partition
@@ -14,7 +14,7 @@ from moe_jax.sharding.partition import make_partition
 
 def list_files() -> dict[str, Any]:
     """Prints the gin files in the package and the first comment line of each."""
-    console = Console()
+    console = make_console()
     table = Table("gin file", "what it is")
     for name in config.shipped():
         first = (config.config_root() / name).read_text().splitlines()[0]
@@ -30,7 +30,7 @@ def check(files: list[str], bindings: list[str], search_paths: list[str]) -> dic
     Raises:
         UserError: for the first mistake.
     """
-    console = Console()
+    console = make_console()
     groups = [files] if files else [[f] for f in config.shipped() if f.startswith("runs/")]
     for group in groups:
         try:
@@ -46,7 +46,7 @@ def check(files: list[str], bindings: list[str], search_paths: list[str]) -> dic
 def show(files: list[str], bindings: list[str], search_paths: list[str]) -> dict[str, Any]:
     """Prints the configuration with everything resolved, and what it counts up to."""
     described = experiment.load(files, bindings, search_paths)
-    console = Console()
+    console = make_console()
     console.print(config.operative(), markup=False, highlight=False, soft_wrap=True)
     counts = described.parameters()
     tokens = described.data.batch_size * described.data.sequence_length
@@ -77,7 +77,7 @@ def show_sharding(files: list[str], bindings: list[str], search_paths: list[str]
     partition = make_partition(described.mesh)
     model = described.language_model()
     shapes = model.abstract().params
-    console = Console()
+    console = make_console()
     console.print("bytes a device, parameter, its axes: name size / mesh axis it is cut along")
     rows: list[dict[str, Any]] = []
     for name, axes in model.logical_axes().items():

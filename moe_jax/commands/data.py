@@ -4,11 +4,11 @@ import dataclasses
 import itertools
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from moe_jax import experiment
+from moe_jax.commands.console import make_console
 from moe_jax.commands.quiet import quiet
 from moe_jax.data.config import DataConfig
 
@@ -30,7 +30,7 @@ def list_tasks(debug: bool = False) -> dict[str, Any]:
         from moe_jax.data import catalog
 
         definitions, suites = catalog.definitions(), catalog.suites()
-    console = Console()
+    console = make_console()
     texts = Table("text", "what it is", title="Plain text, to pre-train on", title_justify="left")
     texts.add_row("embedded", "the English corpus in the package: novels and speeches")
     for name, text in catalog.TEXTS.items():
@@ -80,7 +80,7 @@ def show(config: DataConfig, split: str, examples: int, debug: bool = False) -> 
         vocabulary = pipeline.vocabulary_of(config)
         rows = rows_of(config, split, training=False).as_numpy_iterator()
         shown = list(itertools.islice(rows, examples))
-    console = Console()
+    console = make_console()
     console.print(f"[bold]{escape(config.task_name)}[/bold], {task.kind}", highlight=False)
     console.print(
         f"splits: {', '.join(sorted(task.provider.splits))}; vocabulary of "
@@ -126,7 +126,7 @@ def stats(config: DataConfig, split: str, limit: int, debug: bool = False) -> di
     Raises:
         UserError: if the task or the split is not there.
     """
-    console = Console()
+    console = make_console()
     with console.status("reading ..."), quiet(debug):
         from moe_jax.data.rows import notes_of
         from moe_jax.data.statistics import statistics
@@ -169,7 +169,7 @@ def cache(
     Raises:
         UserError: if the task cannot be cached, or is in the directory already.
     """
-    console = Console()
+    console = make_console()
     with console.status("tokenising ..."), quiet(debug):
         from moe_jax.data.cache import cache_task
 

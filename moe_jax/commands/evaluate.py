@@ -3,6 +3,7 @@
 from typing import Any
 
 from moe_jax.commands.load import load_experiment, load_variables
+from moe_jax.commands.misfit import other_router
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_results
 from moe_jax.commands.start import make_checked_partition, make_console
@@ -37,5 +38,7 @@ def evaluate(
     with console.status(f"evaluating step {step} ..."):
         figures = Evaluator(model, held_out, bytes_of_token)(variables).as_dict()
     console.print(f"{directory}, step {step}, {described.data.task_name}", highlight=False)
+    if (note := other_router(directory)) is not None:
+        console.print(f"Mind that {note}", highlight=False, markup=False, soft_wrap=True)
     print_results(console, figures, described.active_router)
     return {"step": step, "task": described.data.task_name, **figures}

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from rich.console import Console
-
+from moe_jax.commands.console import make_console
 from moe_jax.commands.load import load_experiment, load_variables
+from moe_jax.commands.misfit import other_router
 from moe_jax.commands.quiet import quiet
+from moe_jax.commands.samples import print_samples
 from moe_jax.evaluation.generate import Generator
 
 
@@ -25,19 +26,20 @@ def generate(
         UserError: for anything the user can mend.
     """
     directory, described = load_experiment(checkpoint, files, bindings, search_paths)
-    console = Console()
+    console = make_console()
     model = described.language_model()
     with console.status("loading ..."), quiet(debug):
+        from moe_jax.data.prompts import encode_prompt, has_questions
         from moe_jax.data.vocabulary import load_vocabulary
 
         vocabulary = load_vocabulary(described.data.vocabulary)
         step, variables = load_variables(directory, step, model)
-        tokens = vocabulary.encode(prompt)
+        tokens = encode_prompt(described.data, vocabulary, prompt)
+        are_answers = has_questions(described.data)
     generator = Generator(model, described.sampling, vocabulary.eos_id)
-    texts = []
-    for index in range(samples):
-        new = generator(variables, tokens, described.sampling.seed + index)
-        texts.append(vocabulary.decode(new))
-        console.print(prompt, style="bold", end="", markup=False, highlight=False)
-        console.print(texts[-1], markup=False, highlight=False)
+    seeds = range(described.sampling.seed, described.sampling.seed + samples)
+    texts = [vocabulary.decode(generator(variables, tokens, seed)) for seed in seeds]
+    if (note := other_router(directory)) is not None:
+        console.print(f"Mind that {note}", highlight=False, markup=False, soft_wrap=True)
+    print_samples(console, prompt, texts, are_answers)
     return {"step": step, "prompt": prompt, "texts": texts}

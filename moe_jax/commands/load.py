@@ -5,6 +5,7 @@ import json
 from etils import epath
 
 from moe_jax import experiment
+from moe_jax.commands.misfit import naming_settings
 from moe_jax.errors import UserError
 from moe_jax.experiment import Experiment
 from moe_jax.models.functional import LanguageModel, Variables
@@ -47,7 +48,7 @@ def load_variables(
             if failed is not None and failed[0] == chosen:
                 raise failed[1]
             try:
-                with together():
+                with together(), naming_settings(directory):
                     return chosen, checkpoints.restore_variables(chosen, model)
             except UserError as error:
                 if step is not None:

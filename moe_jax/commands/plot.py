@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from rich.console import Console
 
+from moe_jax.commands.console import make_console
 from moe_jax.errors import UserError, nearest
 from moe_jax.training import run_directory
 from moe_jax.training.goodput import read_account
@@ -20,6 +20,18 @@ PANELS = {
     "eval": ("eval", "causal_loss", "held-out causal loss (nats/token)"),
     "speed": ("train", "tokens_per_second", "tokens per second"),
     "balance": ("train", "router/max_violation", "max violation, worst layer"),
+}
+# Why a panel can be empty.
+_NO_POINT = {
+    "nothing": "no step is on record yet (Train.log_every)",
+    "loss": "no loss is on record",
+    "eval": "no evaluation is on record yet (Train.eval_every, and after the last step)",
+    "speed": "it is known from the second step on, and no later one is on record",
+    "balance": "no router is on record: the model is dense",
+}
+_NO_PLACE = {
+    "tokens": "run.json does not say how many tokens a step has; draw it by steps",
+    "hours": "time.jsonl has no record; draw it by steps",
 }
 AXES = {"steps": "step", "tokens": "training tokens (millions)", "hours": "hours since the start"}
 # Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is too light for lines.
@@ -56,12 +68,19 @@ def plot(
             )
     runs = [run_directory.find_run(directory) for directory in directories]
     curves: Curves = {name: {} for name in what}
+    missing: dict[str, dict[str, str]] = {name: {} for name in what}
     for label, run in zip(_labels(runs), runs, strict=True):
-        for name, curve in _curves(run, what, x).items():
-            curves[name][label] = curve
-    curves = {name: found for name, found in curves.items() if found}
+        found, reasons = _curves(run, what, x)
+        for name in what:
+            if name in found:
+                curves[name][label] = found[name]
+            else:
+                missing[name][label] = reasons[name]
+    missing = {name: reasons for name, reasons in missing.items() if reasons}
+    curves = {name: drawable for name, drawable in curves.items() if drawable}
+    notes = [_why(name, reasons, len(runs)) for name, reasons in missing.items()]
     if not curves:
-        raise UserError(f"nothing to draw: no run has {', '.join(what)} by {x}")
+        raise UserError(f"nothing to draw: {'; '.join(notes)}")
     path = epath.Path(output).expanduser()
     drawn = figure(curves, x, smoothing)
     try:
@@ -70,8 +89,17 @@ def plot(
             drawn.savefig(file, dpi=150, format="png")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-    Console().print(f"{path}: {', '.join(curves)}", markup=False, highlight=False, soft_wrap=True)
-    return {"output": str(path), "drawn": {name: list(found) for name, found in curves.items()}}
+    for line in (f"{path}: {', '.join(curves)}", *(f"not drawn: {note}" for note in notes)):
+        make_console().print(line, markup=False, highlight=False, soft_wrap=True)
+    drawn_runs = {name: list(drawable) for name, drawable in curves.items()}
+    return {"output": str(path), "drawn": drawn_runs, "not_drawn": missing}
+
+
+def _why(name: str, reasons: dict[str, str], runs: int) -> str:
+    """Returns in words why a panel lacks runs; the runs by name unless all have one reason."""
+    if len(reasons) == runs and len(set(reasons.values())) == 1:
+        return f"{name}: {next(iter(reasons.values()))}"
+    return f"{name} of " + "; of ".join(f"{label}: {why}" for label, why in reasons.items())
 
 
 def figure(curves: Curves, x: str, smoothing: int) -> Any:
@@ -129,9 +157,11 @@ def _labels(runs: Sequence[epath.Path]) -> list[str]:
 
 def _curves(
     run: epath.Path, what: Sequence[str], x: str
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, str]]:
+    """Returns the curves of a run by panel, and why the other panels have none."""
     records, place = read_metrics(run), _places(run, x)
     found: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
     for name in what:
         kind, metric, _ = PANELS[name]
         points = [
@@ -140,11 +170,18 @@ def _curves(
             if r["kind"] == kind and r.get(metric) is not None
         ]
         # The first step has no speed yet.
-        points = [p for p in points if np.isfinite(p[1]) and (name != "speed" or p[1] > 0)]
-        if points and place is not None:
-            steps, values = np.asarray(points).T
+        drawable = [p for p in points if np.isfinite(p[1]) and (name != "speed" or p[1] > 0)]
+        if drawable and place is not None:
+            steps, values = np.asarray(drawable).T
             found[name] = (place(steps), values)
-    return found
+        elif drawable:
+            reasons[name] = _NO_PLACE[x]
+        elif points and name != "speed":
+            reasons[name] = "no value on record is finite"
+        else:
+            is_begun = kind == "eval" or any(r["kind"] == kind for r in records)
+            reasons[name] = _NO_POINT[name if is_begun else "nothing"]
+    return found, reasons
 
 
 def _places(run: epath.Path, x: str) -> Any:

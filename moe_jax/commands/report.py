@@ -6,7 +6,9 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
+from moe_jax.data.prompts import has_padding
 from moe_jax.experiment import Experiment
+from moe_jax.formatting import count
 from moe_jax.routing.router import Router
 
 
@@ -24,10 +26,10 @@ def print_header(
             f"{router.name} ({router.pool.kind} pool)"
         )
     lines = [
-        f"Model: {counts.total / 1e6:,.1f}M parameters, {counts.active / 1e6:,.1f}M active a "
-        f"token: {shape}",
+        f"Model: {count(counts.total)} parameters, {count(counts.active)} active a token: {shape}",
         f"Data:  {data.task_name}, {data.batch_size} x {data.sequence_length} = {tokens:,} tokens "
-        f"a step, {described.train.steps:,} steps = {tokens * described.train.steps / 1e6:,.1f}M",
+        f"a step, {described.train.steps:,} steps = {count(tokens * described.train.steps)} tokens"
+        + (", padding included" if has_padding(data) else ""),
         *([f"Mesh:  {mesh}"] if mesh else []),
         f"Run:   {directory}",
     ]

@@ -53,9 +53,11 @@ def score(
         vectors = read_vectors(target)
     means = [float(value) for value in vectors.mean(0)]
     first, last = (vectors[part].mean() for part in np.array_split(order, 10)[::9])
+    shares = zip(described.model.moe_layers, means, strict=True)
+    by_layer = ", ".join(f"layer {number} {value:.1%}" for number, value in shares)
     console.print(
-        f"{len(order):,} rows by {data.curriculum}; share of tokens with two or more experts by "
-        f"layer: {', '.join(f'{value:.1%}' for value in means)}; in the first tenth {first:.1%}, "
+        f"{len(order):,} rows by {data.curriculum}; share of tokens with two or more experts: "
+        f"{by_layer}; in the first tenth {first:.1%}, "
         f"in the last {last:.1%}",
         highlight=False,
         soft_wrap=True,

@@ -8,6 +8,7 @@ import jax
 from rich.console import Console
 
 from moe_jax import config
+from moe_jax.commands import console
 from moe_jax.commands.output import Output
 from moe_jax.experiment import Experiment
 from moe_jax.sharding import processes
@@ -17,7 +18,7 @@ from moe_jax.sharding.partition import Partition
 
 def make_console() -> Console:
     """Returns the console of this process: of several, only the first prints."""
-    return Console(quiet=not processes.is_main())
+    return console.make_console(quiet=not processes.is_main())
 
 
 def make_checked_partition(described: Experiment) -> Partition | None:

@@ -4,7 +4,6 @@ JAX's devices are left alone: on a TPU host they belong to the run that is looke
 """
 
 import itertools
-import json
 import math
 import time
 from typing import Any
@@ -14,6 +13,8 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
+from moe_jax.commands.console import make_console
+from moe_jax.formatting import count
 from moe_jax.sharding.processes import config_facts
 from moe_jax.training import run_directory
 from moe_jax.training.goodput import Goodput, read_account
@@ -39,16 +40,16 @@ def status(directory: str, now: float | None = None) -> dict[str, Any]:
     if not any((path / name).exists() for name in (run_directory.RUN_FILE, OWNER_FILE)):
         path = run_directory.find_run(directory)
     found = standing(path, time.time() if now is None else now)
-    _show(Console(), found)
+    _show(make_console(), found)
     return found
 
 
 def standing(path: epath.Path, now: float) -> dict[str, Any]:
     """Returns where a run stands; what is not known is None."""
     facts, records, account = _facts(path), read_metrics(path), read_account(path)
-    train = [r for r in records if r["kind"] == "train"]
+    recent = [r for r in records if r["kind"] == "train"][-_TREND:]
     evals = [r for r in records if r["kind"] == "eval"]
-    last, attempt = (train[-1] if train else {}), account.last_attempt()
+    last, attempt = (recent[-1] if recent else {}), account.last_attempt()
     step = max([last.get("step", 0), *(m.step for m in attempt[-1:])])
     steps, tokens = facts["steps"], facts["tokens_per_step"]
     rate = last.get("tokens_per_second") or None
@@ -56,7 +57,7 @@ def standing(path: epath.Path, now: float) -> dict[str, Any]:
     age = max(now - attempt[-1].time, 0.0) if attempt else None
     gaps = sorted(b.time - a.time for a, b in itertools.pairwise(attempt))
     usual = gaps[len(gaps) // 2] if gaps else None
-    done = steps is not None and step >= steps
+    done, slope = steps is not None and step >= steps, _slope(recent)
     owner = _owner(path, now)
     found: dict[str, Any] = {
         "run": str(path),
@@ -67,10 +68,12 @@ def standing(path: epath.Path, now: float) -> dict[str, Any]:
         "last_record_age": age,
         "usual_record_gap": usual,
         "loss": last.get("loss"),
-        "loss_per_1000_steps": _trend(train[-_TREND:]),
+        "loss_per_1000_steps": None if slope is None else slope * 1000,
+        "trend_steps": recent[-1]["step"] - recent[0]["step"] if recent else 0,
         "tokens_per_second": rate,
         "utilisation": last.get("utilisation"),
         "tokens_seen": step * tokens if tokens else None,
+        "has_padding": facts["has_padding"],
         "seconds_left": 0.0 if done else (steps - step) * pace if steps and pace else None,
         "evaluation": evals[-1] if evals else None,
         "checkpoint": _checkpoint(path, now),
@@ -78,24 +81,23 @@ def standing(path: epath.Path, now: float) -> dict[str, Any]:
         "seconds": {**account.seconds, "restart": account.restart, "lost": account.lost},
         "attempts": account.attempts,
         "skipped": last.get("skipped_total"),
-        "router": _layers(last),
+        "router": _layers(last, facts["moe_every"]),
     }
     found["warnings"] = _warnings(found)
     return found
 
 
 def _facts(path: epath.Path) -> dict[str, Any]:
-    run, config = path / run_directory.RUN_FILE, path / run_directory.CONFIG_FILE
-    try:
-        record = json.loads(run.read_text()) if run.exists() else {}
-    except json.JSONDecodeError:  # Just being written.
-        record = {}
+    record, config = run_directory.read_record(path), path / run_directory.CONFIG_FILE
     bindings = config_facts(config.read_text()) if config.exists() else {}
     steps = bindings.get("Train.steps", "")
     steps = bindings.get(steps.removeprefix("%"), steps) if steps.startswith("%") else steps
+    every = bindings.get("Model.moe_every", "")
     return {
         "steps": record.get("steps") or (int(steps) if steps.isdecimal() else None),
         "tokens_per_step": record.get("tokens_per_step"),
+        "has_padding": record.get("has_padding", False),
+        "moe_every": int(every) if every.isdecimal() else 1,
     }
 
 
@@ -138,13 +140,13 @@ def _seconds_per_step(account: Goodput) -> float | None:
     return max(spent, 0.0) / (attempt[-1].step - attempt[0].step - 1) or None
 
 
-def _trend(records: list[dict[str, Any]]) -> float | None:
-    """Returns the slope of the loss, nats per 1,000 steps, by least squares."""
+def _slope(records: list[dict[str, Any]]) -> float | None:
+    """Returns the slope of the loss, nats a step, by least squares."""
     points = [(r["step"], r["loss"]) for r in records if r.get("loss") is not None]
     if len({step for step, _ in points}) < 2:
         return None
     x, y = np.asarray(points, float).T
-    return float(np.polyfit(x, y, 1)[0]) * 1000
+    return float(np.polyfit(x, y, 1)[0])
 
 
 def _checkpoint(path: epath.Path, now: float) -> dict[str, Any] | None:
@@ -163,13 +165,17 @@ def _checkpoint(path: epath.Path, now: float) -> dict[str, Any] | None:
     return None
 
 
-def _layers(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns the health of every mixture-of-experts layer, and why it looks sick."""
+def _layers(record: dict[str, Any], moe_every: int) -> list[dict[str, Any]]:
+    """Returns the health of every mixture-of-experts layer, and why it looks sick.
+
+    Layers have their number in the model, from 1.
+    """
     columns = {n: record[f"router/{n}"] for n in _HEALTH if f"router/{n}" in record}
     load = record.get("router/load") or [[]]
     layers = []
     for index in range(max((len(c) for c in columns.values()), default=0)):
         layer: dict[str, Any] = {name: column[index] for name, column in columns.items()}
+        layer = {"layer": 1 + index * moe_every, **layer}
         uniform = math.log(max(len(load[0]), 1))
         entropy = layer.get("entropy")
         reasons = {
@@ -183,8 +189,8 @@ def _layers(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _warnings(found: dict[str, Any]) -> list[str]:
     warnings = [
-        f"router of layer {i}: {', '.join(layer['sick'])}"
-        for i, layer in enumerate(found["router"])
+        f"router of layer {layer['layer']}: {', '.join(layer['sick'])}"
+        for layer in found["router"]
         if layer["sick"]
     ]
     if found["step"] and found["loss"] is None:
@@ -205,11 +211,13 @@ def _show(console: Console, found: dict[str, Any]) -> None:
     console.print(table)
     if found["router"]:
         names = [name for name in _HEALTH if name in found["router"][0]]
-        table = Table("layer", *names, "looks sick", title="Routers", title_justify="left")
-        for i, layer in enumerate(found["router"]):
+        heads = [name.replace("_", " ") for name in names]
+        title = "Routers, by the number of their layer in the model"
+        table = Table("layer", *heads, "looks sick", title=title, title_justify="left")
+        for layer in found["router"]:
             values = ["-" if layer[n] is None else f"{layer[n]:.3f}" for n in names]
             style = "bold red" if layer["sick"] else None
-            table.add_row(str(i), *values, ", ".join(layer["sick"]), style=style)
+            table.add_row(str(layer["layer"]), *values, ", ".join(layer["sick"]), style=style)
         console.print(table)
     for warning in found["warnings"]:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
@@ -230,23 +238,28 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("state", found["state"] + (f", last record {clock(age)} ago" if age else ""))]
     if (owner := found["owner"]) is not None:
         rows.append(("trains there", _owner_in_words(owner)))
-    rows.append(("step", f"{found['step']:,} of {found['steps'] or 0:,}"))
+    of = f" of {found['steps']:,}" if found["steps"] else ""
+    rows.append(("step", f"{found['step']:,}{of}"))
     if found["loss"] is not None:
-        change = "" if trend is None else f", {trend:+.4f} per 1,000 steps lately"
+        change, span = "", found["trend_steps"]
+        if trend is not None:
+            change = f", {trend * span / 1000:+.4f} in the last {span:,} steps"
         rows.append(("loss", f"{found['loss']:.4f}{change}"))
     if found["tokens_per_second"]:
-        rows.append(("speed", speed(found["tokens_per_second"])))
+        padding = " (without padding)" if found["has_padding"] else ""
+        rows.append(("speed", speed(found["tokens_per_second"]) + padding))
     if found["tokens_seen"]:
-        rows.append(("tokens seen", f"{found['tokens_seen'] / 1e6:,.1f}M"))
+        padding = " (padding included)" if found["has_padding"] else ""
+        rows.append(("tokens seen", count(found["tokens_seen"]) + padding))
     if left:
         rows.append(("time left", clock(left)))
     if (figures := found["evaluation"]) is not None:
         shown = ", ".join(
             f"{n} {figures[n]:.4f}" for n in ("loss", "causal_loss") if figures.get(n)
         )
-        rows.append(("last evaluation", f"step {figures['step']}: {shown}"))
+        rows.append(("last evaluation", f"step {figures['step']:,}: {shown.replace('_', ' ')}"))
     if (saved := found["checkpoint"]) is not None:
-        rows.append(("last checkpoint", f"step {saved['step']}, {clock(saved['age'])} ago"))
+        rows.append(("last checkpoint", f"step {saved['step']:,}, {clock(saved['age'])} ago"))
     if found["goodput"] is not None:
         parts = ", ".join(f"{n} {clock(s)}" for n, s in found["seconds"].items() if s >= 1)
         rows.append(("goodput", f"{found['goodput']:.1%} ({parts})"))

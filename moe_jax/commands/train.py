@@ -1,30 +1,28 @@
 """`moe-jax train`: train to the last step, evaluate, write a sample, say what can be done next."""
 
-import dataclasses
 import functools
 import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
 from etils import epath
 from rich.console import Console
 
 from moe_jax import config, experiment
 from moe_jax.commands import output
-from moe_jax.commands.background import Background
+from moe_jax.commands.misfit import naming_settings
+from moe_jax.commands.opening import get_ready
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_header, print_results
+from moe_jax.commands.samples import next_commands, print_samples
 from moe_jax.commands.start import (
     make_checked_partition,
     make_console,
     mesh_line,
     mesh_sizes,
 )
-from moe_jax.data.batch import Batch
-from moe_jax.data.expected import expected_batch
-from moe_jax.data.import_tensorflow import get_ready_for_threads
+from moe_jax.data.prompts import Asked, encode_prompt, has_padding
 from moe_jax.errors import Interrupted, UserError
 from moe_jax.evaluation.generate import Generator
 from moe_jax.evaluation.perplexity import Evaluator
@@ -35,9 +33,8 @@ from moe_jax.sharding.processes import barrier, is_main, together
 from moe_jax.training import run_directory
 from moe_jax.training.account import Account
 from moe_jax.training.checkpoints import Checkpoints
-from moe_jax.training.compile_ahead import lower_ahead
 from moe_jax.training.config_difference import difference
-from moe_jax.training.loop import Curriculum, Instruments, Loop, Stream
+from moe_jax.training.loop import Curriculum, Instruments, Loop
 from moe_jax.training.owner import Owner
 from moe_jax.training.profiling import Profiler
 from moe_jax.training.progress import make_reporter
@@ -152,33 +149,22 @@ def _run(
     """Trains, and returns a sample."""
     latest = checkpoints.latest()
     model, optimizer = described.language_model(partition), described.optimizer
+    seed = described.train.seed
     step = described.train_step(model)
     print_header(console, described, directory, mesh_line(partition) if partition else None)
-    expected = expected_batch(described.data, partition.rows if partition else None)
-    ahead = None
-    if expected is not None:
-        with account.spent("compile"):
-            ahead = lower_ahead(step, model, optimizer, expected, restored=latest is not None)
-    get_ready_for_threads()
-    # Importing TensorFlow and opening the data keep one core busy, compiling another.
-    waiting = console.status("opening the data and compiling the step ...")
-    with waiting, quiet(debug), Background(lambda: _open(described, partition)) as opening:
-        if ahead is not None:
-            with account.spent("compile"):
-                ahead.compile()
-        fresh = None if latest is not None else make_state(model, optimizer, described.train.seed)
-        with together():
-            data = opening.result()
+    with console.status("opening the data and compiling the step ..."), quiet(debug):
+        ready = get_ready(described, model, step, account, restored=latest is not None)
+    data = ready.data
     for note in data.notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     evaluator = Evaluator(model, data.held_out, data.bytes_of_token)
-    with quiet(debug):
+    with quiet(debug), naming_settings(directory):
         restored = checkpoints.restore(model, optimizer, data.batches)
-    first, state = restored or (0, fresh or make_state(model, optimizer, described.train.seed))
+    first, state = restored or (0, ready.state or make_state(model, optimizer, seed))
     if latest is not None:
         console.print(f"Going on from step {first} in {directory}")
     # Only now: a configuration that does not fit the checkpoint must not take the run's place.
-    _describe(described, partition, directory, owner)
+    _describe(described, partition, directory, owner, data.asked)
     with together():
         see = _instruments(described, directory, console, checkpoints, first, account)
     see.writer.write_text("config.gin", config.operative())
@@ -190,7 +176,7 @@ def _run(
         checkpoints=checkpoints,
         instruments=see,
         guard=described.guard,
-        is_compiled=ahead is not None,
+        is_compiled=ready.is_compiled,
         curriculum=_orders(data.curriculum, model, described, directory),
         owner=owner,
     )
@@ -204,7 +190,7 @@ def _run(
             f"Stopped and saved at step {int(state.step)} of {described.train.steps}. "
             f"To go on, run the same command again:\n  {shlex.join(command)}",
         )
-    return _sample(described, partition, state.variables, data.vocabulary)
+    return _sample(described, partition, state.variables, data.vocabulary, data.asked)
 
 
 def _instruments(
@@ -235,47 +221,6 @@ def _instruments(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Data:
-    """What a run reads.
-
-    Attributes:
-        vocabulary: seqio's.
-        batches: to train on.
-        curriculum: behind them, if they have one.
-        held_out: batches to evaluate on.
-        bytes_of_token: bytes of text that each token stands for.
-        notes: lines about the files.
-    """
-
-    vocabulary: Any
-    batches: Stream
-    curriculum: "CurriculumBatches | None"
-    held_out: list[Batch]
-    bytes_of_token: np.ndarray
-    notes: tuple[str, ...]
-
-
-def _open(described: Experiment, partition: Partition | None) -> _Data:
-    """Opens the data of a run; the first to need TensorFlow, which it imports."""
-    from moe_jax.data import pipeline
-    from moe_jax.data.placed import curriculum_batches, train_batches
-
-    config = described.data
-    vocabulary = pipeline.vocabulary_of(config)
-    described.check_vocabulary(vocabulary.vocab_size)
-    batches: Stream
-    curriculum = None
-    if config.curriculum is None:
-        batches = train_batches(config, partition)
-    else:
-        batches, curriculum = curriculum_batches(config, partition)
-    held_out = pipeline.eval_batches(config)
-    bytes_of_token = pipeline.token_bytes(config, described.model.vocab_size)
-    notes = pipeline.notes_of(config)
-    return _Data(vocabulary, batches, curriculum, held_out, bytes_of_token, notes)
-
-
 def _orders(
     batches: "CurriculumBatches | None",
     model: LanguageModel,
@@ -291,7 +236,11 @@ def _orders(
 
 
 def _describe(
-    described: Experiment, partition: Partition | None, directory: epath.Path, owner: Owner
+    described: Experiment,
+    partition: Partition | None,
+    directory: epath.Path,
+    owner: Owner,
+    asked: Asked,
 ) -> None:
     """Writes the configuration and `run.json`, if the directory is still this run's."""
     owner.check()
@@ -304,13 +253,22 @@ def _describe(
         parameters=vars(described.parameters()),
         train_flops_per_token=described.train_flops_per_token(),
         tokens_per_step=described.data.batch_size * described.data.sequence_length,
+        has_padding=has_padding(described.data),
+        **vars(asked),
     )
 
 
 def _sample(
-    described: Experiment, partition: Partition | None, variables: Variables, vocabulary: Any
+    described: Experiment,
+    partition: Partition | None,
+    variables: Variables,
+    vocabulary: Any,
+    asked: Asked,
 ) -> str | None:
-    """Returns text that the model writes, on one device; None where that is too small for it."""
+    """Returns text that the model writes, on one device; None where that is too small for it.
+
+    Where the data are questions and answers, it is the answer to a question.
+    """
     if partition is not None:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
         if size > _SAMPLE_BYTES:
@@ -320,7 +278,9 @@ def _sample(
     if not is_main():
         return None
     generator = Generator(described.language_model(), described.sampling, vocabulary.eos_id)
-    return str(vocabulary.decode(generator(variables, [])))
+    question = asked.prompt if asked.is_question else ""
+    tokens = encode_prompt(described.data, vocabulary, question)
+    return str(vocabulary.decode(generator(variables, tokens)))
 
 
 def _finish(
@@ -345,17 +305,16 @@ def _finish(
         )
     figures = evaluations[-1]
     print_results(console, figures, described.active_router)
+    record = run_directory.read_record(directory)
+    prompt, is_answer = record.get("prompt", ""), record.get("is_question", False)
     if sample is not None:
-        console.print("\nA sample that it wrote (causal routing, no prompt):", style="bold")
-        console.print(sample, markup=False, highlight=False)
-    program, shown = shlex.quote(program), shlex.quote(str(directory))
+        heading = "Asked of held-out data" if is_answer else "A sample that it wrote"
+        how = "causal routing" if is_answer else "causal routing, no prompt"
+        console.print(f"\n{heading} ({how}):", style="bold")
+        print_samples(console, prompt if is_answer else "", [sample], is_answer)
+    shown = shlex.quote(str(directory))
     console.print(f"\nRun directory: {shown}", highlight=False, soft_wrap=True)
     console.print("\nNext:", style="bold")
-    for line in (
-        f"generate --checkpoint={shown} --prompt='The whale'",
-        f"eval --checkpoint={shown}",
-        "train --gin_file=runs/quickstart.gin --gin.TASK='text:my_books/*.txt' "
-        "--output_dir=runs/mine",
-    ):
-        console.print(f"  {program} {line}", markup=False, highlight=False, soft_wrap=True)
+    for line in next_commands(program, str(directory), described.data, prompt):
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     return {**figures, "run_directory": str(directory)}

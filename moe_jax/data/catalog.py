@@ -4,8 +4,10 @@ import dataclasses
 import functools
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from moe_jax.data.definition import TaskDefinition
+if TYPE_CHECKING:  # It imports TensorFlow.
+    from moe_jax.data.definition import TaskDefinition
 
 # Prefixes of a user's own data: how the rest of the name is read.
 OWN_FILES = {
@@ -43,7 +45,7 @@ TEXTS: Mapping[str, Text] = {
 
 
 @functools.cache
-def definitions() -> Mapping[str, TaskDefinition]:
+def definitions() -> "Mapping[str, TaskDefinition]":
     """Returns the text-to-text tasks by their full names, such as `glue_sst2_v002`."""
     from moe_jax.data.generation.definitions import DEFINITIONS as generation
     from moe_jax.data.glue.definitions import DEFINITIONS as glue
@@ -71,6 +73,12 @@ def short_names() -> Mapping[str, str]:
 def full_name(name: str) -> str:
     """Returns the name with its version of a text-to-text task; others as they are."""
     return short_names().get(name, name)
+
+
+def is_plain_text(name: str) -> bool:
+    """Returns whether a name is that of a text without inputs, in the package or a user's own."""
+    prefix, _, rest = name.partition(":")
+    return name == "embedded" or name in TEXTS or (prefix in OWN_FILES and bool(rest))
 
 
 def tasks_of(source: str) -> list[str]:

@@ -7,7 +7,7 @@ import seqio
 import tensorflow as tf
 
 from moe_jax.data.corpus import embedded_file
-from moe_jax.errors import UserError
+from moe_jax.errors import UserError, nearest
 
 # T5's sentinel tokens, for span corruption: the last ids of a vocabulary.
 EXTRA_IDS = 100
@@ -23,7 +23,10 @@ def load_vocabulary(path: str) -> seqio.SentencePieceVocabulary:
     if path == "embedded":
         path = str(embedded_file("vocabulary.model"))
     elif not tf.io.gfile.exists(path):
-        raise UserError(f"there is no vocabulary {path}; a SentencePiece .model was expected")
+        raise UserError(
+            f"there is no vocabulary {path}; Data.vocabulary is a SentencePiece .model, or "
+            f"'embedded' for the package's own.{nearest(path, ['embedded'])}"
+        )
     vocabulary = seqio.SentencePieceVocabulary(path, extra_ids=EXTRA_IDS)
     try:
         _ = vocabulary.vocab_size

@@ -135,6 +135,11 @@ class ModelConfig:
         return self.num_layers // self.period
 
     @property
+    def moe_layers(self) -> tuple[int, ...]:
+        """Numbers of the mixture-of-experts layers in the model, counted from 1."""
+        return tuple(range(1, self.num_layers + 1, self.period)) if self.num_experts else ()
+
+    @property
     def num_moe_layers(self) -> int:
         """Number of mixture-of-experts layers."""
         return self.num_periods if self.num_experts else 0

@@ -34,7 +34,9 @@ NO_CODE = (
     "; no code was generated, which takes minutes and can still fail, for want of fast memory or "
     "for an option that the chip does not know: --full does it"
 )
-BETWEEN_SLICES = ("what travels between slices, over the data-centre network, is taken as nothing",)
+BETWEEN_SLICES = (
+    "the step time leaves out what travels between slices, over the data-centre network",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +76,8 @@ class Answer:
         tokens: a chip and step.
         fastest: step time where collectives take what the links allow.
         slowest: the same with one torus axis at a time.
-        unknown_loops: loops whose turns depend on data, which were taken as none.
-        unpriced_kernels: kernels that do not say what they cost, which were taken as nothing.
+        unknown_loops: loops whose turns depend on data, which the step time leaves out.
+        unpriced_kernels: kernels that do not say what they cost, which the step time leaves out.
         warnings: of the compiler, and of what was left out.
         parts: seconds of instructions by part of the step, without waiting.
         compile_seconds: that the compiler took.

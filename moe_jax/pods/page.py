@@ -1,7 +1,8 @@
 """An answer of the compiler as a page of Markdown, also for a terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from moe_jax.formatting import decimal
 from moe_jax.pods.answer import GIB, Answer, Moved
 from moe_jax.pods.sweep import Trial
 
@@ -16,27 +17,33 @@ def summary_lines(answer: Answer, tokens: float) -> list[str]:
     memory, limit = answer.memory, answer.topology.chip.hbm_limit_per_device
     fast, slow = answer.fastest, answer.slowest
     lines = [
-        f"{'Fits' if answer.fits else 'DOES NOT FIT'}: {memory.total / GIB:.2f} of "
+        f"{'Fits' if answer.fits else 'DOES NOT FIT'}: {decimal(memory.total / GIB, 2)} of "
         f"{limit / GIB:.2f} GiB a device",
-        f"Step: {fast.seconds * 1e3:,.0f} ms (links at their best) to {slow.seconds * 1e3:,.0f} ms "
-        "(one torus axis at a time), estimated",
+        f"Step: {decimal(fast.seconds * 1e3, 0)} ms (links at their best) to "
+        f"{decimal(slow.seconds * 1e3, 0)} ms (one torus axis at a time), estimated",
         f"MFU: {answer.utilisation(fast):.3f} to {answer.utilisation(slow):.3f} (model FLOPs, "
         "attention over the whole square)",
-        f"FLOPs: {answer.flops / 1e12:,.1f} T a device as compiled, "
-        f"{answer.model_flops / 1e12:,.1f} T of the model",
-        f"Speed: {answer.tokens_per_second_per_chip:,.0f} tokens/s a chip; "
-        f"{tokens:.3g} tokens take {answer.chip_days(tokens):,.0f} chip-days "
-        f"({answer.chip_days(tokens) / answer.topology.chips:,.1f} days)",
+        f"FLOPs: {decimal(answer.flops / 1e12, 1)} T a device as compiled, "
+        f"{decimal(answer.model_flops / 1e12, 1)} T of the model",
+        f"Speed: {decimal(answer.tokens_per_second_per_chip, 0)} tokens/s a chip; "
+        f"{tokens:.3g} tokens take {decimal(answer.chip_days(tokens), 0)} chip-days "
+        f"({decimal(answer.chip_days(tokens) / answer.topology.chips, 1)} days)",
     ]
     lines += [f"Warning: {text}" for text in answer.warnings]
     if answer.unknown_loops:
         lines.append(
-            f"Taken as none: turns of {len(answer.unknown_loops)} loops that depend on the load "
-            f"({answer.unknown_loops[0]})"
+            f"Not in the step time: {_loops(answer.unknown_loops)}, which runs only for what "
+            "unevenly loaded experts leave over"
         )
     if answer.unpriced_kernels:
-        lines.append(f"Without a price: kernels {', '.join(sorted(set(answer.unpriced_kernels)))}")
+        kernels = ", ".join(sorted(set(answer.unpriced_kernels)))
+        lines.append(f"Not in the step time: kernels that do not say what they cost ({kernels})")
     return lines
+
+
+def _loops(names: Sequence[str]) -> str:
+    first = f"a loop ({names[0]})"
+    return first if len(names) == 1 else f"each of {len(names)} loops ({names[0]}, ...)"
 
 
 def memory_rows(answer: Answer) -> list[tuple[str, str]]:
@@ -56,7 +63,7 @@ def time_rows(answer: Answer) -> list[tuple[str, str]]:
         "waiting for copies between memories": fast.copies,
         "waiting for collectives": sum(fast.exposed.values()),
     }
-    return [(what, f"{seconds * 1e3:,.1f}") for what, seconds in found.items()]
+    return [(what, decimal(seconds * 1e3, 1)) for what, seconds in found.items()]
 
 
 MOVED_COLUMNS = ("collective", "mesh axes", "times", "GB", "at least GB", "ms", "of it exposed")
@@ -68,10 +75,10 @@ def moved_row(row: Moved) -> tuple[str, ...]:
         row.kind,
         "?" if row.axes is None else " x ".join(row.axes) or "none",
         f"{row.count:,.0f}",
-        f"{row.bytes / 1e9:.3f}",
-        f"{row.bound_bytes / 1e9:.3f}" if row.bound_bytes else "-",
-        f"{row.seconds * 1e3:.1f}",
-        f"{row.exposed * 1e3:.1f}",
+        decimal(row.bytes / 1e9, 3),
+        decimal(row.bound_bytes / 1e9, 3) if row.bound_bytes else "-",
+        decimal(row.seconds * 1e3, 1),
+        decimal(row.exposed * 1e3, 1),
     )
 
 
@@ -91,8 +98,8 @@ def trial_row(trial: Trial) -> tuple[str, ...]:
     return (
         trial.name,
         "yes" if found.fits else "no",
-        f"{found.memory.total / GIB:.2f}",
-        f"{found.fastest.seconds * 1e3:,.0f} .. {found.slowest.seconds * 1e3:,.0f}",
+        decimal(found.memory.total / GIB, 2),
+        " .. ".join(decimal(t.seconds * 1e3, 0) for t in (found.fastest, found.slowest)),
         f"{found.utilisation(found.fastest):.3f} .. {found.utilisation(found.slowest):.3f}",
     )
 
@@ -107,7 +114,7 @@ def page(answer: Answer, command: str, tokens: float, trials: Iterable[Trial] = 
         trials: of a sweep.
     """
     mesh = " x ".join(f"{axis} {size}" for axis, size in answer.mesh.items() if size > 1)
-    parts = [(part, f"{seconds * 1e3:,.1f}") for part, seconds in answer.parts.items()]
+    parts = [(part, decimal(seconds * 1e3, 1)) for part, seconds in answer.parts.items()]
     moved = [moved_row(row) for row in shown_moves(answer)]
     blocks = [
         f"# {answer.topology}: {mesh or 'one device'}",

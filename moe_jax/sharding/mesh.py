@@ -40,6 +40,17 @@ DEFAULT_RULES: dict[str, str | None] = {
     "position": None,
     "layers": None,
 }
+# The settings behind the size of a logical axis.
+AXIS_SETTINGS = {
+    "vocab": "Model.vocab_size",
+    "embed": "Model.d_model",
+    "heads": "Model.num_heads x Model.head_dim",
+    "mlp": "Model.d_ff",
+    "experts": "Model.num_experts",
+    "expert_embed": "Model.d_model",
+    "expert_mlp": "Model.d_ff",
+    "layers": "Model.num_layers / Model.moe_every",
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from moe_jax.errors import UserError
-from moe_jax.sharding.mesh import BATCH_AXES, MeshConfig, Rules, make_mesh
+from moe_jax.sharding.mesh import AXIS_SETTINGS, BATCH_AXES, MeshConfig, Rules, make_mesh
 from moe_jax.sharding.placement import place_rows
 
 # Logical names of the axes of an array; None for one that is not cut.
@@ -116,10 +116,23 @@ class Partition:
                     )
                 seen[axis] = str(logical)
             if size % parts:
-                raise UserError(
-                    f"{name}: axis {logical!r} of size {size} does not divide over "
-                    f"{' x '.join(f'{a} {self.size(a)}' for a in targets)} = {parts} devices"
-                )
+                raise UserError(self._indivisible(name, str(logical), size, targets))
+
+    def _indivisible(self, name: str, logical: str, size: int, targets: tuple[str, ...]) -> str:
+        """Says by the names of settings that an axis of a parameter cannot be cut evenly."""
+        cut = [axis for axis in targets if self.size(axis) > 1]
+        sizes = [self.size(axis) for axis in cut]
+        meshes = " x ".join(f"Mesh.{axis}" for axis in cut)
+        product = " x ".join(map(str, sizes)) + (f" = {math.prod(sizes)}" if len(cut) > 1 else "")
+        setting = AXIS_SETTINGS.get(logical)
+        if logical == "mlp" and "shared" in name:
+            setting = "Model.num_shared_experts x Model.d_ff"
+        where = f"the axis {logical!r} of {name}"
+        what = f"{setting} = {size} ({where})" if setting else f"{where}, of size {size}"
+        return (
+            f"{meshes} = {product} does not divide {what}: change one of them, or cut this axis "
+            "along another mesh axis with Mesh.rules"
+        )
 
     def constrain(self, x: jax.Array, spec: PartitionSpec) -> jax.Array:
         """Says inside a compiled function how an array is cut."""

@@ -93,6 +93,10 @@ class CheckpointConfig:
         return checkpoint_managers.AnyPreservationPolicy(policies)
 
 
+class Misfit(UserError):
+    """A checkpoint of another model, optimiser or router than the configuration's."""
+
+
 class Damaged(Exception):
     """A checkpoint that cannot be read, or does not hold what was saved."""
 
@@ -347,7 +351,7 @@ class Checkpoints:
                 for name in names
                 if saved.get(name) != now.get(name)
             ]
-            raise UserError(
+            raise Misfit(
                 f"the checkpoint at step {step} in {self._directory} does not fit this "
                 f"configuration: {'; '.join(changed[:3])}"
                 + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
@@ -371,7 +375,7 @@ class Checkpoints:
         except Exception as error:
             if "shapes" not in meta:
                 # Formats 1 and 2 do not say what they hold: damage cannot be told from a misfit.
-                raise UserError(
+                raise Misfit(
                     f"the checkpoint at step {step} in {self._directory} does not fit this "
                     f"configuration, or is damaged: {first_line(error)}"
                 ) from error

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from moe_jax.formatting import decimal
+
 
 class Reporter(Protocol):
     """Shows how far training is."""
@@ -35,8 +37,8 @@ def clock(seconds: float) -> str:
 
 
 def speed(tokens_per_second: float) -> str:
-    """Returns a speed for people; 0 is not known yet."""
-    return f"{tokens_per_second:,.0f} tokens/s" if tokens_per_second else "- tokens/s"
+    """Returns a speed in tokens that are no padding; 0 is not known yet."""
+    return f"{decimal(tokens_per_second, 0)} tokens/s" if tokens_per_second else "- tokens/s"
 
 
 class _TimeLeft:

@@ -160,6 +160,16 @@ def write_record(directory: epath.Path, mesh: Mapping[str, int], **facts: Any) -
     write_whole(path, json.dumps(record, indent=2) + "\n")
 
 
+def read_record(directory: epath.Path) -> dict[str, Any]:
+    """Returns what `run.json` says; nothing where it is missing or being written."""
+    path = directory / RUN_FILE
+    try:
+        record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    except json.JSONDecodeError:
+        return {}
+    return record
+
+
 def _commit() -> str | None:
     """Returns the commit of the source that runs, None for an installed package."""
     source = epath.resource_path("moe_jax").parent

@@ -211,6 +211,8 @@ class _Work:
         self._batch, self._accumulation, self._key = batch, accumulation, key
         self._total = jnp.maximum(jnp.sum(batch.weights_BS.astype(jnp.float32)), 1.0)
         self._real = jnp.maximum(jnp.sum(batch.mask_BS), 1)
+        # What is worked on, and what of it is predicted: of a task with inputs, the targets only.
+        self._counts = {"tokens": self._real, "target_tokens": self._total}
 
     def run(self) -> tuple[dict[str, jax.Array], Routing, Metrics]:
         """Returns gradients, routing and metrics of the whole batch."""
@@ -218,7 +220,7 @@ class _Work:
         gradient = jax.grad(self._objective, has_aux=True)
         if self._accumulation == 1:
             gradients, (routing, metrics) = gradient(params, self._batch, self._key, None)
-            return gradients, routing, {**metrics, "tokens": self._total}
+            return gradients, routing, {**metrics, **self._counts}
         parts = self._micro_batches()
         share_LE = self._shares(parts)
 
@@ -231,7 +233,7 @@ class _Work:
         of_parts: Metrics
         gradients, (routings, of_parts) = jax.lax.scan(one, zeros, parts)
         routing, metrics = jax.tree.map(lambda a: a.sum(0), (routings, of_parts))
-        return gradients, routing, {**metrics, "tokens": self._total}
+        return gradients, routing, {**metrics, **self._counts}
 
     def _micro_batches(self) -> tuple[Batch, jax.Array]:
         """Cuts the batch by rows; every part has a random key of its own."""

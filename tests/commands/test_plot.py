@@ -43,7 +43,7 @@ def drawn(monkeypatch):
     return figures
 
 
-def test_two_runs_in_one_png(tmp_path, drawn):
+def test_two_runs_in_one_png(tmp_path, drawn, capsys):
     runs = [make(tmp_path / "one"), make(tmp_path / "two", eval_steps=())]
     result = plot(runs, str(tmp_path / "plots" / "curves.png"))
     # No run has a speed; the second has no evaluation.
@@ -52,6 +52,14 @@ def test_two_runs_in_one_png(tmp_path, drawn):
         "eval": ["one"],
         "balance": ["one", "two"],
     }
+    never = "no evaluation is on record yet (Train.eval_every, and after the last step)"
+    second = "it is known from the second step on, and no later one is on record"
+    assert result["not_drawn"] == {
+        "eval": {"two": never},
+        "speed": {"one": second, "two": second},
+    }
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == [f"not drawn: eval of two: {never}", f"not drawn: speed: {second}"]
     # Of the loss, a raw and a smooth line for each run.
     assert [len(axes.lines) for axes in drawn[0].axes] == [4, 1, 2]
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["one", "two"]
@@ -77,6 +85,29 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
     runs = [make(tmp_path / "a" / "run"), make(tmp_path / "b" / "run")]
     result = plot(runs, str(tmp_path / "p.png"), ["eval"])
     assert result["drawn"] == {"eval": ["a/run", "b/run"]}
+
+
+def records(run, *lines):
+    """Replaces a run's metrics."""
+    with open(f"{run}/metrics.jsonl", "w") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def test_every_reason_for_an_empty_panel(tmp_path):
+    run, output = make(tmp_path / "one", tokens=None), str(tmp_path / "p.png")
+    for what, x, reason in (
+        ("loss", "tokens", "run.json does not say how many tokens a step has"),
+        ("eval", "hours", "time.jsonl has no record"),
+    ):
+        (tmp_path / "one" / "time.jsonl").write_text("")
+        with pytest.raises(UserError, match=f"nothing to draw: {what}: {reason}"):
+            plot([run], output, [what], x=x)
+    records(run, {"step": 1, "kind": "train", "loss": None})
+    with pytest.raises(UserError, match="loss: no loss is on record; balance: no router is on"):
+        plot([run], output, ["loss", "balance"])
+    records(run, {"step": 1, "kind": "eval", "causal_loss": float("nan")})
+    with pytest.raises(UserError, match="eval: no value on record is finite; loss: no step is on"):
+        plot([run], output, ["eval", "loss"])
 
 
 def test_mistakes_are_one_line(tmp_path):

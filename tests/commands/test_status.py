@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import tiny
 from etils import epath
 
 from moe_jax.commands.status import status
@@ -71,6 +72,47 @@ def test_layers_that_look_sick(run):
     sick = [layer["sick"] for layer in status(str(run), now=1045.0)["router"]]
     # 0.06 < 0.1 ln 2 = 0.069.
     assert sick == [[], ["max_violation > 1", "entropy < 0.1 ln E"], ["dropped_share > 0.05"]]
+
+
+def test_layers_have_their_number_in_the_model(run):
+    """The first of every two is a mixture of experts: the second router is the third layer's."""
+    fill(run)
+    with open(run / "config.gin", "a") as file:
+        file.write("Model.moe_every = 2\nModel.num_layers = 6\n")
+    found = status(str(run), now=1045.0)
+    assert [layer["layer"] for layer in found["router"]] == [1, 3, 5]
+    assert (
+        tuple(layer["layer"] for layer in found["router"]) == tiny.config(num_layers=6).moe_layers
+    )
+    assert found["warnings"][0].startswith("router of layer 3: ")
+
+
+def test_what_is_printed_in_a_pipe(run, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    fill(run)
+    status(str(run), now=1045.0)
+    out = capsys.readouterr().out
+    for name in (
+        "max violation",
+        "dropped share",
+        "entropy",
+        "max_violation > 1, entropy < 0.1 ln E",
+    ):
+        assert name in out
+    assert "…" not in out
+    assert "3.0000, -0.9000 in the last 9 steps" in out
+    assert "│ 640 " in out
+    assert "│ 32 tokens/s " in out
+    assert "step 10: causal loss 3.5000" in out
+
+
+def test_rows_with_padding_are_said_to_have_it(run, capsys):
+    fill(run)
+    (run / "run.json").write_text(json.dumps({"tokens_per_step": 64, "has_padding": True}))
+    status(str(run), now=1045.0)
+    out = capsys.readouterr().out
+    assert "640 (padding included)" in out
+    assert "32 tokens/s (without padding)" in out
 
 
 def test_updates_that_were_skipped(run):

@@ -45,13 +45,13 @@ def test_mistakes(settings, message):
         (
             MeshConfig(data=1, expert=8),
             {},
-            "groups/layers/0/ffn/experts/wi: axis 'experts' of size 4 does not divide over "
-            "expert 8 = 8 devices",
+            "Mesh.expert = 8 does not divide Model.num_experts = 4 (the axis 'experts' of "
+            "groups/layers/0/ffn/experts/wi)",
         ),
         (
             MeshConfig(data=1, fsdp=8),
             {"d_model": 36},
-            "axis 'embed' of size 36 does not divide over fsdp 8 = 8 devices",
+            "Mesh.fsdp = 8 does not divide Model.d_model = 36 (",
         ),
         (
             MeshConfig(data=4, fsdp=2, rules={"mlp": "fsdp"}),

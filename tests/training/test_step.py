@@ -158,7 +158,9 @@ def test_step_is_plain_gradient_descent(accumulation):
     assert min(np.abs(g).max() for g in expected[1].values()) > 1e-5
     stepped = sgd_step(variables, batch, make_model(), accumulation=accumulation)
     assert_descended(variables, stepped, expected)
-    assert stepped[0]["tokens"] == np.sum(batch.weights_BS)
+    # Of its targets only a part counts in the loss; all tokens are worked on.
+    assert stepped[0]["target_tokens"] == np.sum(batch.weights_BS)
+    assert stepped[0]["tokens"] == np.sum(batch.targets_BS != 0) > np.sum(batch.weights_BS)
     # Metrics of the routing and thresholds, too.
     assert_all_same(stepped, sgd_step(variables, batch, make_model()))
 

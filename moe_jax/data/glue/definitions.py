@@ -2,7 +2,7 @@
 
 Names, formats, splits, postprocessors and metrics are those of t5 0.9.4, the data those of
 TensorFlow Datasets; `glue_tasks` and `super_glue_tasks` say where more is measured than in T5.
-WNLI is here as GLUE has it, not as T5's `glue_wnli_v002_simple_eval`, whose rows need Python.
+WNLI is here as GLUE has it, and as a Winograd schema, `glue_wnli_v002_simple_eval`.
 """
 
 from moe_jax.data.definition import TaskDefinition

@@ -6,9 +6,18 @@ Sizes are those of T5's `glue_utils`, which leaves WNLI out. T5 read version 1.0
 """
 
 from moe_jax.data.definition import Metric
-from moe_jax.data.glue.builder import SPLITS, Splits, Task, labelled, of_benchmark, task
+from moe_jax.data.glue.builder import (
+    NOUN_LENGTH,
+    SPLITS,
+    Splits,
+    Task,
+    labelled,
+    of_benchmark,
+    task,
+)
 from moe_jax.data.glue.formats import similarity
-from moe_jax.data.glue.postprocessors import string_to_float
+from moe_jax.data.glue.postprocessors import string_to_float, wsc_simple
+from moe_jax.data.glue.winograd_nli import winograd_nli
 from moe_jax.data.metrics import accuracy, f1_invalid_as_wrong, matthews, pearson, spearman
 
 VERSION = "2.0.0"
@@ -69,6 +78,16 @@ TASKS: tuple[Task, ...] = (
     _glue("qnli", ("question", "sentence"), _ENTAILMENT, _ACCURACY, 104_743),
     _glue("rte", _PAIR, _ENTAILMENT, _ACCURACY, 2_490),
     _glue("wnli", _PAIR, ("not_entailment", "entailment"), _ACCURACY, 635),
+    # WNLI in the form of WSC, to evaluate what was trained on that.
+    task(
+        "glue_wnli_v002_simple_eval",
+        f"glue/wnli:{VERSION}",
+        winograd_nli(),
+        wsc_simple,
+        _ACCURACY,
+        splits=("validation", "test"),
+        targets_length=NOUN_LENGTH,
+    ),
     # The labels of AX are not published, so there is nothing to measure.
     _mnli("ax", ("test",), metrics=()),
 )

@@ -53,6 +53,7 @@ def test_splits():
         assert DEFINITIONS[name].splits == {"test": "test"}
     assert list(DEFINITIONS["super_glue_wsc_v102_simple_train"].splits) == ["train"]
     assert list(DEFINITIONS["super_glue_wsc_v102_simple_eval"].splits) == ["validation", "test"]
+    assert list(DEFINITIONS["glue_wnli_v002_simple_eval"].splits) == ["validation", "test"]
     assert list(DEFINITIONS["dpr_v001_simple"].splits) == ["train", "test"]
 
 

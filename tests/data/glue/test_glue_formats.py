@@ -13,6 +13,7 @@ from moe_jax.errors import UserError
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
 TASKS = GOLDEN["tasks"]
 WSC = "super_glue_wsc_v102_simple_eval"
+WNLI = "glue_wnli_v002_simple_eval"
 WSC_ROW = {
     "text": "Nora thanked Ruth because she had brought bread.",
     "span1_text": "Ruth",
@@ -61,7 +62,7 @@ def texts_of(examples):
 
 def test_all_of_t5s_tasks_are_there():
     assert set(TASKS) == set(DEFINITIONS)
-    assert len(DEFINITIONS) == 24
+    assert len(DEFINITIONS) == 25
     assert all(name == definition.name for name, definition in DEFINITIONS.items())
 
 
@@ -116,6 +117,7 @@ def test_metrics_get_what_they_need():
 
     assert [row["idx/question"] for row in first("super_glue_multirc_v102")] == [7, 7, 8, 9, 9]
     assert [row["label"] for row in first(WSC)][:3] == [1, 0, -1]
+    assert [row["label"] for row in first(WNLI)][:3] == [1, 0, -1]
     # The second query has three answers, so three rows; each knows all answers.
     rows = first("super_glue_record_v102")[1:4]
     assert [row["targets"] for row in rows] == [b"A", b"B, C", b"D"]
@@ -152,7 +154,7 @@ def test_an_unknown_task_is_one_line_with_the_nearest_name():
 @pytest.mark.parametrize("task", TASKS)
 def test_a_missing_field_is_named(task):
     row = TASKS[task][0]["row"]
-    carried = {"idx"} if "label" in row and task != WSC else {"idx", "label"}
+    carried = {"idx", "label"} if task in (WSC, WNLI) or "label" not in row else {"idx"}
     for field in row.keys() - carried - {"span1_index", "start1", "start2", "end1", "end2"}:
         less = {name: value for name, value in row.items() if name != field}
         with pytest.raises(UserError, match=f"row of {task} has no field '{field}'") as error:
@@ -174,6 +176,8 @@ def test_a_missing_field_is_named(task):
         ("super_glue_record_v102", {"answers": "a"}, "'answers' .* must be a list of texts"),
         (WSC, {"span2_index": 0}, "must be a word of the text after the first: [08] 'Nora thanked"),
         (WSC, {"span2_index": 8}, "must be a word of the text after the first: [08] 'Nora thanked"),
+        (WNLI, {"sentence1": "Nora sang."}, "right: the premise has no pronoun: 'Nora sang.'"),
+        (WNLI, {"sentence2": "Old  Ruth had brought bread."}, "noun cannot be found again"),
         (
             WSC,
             {"span2_index": 2},

@@ -1,0 +1,55 @@
+"""Text that a model wrote, as people read it: numbered, an answer apart from its question."""
+
+import shlex
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from moe_jax.data.config import DataConfig
+
+
+def print_samples(console: Console, prompt: str, texts: Sequence[str], are_answers: bool) -> None:
+    """Prints what a model wrote.
+
+    Args:
+        console: to print to.
+        prompt: what it was given.
+        texts: what it wrote, each of them after the same prompt.
+        are_answers: the prompt is a question; otherwise the texts go on where it ends.
+    """
+    several = len(texts) > 1
+    if are_answers and prompt:
+        console.print("question:", style="dim", end=" ")
+        console.print(prompt, style="bold", markup=False, highlight=False)
+        for number, text in enumerate(texts, 1):
+            console.print(f"answer {number}:" if several else "answer:", style="dim", end=" ")
+            console.print(text, markup=False, highlight=False)
+        return
+    for number, text in enumerate(texts, 1):
+        if several:
+            before = "\n" if number > 1 else ""
+            console.print(f"{before}--- {number} of {len(texts)} ---", style="dim", highlight=False)
+        console.print(prompt, style="bold", end="", markup=False, highlight=False)
+        console.print(text, markup=False, highlight=False)
+
+
+def next_commands(program: str, directory: str, data: DataConfig, prompt: str) -> list[str]:
+    """Returns commands that a finished run's owner may want next, and that work on its data.
+
+    Args:
+        program: as the user can type it.
+        directory: of the run.
+        data: that it was trained on.
+        prompt: one that fits the data; empty if none is known.
+    """
+    shown = shlex.quote(directory)
+    asked = f" --prompt={shlex.quote(prompt)}" if prompt else ""
+    lines = [f"generate --checkpoint={shown}{asked}", f"eval --checkpoint={shown}"]
+    if data.task == "embedded":
+        lines.append(
+            "train --gin_file=runs/quickstart.gin --gin.TASK='text:my_books/*.txt' "
+            "--output_dir=runs/mine"
+        )
+    else:
+        lines.append(f"plot {shown} --output=curves.png")
+    return [f"{shlex.quote(program)} {line}" for line in lines]

@@ -1,0 +1,25 @@
+"""What is printed before training."""
+
+import pytest
+from etils import epath
+
+from moe_jax import experiment
+from moe_jax.commands.console import make_console
+from moe_jax.commands.report import print_header
+
+FILES = ["runs/quickstart.gin"]
+TINY = ["Data.batch_size=8", "Data.sequence_length=64", "STEPS=20", "WarmupCosine.warmup_steps=5"]
+
+
+@pytest.mark.parametrize(
+    ("task", "ending"),
+    [("embedded", "20 steps = 10,240 tokens"), ("glue_sst2", "10,240 tokens, padding included")],
+)
+def test_the_header_counts_tokens(capsys, task, ending):
+    described = experiment.load(FILES, [*TINY, f"TASK='{task}'"])
+    print_header(make_console(), described, epath.Path("somewhere"))
+    model, data, run = capsys.readouterr().out.splitlines()
+    assert data == f"Data:  {task}, 8 x 64 = 512 tokens a step, {data.partition('a step, ')[2]}"
+    assert data.endswith(ending)
+    assert f"Model: {described.parameters().total / 1e6:.1f}M parameters" in model
+    assert run == "Run:   somewhere"
