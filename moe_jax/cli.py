@@ -57,15 +57,16 @@ def _start(args: argparse.Namespace) -> None:
 
 def _keep_compiled(args: argparse.Namespace) -> None:
     """Lets the verbs that compile a model keep what they have compiled."""
-    if not hasattr(args, "no_cache"):
+    has_flags = hasattr(args, "no_cache")
+    if not has_flags and (args.verb, getattr(args, "action", None)) != ("data", "score"):
         return
     from moe_jax.commands import compilation_cache
 
-    if args.no_cache:
+    if has_flags and args.no_cache:
         compilation_cache.disable()
         return
     compilation_cache.enable(
-        args.cache_dir,
+        args.cache_dir if has_flags else None,
         output_dir=args.output_dir if args.verb == "train" else None,
         processes=sys.modules["jax"].process_count() if _is_connected() else 1,
         is_main=_is_main(),
