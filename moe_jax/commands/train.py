@@ -1,6 +1,7 @@
 """`moe-jax train`: train to the last step, evaluate, write a sample, say what can be done next."""
 
 import functools
+import math
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -247,7 +248,8 @@ def _finish(
     evaluations = [r for r in read_metrics(directory) if r["kind"] == "eval"]
     if not evaluations:
         raise UserError(f"{directory} has no evaluation in its metrics.jsonl")
-    figures = evaluations[-1]
+    # The record has null for what is not finite.
+    figures = {n: math.nan if v is None else v for n, v in evaluations[-1].items()}
     print_results(console, figures, described.active_router)
     if sample is not None:
         console.print("\nA sample that it wrote (causal routing, no prompt):", style="bold")

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from moe_jax import __version__
+from moe_jax import __version__, strict_json
 from moe_jax.errors import UserError
 from moe_jax.sharding.processes import gather, is_main, together
 
@@ -112,7 +112,7 @@ def write_record(directory: epath.Path, mesh: Mapping[str, int], **facts: Any) -
         "mesh": dict(mesh),
         **facts,
     }
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    path.write_text(strict_json.dumps(record, indent=2) + "\n")
 
 
 def _commit() -> str | None:
