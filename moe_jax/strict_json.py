@@ -26,7 +26,7 @@ def not_finite(value: Any, name: str = "") -> list[str]:
 
 
 def _plain(value: Any, keep: bool = False) -> Any:
-    """Makes Python's own types of NumPy's, JAX's and containers; `keep` keeps what is not finite."""
+    """Makes Python's own types of all; with `keep`, what is not finite stays as it is."""
     if hasattr(value, "tolist"):  # Arrays and scalars of NumPy and JAX.
         value = value.tolist()
     if isinstance(value, Mapping):

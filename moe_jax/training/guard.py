@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from moe_jax.errors import UserError
 
-
 # What the moving means take in at most, so that their squares stay finite.
 _LARGEST = 1e18
 

@@ -236,7 +236,14 @@ class Loop:
         if self._pending is None:
             return False
         (done, on_device), self._pending, see = self._pending, None, self.instruments
-        names = "loss gradient_norm tokens skip_reason skipped_in_row skipped_total".split()
+        names = [
+            "loss",
+            "gradient_norm",
+            "tokens",
+            "skip_reason",
+            "skipped_in_row",
+            "skipped_total",
+        ]
         loss, norm, tokens, reason, in_row, skipped = jax.device_get([on_device[n] for n in names])
         rate = self._pace.add(float(tokens))
         see.reporter.update(done, float(loss), rate)

@@ -14,9 +14,7 @@ from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState, state_shardings
 
 # From (state, gradients, new router state, loss) to (new state, Skip, gradient norm).
-Update = Callable[
-    [TrainState, Arrays, Arrays, jax.Array], tuple[TrainState, jax.Array, jax.Array]
-]
+Update = Callable[[TrainState, Arrays, Arrays, jax.Array], tuple[TrainState, jax.Array, jax.Array]]
 
 
 def make_update(model: LanguageModel, optimizer: Optimizer, config: GuardConfig) -> Update:
