@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import json
 import os
 import shutil
 import signal
@@ -10,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from moe_jax import strict_json
 from moe_jax.commands import output
 from moe_jax.commands.arguments import make_parser
 from moe_jax.commands.huge_pages import restart_with_huge_pages
@@ -304,7 +304,12 @@ def _main(argv: Sequence[str]) -> int:
             raise
         return _stopped(error)
     if args.json and _is_main():
-        print(json.dumps(result))
+        print(strict_json.dumps(result))
+    if found := strict_json.not_finite(result):
+        if _is_main():
+            names = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+            print(f"moe-jax: not finite: {names}", file=sys.stderr)
+        return 1
     return 0
 
 

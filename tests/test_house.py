@@ -25,6 +25,7 @@ LAYERS = [
     ["routing"],
     ["types"],
     ["config"],
+    ["strict_json"],
     ["errors"],
     ["formatting"],
     ["version", "__init__"],

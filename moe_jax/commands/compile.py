@@ -1,7 +1,6 @@
 """`moe-jax compile`: what the TPU compiler says of a training step, on a machine without a TPU."""
 
 import dataclasses
-import json
 import math
 import shlex
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
+from moe_jax import strict_json
 from moe_jax.commands.start import make_console
 from moe_jax.errors import UserError
 from moe_jax.pods import page as pages
@@ -164,6 +164,6 @@ def _of_trial(trial: Trial, tokens: float) -> dict[str, Any]:
 
 def _write(console: Console, directory: epath.Path, result: dict[str, Any], text: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / "compile.json", json.dumps(result, indent=1) + "\n")
+    write_whole(directory / "compile.json", strict_json.dumps(result, indent=1) + "\n")
     write_whole(directory / "compile.md", text)
     console.print(f"Written: {directory / 'compile.json'}, {directory / 'compile.md'}")

@@ -255,7 +255,9 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("time left", clock(left)))
     if (figures := found["evaluation"]) is not None:
         shown = ", ".join(
-            f"{n} {figures[n]:.4f}" for n in ("loss", "causal_loss") if figures.get(n)
+            f"{n} " + ("not finite" if figures[n] is None else f"{figures[n]:.4f}")
+            for n in ("loss", "causal_loss")
+            if n in figures
         )
         rows.append(("last evaluation", f"step {figures['step']:,}: {shown.replace('_', ' ')}"))
     if (saved := found["checkpoint"]) is not None:

@@ -1,6 +1,7 @@
 """`moe-jax train`: train to the last step, evaluate, write a sample, say what can be done next."""
 
 import functools
+import math
 import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -303,7 +304,8 @@ def _finish(
             f"{directory} has no evaluation in its metrics.jsonl; "
             f"`moe-jax eval --checkpoint={directory}` makes one"
         )
-    figures = evaluations[-1]
+    # The record has null for what is not finite.
+    figures = {n: math.nan if v is None else v for n, v in evaluations[-1].items()}
     print_results(console, figures, described.active_router)
     record = run_directory.read_record(directory)
     prompt, is_answer = record.get("prompt", ""), record.get("is_question", False)

@@ -16,7 +16,6 @@ an attempt does is written here; `goodput.py` reads the file.
 """
 
 import contextlib
-import json
 import os
 import time
 import uuid
@@ -24,6 +23,7 @@ from collections.abc import Callable, Iterator
 
 from etils import epath
 
+from moe_jax import strict_json
 from moe_jax.sharding.processes import is_main
 
 TIME_FILE = "time.jsonl"
@@ -116,7 +116,7 @@ class Account:
             rounded = {name: round(value, 3) for name, value in seconds.items()}
             record = {"attempt": self.attempt, "time": round(self._wall(), 3), "step": step}
             try:
-                self._append(json.dumps({**record, "seconds": rounded, **more}), last)
+                self._append(strict_json.dumps({**record, "seconds": rounded, **more}), last)
             except Exception as error:
                 self._failed(error)
         return seconds

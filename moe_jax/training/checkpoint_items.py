@@ -1,6 +1,8 @@
 """What a checkpoint is made of: arrays by name, and the position in the training data."""
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
@@ -88,6 +90,20 @@ def first_line(error: Exception) -> str:
     """Returns what an exception says, in one short line."""
     text = " ".join(str(error).split()).partition(" See full TensorStore details")[0]
     return text[:120] or type(error).__name__
+
+
+def comparable(metrics: Mapping[str, float] | None) -> dict[str, float] | None:
+    """Returns what checkpoints are compared by; None for an evaluation that is not finite."""
+    if metrics is None or not math.isfinite(metrics["causal_loss"]):
+        return None
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def not_finite(names: dict[str, list[str]]) -> str:
+    """Says which arrays, by item, have values that are not finite."""
+    found = [f"{item}: {name}" for item, of_item in names.items() for name in of_item]
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"{found[0]}{more} {'have' if more else 'has'} values that are not finite"
 
 
 def tree_of(variables: Variables) -> dict[str, Any]:

@@ -9,6 +9,7 @@ processes of a run save and restore together; how many there are does not matter
 import dataclasses
 import datetime
 import gc
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,14 +26,16 @@ from moe_jax.training.checkpoint_items import (
     RestorePosition,
     SavePosition,
     arrays_of,
+    comparable,
     first_line,
     flat,
     new_guard,
+    not_finite,
     placed,
     scalar,
     tree_of,
 )
-from moe_jax.training.digest import digests, shapes
+from moe_jax.training.digest import examine, shapes
 from moe_jax.training.guard import GuardState
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState, abstract_state
@@ -41,6 +44,8 @@ from moe_jax.training.state import TrainState, abstract_state
 # 2: the position in the data by stream; 1 had that of the only stream.
 FORMAT_VERSION = 3
 _READABLE = (1, 2, 3)
+# Of a checkpoint whose evaluation was not finite.
+_WORST = {"causal_loss": math.inf}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +90,7 @@ class CheckpointConfig:
         if self.keep_best:
             policies.append(
                 checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: -metrics["causal_loss"],
+                    get_metric_fn=lambda metrics: -(comparable(metrics) or _WORST)["causal_loss"],
                     n=self.keep_best,
                     keep_checkpoints_without_metrics=False,
                 )
@@ -152,7 +157,7 @@ class Checkpoints:
     def prepare(self, state: TrainState) -> None:
         """Compiles what a save computes, so that the first does not wait for it."""
         for tree in arrays_of(state).values():
-            digests(tree)
+            examine(tree)
 
     def save(
         self,
@@ -172,8 +177,9 @@ class Checkpoints:
             metrics: of the evaluation at this step, for `keep_best`.
 
         Raises:
-            UserError: if the disk cannot be written to for too many saves in a row, or the
-                directory is another's.
+            UserError: if the state has values that are not finite, which never take the place of
+                a good checkpoint, the disk cannot be written to for too many saves in a row, or
+                the directory is another's.
         """
         if not (last or self.is_due(step)):
             return
@@ -181,11 +187,13 @@ class Checkpoints:
         if step == self.latest():
             return
         arrays = arrays_of(state)
+        examined = {name: examine(tree) for name, tree in arrays.items()}
+        self._refuse_not_finite(step, {name: bad for name, (_, bad) in examined.items() if bad})
         meta = {
             "format_version": FORMAT_VERSION,
             "step": step,
             "shapes": {name: shapes(tree) for name, tree in arrays.items()},
-            "digests": {name: digests(tree) for name, tree in arrays.items()},
+            "digests": {name: sums for name, (sums, _) in examined.items()},
         }
         # The save before this one, if it is still being written.
         self.wait()
@@ -202,12 +210,24 @@ class Checkpoints:
                     data=SavePosition(position),
                     meta=ocp.args.JsonSave(meta),
                 ),
-                metrics=None if metrics is None else dict(metrics),
+                metrics=comparable(metrics),
                 force=True,
             )
             self._is_writing = True
         except Exception as error:
             self._note_failure(error)
+
+    def _refuse_not_finite(self, step: int, bad: dict[str, list[str]]) -> None:
+        if not bad:
+            return
+        self.wait()
+        latest = self.latest()
+        kept = "there is none before" if latest is None else f"that of step {latest} is kept"
+        raise UserError(
+            f"the checkpoint of step {step} is not written, for {not_finite(bad)}; {kept} in "
+            f"{self._directory}. Training stops: go on from there with a lower learning rate or "
+            "other data"
+        )
 
     def wait(self) -> None:
         """Waits until the last save is on disk.
@@ -382,10 +402,12 @@ class Checkpoints:
             raise Damaged(first_line(error)) from error
         for item in items:
             saved = meta.get("digests", {}).get(item)
-            now = digests(flat(restored[item])) if saved is not None else None
-            wrong = [name for name in now or () if now and now[name] != saved.get(name)]
+            now, bad = examine(flat(restored[item]))
+            wrong = [name for name in now if saved is not None and now[name] != saved.get(name)]
             if wrong:
                 raise Damaged(f"{item}: {wrong[0]} is not what was saved")
+            if bad:
+                raise Damaged(not_finite({item: bad}))
         return restored
 
     def close(self) -> None:

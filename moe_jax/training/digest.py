@@ -2,6 +2,7 @@
 
 A checkpoint holds them beside the arrays, and a restored array must have the same: damage is found
 whatever it came from (a disk, a network, a program), on any mesh, without reading files twice.
+The same pass finds values that are not finite, which no checkpoint is to hold.
 """
 
 from collections.abc import Mapping
@@ -20,13 +21,24 @@ def digests(arrays: Mapping[str, Any]) -> dict[str, int]:
     Every element is mixed with its place in the whole array, and the results are added modulo
     2^32: the sum is exact in any order, so it is the same on any mesh.
     """
-    found: dict[str, Any] = jax.device_get(_digests(dict(arrays)))
-    return {name: int(value) for name, value in found.items()}
+    return examine(arrays)[0]
+
+
+def examine(arrays: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
+    """Returns the checksums, and the names of arrays with values that are not finite."""
+    found: dict[str, Any] = jax.device_get(_examine(dict(arrays)))
+    sums = {name: int(value) for name, (value, _) in found.items()}
+    return sums, [name for name, (_, is_finite) in found.items() if not is_finite]
 
 
 @jax.jit
-def _digests(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {name: _digest(array) for name, array in arrays.items()}
+def _examine(arrays: dict[str, jax.Array]) -> dict[str, tuple[jax.Array, jax.Array]]:
+    return {name: (_digest(array), _is_finite(array)) for name, array in arrays.items()}
+
+
+def _is_finite(array: jax.Array) -> jax.Array:
+    is_floating = jnp.issubdtype(array.dtype, jnp.floating)
+    return jnp.all(jnp.isfinite(array)) if is_floating else jnp.ones((), jnp.bool_)
 
 
 def _digest(array: jax.Array) -> jax.Array:

@@ -1,15 +1,31 @@
-"""Updates that are better not made: a loss or gradient that is not finite, or far off its mean.
+"""Updates that are better not made: what is not finite, or far off its mean.
 
-The decision is made on the devices, in the step itself, so that it costs no waiting. The data go
-on; parameters, optimiser and router state stay as they were.
+Loss and gradient are judged, and what the update made of them: new parameters, optimiser state and
+router state. The decision is made on the devices, in the step itself, so that it costs no waiting.
+The data go on; parameters, optimiser and router state stay as they were.
 """
 
 import dataclasses
+import enum
 
 import jax
 import jax.numpy as jnp
 
 from moe_jax.errors import UserError
+
+# What the moving means take in at most, so that their squares stay finite.
+_LARGEST = 1e18
+
+
+class Skip(enum.IntEnum):
+    """Why an update is skipped, the metric `skip_reason`; the first that holds."""
+
+    NONE = 0
+    LOSS = 1
+    GRADIENT = 2
+    UPDATE = 3
+    ROUTER = 4
+    SPIKE = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,19 +82,39 @@ def make_guard() -> GuardState:
 
 
 def judge(
-    config: GuardConfig, state: GuardState, loss: jax.Array, gradient_norm: jax.Array
+    config: GuardConfig,
+    state: GuardState,
+    loss: jax.Array,
+    gradient_norm: jax.Array,
+    update_is_finite: jax.Array | bool = True,
+    router_is_finite: jax.Array | bool = True,
 ) -> tuple[jax.Array, GuardState]:
-    """Returns whether to make the update, a bool scalar, and the state after it.
+    """Returns why the update is skipped, a `Skip` as an int32 scalar, and the state after it.
 
     The moving mean takes in a spike only up to its bound, so that a lasting change of the loss is
-    accepted in the end and a single spike hardly counts.
+    accepted in the end and a single spike hardly counts; and nothing of an update that is skipped
+    because something is not finite.
+
+    Args:
+        config: which updates are skipped.
+        state: before this update.
+        loss: of the batch.
+        gradient_norm: of its gradient.
+        update_is_finite: whether the new parameters and optimiser state are finite.
+        router_is_finite: whether the new router state is.
     """
     values = jnp.stack([loss, gradient_norm]).astype(jnp.float32)
-    is_finite = jnp.all(jnp.isfinite(values))
+    finite = jnp.stack([*jnp.isfinite(values), update_is_finite, router_is_finite])
+    is_finite = jnp.all(finite)
+    values = jnp.clip(values, -_LARGEST, _LARGEST)
     bound = state.mean + config.spike * jnp.sqrt(state.variance)
     settled = state.seen + state.skipped >= config.window
     is_spike = settled & jnp.any(values > bound) if config.spike else jnp.zeros((), jnp.bool_)
-    ok = is_finite & ~is_spike
+    # The reasons in their order, of which the first that holds is the answer.
+    holds = jnp.stack([*~finite, is_spike])
+    first = jnp.argmax(holds).astype(jnp.int32) + Skip.LOSS
+    ok = ~jnp.any(holds)
+    reason = jnp.where(ok, jnp.int32(Skip.NONE), first)
     taken = jnp.where(settled & bool(config.spike), jnp.minimum(values, bound), values)
     # As in a mean over the first steps, then over the window.
     weight = 1.0 / jnp.minimum(state.seen + 1, config.window)
@@ -86,7 +122,7 @@ def judge(
     mean = state.mean + weight * difference
     variance = (1 - weight) * (state.variance + weight * jnp.square(difference))
     one = jnp.ones((), jnp.int32)
-    return ok, GuardState(
+    return reason, GuardState(
         mean=jnp.where(is_finite, mean, state.mean),
         variance=jnp.where(is_finite, variance, state.variance),
         seen=state.seen + jnp.where(ok, one, 0),

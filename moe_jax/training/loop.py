@@ -14,13 +14,14 @@ from moe_jax.sharding.processes import Agreement
 from moe_jax.training import hardware
 from moe_jax.training.account import Account
 from moe_jax.training.checkpoints import Checkpoints, Position
-from moe_jax.training.guard import GuardConfig
+from moe_jax.training.guard import GuardConfig, Skip
 from moe_jax.training.interrupt import Interrupt
 from moe_jax.training.owner import Owner
 from moe_jax.training.pace import Pace
 from moe_jax.training.preemption import PreemptionNotice
 from moe_jax.training.profiling import Profiler
 from moe_jax.training.progress import Reporter
+from moe_jax.training.skips import Skips, skipped_line
 from moe_jax.training.state import TrainState
 from moe_jax.training.step import Metrics
 from moe_jax.training.watchdog import Watchdog
@@ -150,7 +151,7 @@ class Loop:
                 fail, or another took the run directory over.
         """
         first, steps = int(state.step), self.config.steps
-        see, self._pace = self.instruments, Pace()
+        see, self._pace, self._skips = self.instruments, Pace(), Skips(self.guard.limit)
         self._pending: tuple[int, Metrics] | None = None
         see.reporter.start(first, steps)
         see.account.begin(first)
@@ -175,7 +176,7 @@ class Loop:
         if interrupt.reason:
             see.reporter.message(interrupt.reason)
         if diverged:
-            raise self._too_many_skipped(int(state.step))
+            raise UserError(self._skips.end(int(state.step)))
         see.account.close(int(state.step))
         return state, stopped if stopped and int(state.step) < steps else None
 
@@ -245,19 +246,25 @@ class Loop:
         if self._pending is None:
             return False
         (done, on_device), self._pending, see = self._pending, None, self.instruments
-        names = ("loss", "tokens", "skipped_in_row", "skipped_total")
-        loss, tokens, in_row, skipped = jax.device_get([on_device[name] for name in names])
+        names = [
+            "loss",
+            "gradient_norm",
+            "tokens",
+            "skip_reason",
+            "skipped_in_row",
+            "skipped_total",
+        ]
+        loss, norm, tokens, reason, in_row, skipped = jax.device_get([on_device[n] for n in names])
         rate = self._pace.add(float(tokens))
         see.reporter.update(done, float(loss), rate)
+        self._skips.add(Skip(int(reason)), int(in_row))
         if in_row:
-            see.reporter.message(
-                f"step {done}: the update is skipped, for the loss ({float(loss):.4g}) or its "
-                f"gradient is not finite or a spike ({int(in_row)} in a row, {int(skipped)} in all)"
-            )
+            figures = float(loss), float(norm), int(in_row), int(skipped)
+            see.reporter.message(skipped_line(done, Skip(int(reason)), *figures))
         if done % self.config.log_every == 0 or done == self.config.steps or in_row:
             metrics: dict[str, Any] = jax.device_get(on_device)
             see.writer.write(done, "train", {**metrics, **self._speed(rate)})
-        return 0 < self.guard.limit <= in_row
+        return self._skips.too_many
 
     def _speed(self, rate: float) -> dict[str, float]:
         """Returns the metrics of speed and memory; the rule of counting is `moe_jax.flops`."""
@@ -290,10 +297,3 @@ class Loop:
                 f"the last checkpoint, of step {step}, could not be written; the latest is that of "
                 f"step {self.checkpoints.latest()}. Run the same command again to go on from it"
             )
-
-    def _too_many_skipped(self, step: int) -> UserError:
-        return UserError(
-            f"training stopped at step {step}: {self.guard.limit} updates in a row were skipped "
-            "(Guard.limit), because the loss or its gradient was not finite or a spike. The "
-            "parameters from before are saved; try a lower learning rate, or other data"
-        )

@@ -3,12 +3,13 @@
 import collections
 import contextlib
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from etils import epath
+
+from moe_jax import strict_json
 
 METRICS_FILE = "metrics.jsonl"
 # Records that wait for a disk that is full; the oldest are given up.
@@ -36,8 +37,8 @@ class JsonlWriter:
 
     def write(self, step: int, kind: str, metrics: Mapping[str, Any]) -> None:
         """Writes the metrics of one step."""
-        values = {name: _json(np.asarray(value).tolist()) for name, value in metrics.items()}
-        self._waiting.append(json.dumps({"step": step, "kind": kind, **values}))
+        values = {name: np.asarray(value) for name, value in metrics.items()}
+        self._waiting.append(strict_json.dumps({"step": step, "kind": kind, **values}))
         self._catch_up()
 
     def write_text(self, name: str, text: str) -> None:
@@ -109,10 +110,3 @@ def _record(line: str) -> dict[str, Any] | None:
     except json.JSONDecodeError:
         return None
     return record if isinstance(record, dict) and "step" in record and "kind" in record else None
-
-
-def _json(value: Any) -> Any:
-    """Returns a value as strict JSON can hold it: what is not finite becomes null."""
-    if isinstance(value, list):
-        return [_json(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from moe_jax.errors import UserError
@@ -17,12 +18,15 @@ class Optimizer:
     """A gradient transformation and the learning rate that is inside it, for the log.
 
     Attributes:
-        transform: from gradients to updates.
+        transform: from gradients to updates; may take `gradient_norm`, their global norm.
         learning_rate: the schedule.
+        by_element: the update of an element depends on others by `gradient_norm` only, so that it
+            is cheaper computed twice than kept.
     """
 
     transform: optax.GradientTransformation
     learning_rate: optax.Schedule
+    by_element: bool = False
 
 
 def adafactor(
@@ -77,13 +81,33 @@ def adamw(
     rule = optax.adamw(
         learning_rate, b1=b1, b2=b2, eps=epsilon, weight_decay=weight_decay, mask=_decayed
     )
-    return Optimizer(optax.chain(_clip(max_gradient_norm), rule), learning_rate)
+    transform = optax.chain(_clip(max_gradient_norm), rule)
+    return Optimizer(transform, learning_rate, by_element=True)
 
 
 def _clip(max_norm: float) -> optax.GradientTransformation:
+    """Returns `optax.clip_by_global_norm`, which takes the norm if it is known already."""
     if not max_norm >= 0:
         raise UserError(f"max_gradient_norm must be 0 (no clipping) or more, not {max_norm}")
-    return optax.clip_by_global_norm(max_norm) if max_norm else optax.identity()
+    if not max_norm:
+        return optax.identity()
+
+    def update(
+        updates: Any,
+        state: optax.OptState,
+        params: Any = None,
+        *,
+        gradient_norm: jax.Array | None = None,
+        **_: Any,
+    ) -> tuple[Any, optax.OptState]:
+        norm = optax.global_norm(updates) if gradient_norm is None else gradient_norm
+
+        def clip(update: jax.Array) -> jax.Array:
+            return jnp.where(norm < max_norm, update, update / norm.astype(update.dtype) * max_norm)
+
+        return jax.tree.map(clip, updates), state
+
+    return optax.GradientTransformationExtraArgs(optax.identity().init, update)
 
 
 def _decayed(params: Arrays) -> dict[str, bool]:

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from moe_jax import __version__
+from moe_jax import __version__, strict_json
 from moe_jax.errors import UserError
 from moe_jax.sharding.processes import gather, is_main, together
 from moe_jax.training.whole_file import is_remote, write_whole
@@ -157,7 +157,7 @@ def write_record(directory: epath.Path, mesh: Mapping[str, int], **facts: Any) -
         "mesh": dict(mesh),
         **facts,
     }
-    write_whole(path, json.dumps(record, indent=2) + "\n")
+    write_whole(path, strict_json.dumps(record, indent=2) + "\n")
 
 
 def read_record(directory: epath.Path) -> dict[str, Any]:

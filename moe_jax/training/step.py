@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError, nearest
@@ -18,11 +17,12 @@ from moe_jax.routing.losses import share
 from moe_jax.routing.metrics import summarise
 from moe_jax.routing.router import Router
 from moe_jax.training.consistency import consistency_loss
-from moe_jax.training.guard import GuardConfig, judge
+from moe_jax.training.guard import GuardConfig, Skip
 from moe_jax.training.loss import DEFAULT_CHUNK, vocabulary_loss
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.over_rows import sum_over_rows
 from moe_jax.training.state import TrainState, state_shardings
+from moe_jax.training.update import make_update
 
 # Scalars and vectors by name.
 Metrics = dict[str, jax.Array]
@@ -148,38 +148,28 @@ def make_train_step(
         guard: which updates are skipped; None for the defaults.
         compiler_options: of the TPU's compiler, ignored elsewhere.
     """
-    guard_config = guard or GuardConfig()
+    update = make_update(model, optimizer, guard or GuardConfig())
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         work = _Work(model, loss, state.variables, batch, accumulation, key)
         gradients, routing, metrics = work.run()
-        with jax.named_scope("optimizer"):
-            params = state.variables.params
-            updates, optimizer_state = optimizer.transform.update(
-                gradients, state.optimizer_state, params
-            )
-            params = optax.apply_updates(params, updates)
-            metrics["gradient_norm"] = optax.global_norm(gradients)
-            metrics["learning_rate"] = jnp.asarray(optimizer.learning_rate(state.step))
         router_state = model.update_router_state(
             state.variables.router_state, routing.statistics, state.step
         )
-        made = Variables(params, router_state), optimizer_state
         with jax.named_scope("optimizer"):
-            ok, seen = judge(guard_config, state.guard, metrics["loss"], metrics["gradient_norm"])
-            kept = state.variables, state.optimizer_state
-            variables, optimizer_state = jax.tree.map(
-                lambda new, old: jnp.where(ok, new, old), made, kept
-            )
+            metrics["learning_rate"] = jnp.asarray(optimizer.learning_rate(state.step))
+            state, reason, norm = update(state, gradients, router_state, metrics["loss"])
         metrics |= {
-            "skipped": (~ok).astype(jnp.int32),
-            "skipped_in_row": seen.in_row,
-            "skipped_total": seen.skipped,
+            "gradient_norm": norm,
+            "skipped": (reason != Skip.NONE).astype(jnp.int32),
+            "skip_reason": reason,
+            "skipped_in_row": state.guard.in_row,
+            "skipped_total": state.guard.skipped,
         }
         for name, value in {**routing.losses, **summarise(routing.metrics)}.items():
             metrics[f"router/{name}"] = value
-        return TrainState(state.step + 1, variables, optimizer_state, seen), metrics
+        return state, metrics
 
     options = dict(compiler_options or {}) if _platform(model) == "tpu" else {}
     if model.partition is None:

@@ -1,5 +1,6 @@
 """Checkpoints: what is kept, what damage does, and what an older format still gives."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import tiny
 from etils import epath
 
 from moe_jax.errors import UserError
+from moe_jax.models.functional import Variables
 from moe_jax.routing.expert_choice import ExpertChoice
 from moe_jax.training.checkpoints import CheckpointConfig, Checkpoints
 from moe_jax.training.optimizers import adafactor, adamw
@@ -248,6 +250,58 @@ def test_a_checkpoint_of_format_2_goes_on_as_it_did(tmp_path, model, step):
     for name, total in expected["sum_of_params"].items():
         found = np.abs(np.asarray(state.variables.params[name], np.float64)).sum()
         np.testing.assert_allclose(found, total, rtol=1e-6)
+
+
+def poisoned(state, item):
+    """Returns a copy of a state with one value that is not finite."""
+    if item == "variables":
+        params = dict(state.variables.params)
+        params["embedding"] = params["embedding"].at[3, 1].set(np.nan)
+        return dataclasses.replace(state, variables=Variables(params, state.variables.router_state))
+    leaves, structure = jax.tree.flatten(state.optimizer_state)
+    leaves[-1] = leaves[-1].at[0].set(np.inf)
+    return dataclasses.replace(state, optimizer_state=jax.tree.unflatten(structure, leaves))
+
+
+@pytest.mark.parametrize("item", ["variables", "optimizer"])
+def test_what_is_not_finite_never_takes_the_place_of_what_is(tmp_path, model, item):
+    """Also with `keep = 1`, where the next save removes the one before."""
+    checkpoints = Checkpoints(epath.Path(tmp_path) / "run", CheckpointConfig(every=1, keep=1))
+    state = make_state(model, OPTIMIZER, 0)
+    checkpoints.save(1, state, Place(1))
+    with pytest.raises(UserError, match=rf"step 2 .*{item}: .* not finite; that of step 1 is kept"):
+        checkpoints.save(2, poisoned(state, item), Place(2))
+    assert checkpoints.steps() == [1]
+    checkpoints.close()
+
+
+def test_a_checkpoint_that_is_not_finite_is_left_for_the_one_before(copy, model, monkeypatch):
+    """One that an older version wrote, which did not look."""
+    _, state, *_ = restore(copy, model)
+    checkpoints = Checkpoints(copy, CheckpointConfig(every=1))
+    with monkeypatch.context() as older:
+        older.setattr(Checkpoints, "_refuse_not_finite", lambda *_: None)
+        checkpoints.save(4, poisoned(state, "variables"), Place(4))
+    checkpoints.close()
+    reader = Checkpoints(copy)
+    with pytest.raises(UserError, match=r"checkpoint 4 .*params/embedding has .* others: 1, 2, 3"):
+        reader.restore_variables(4, model)
+    reader.close()
+    number, _, place, (line,) = restore(copy, model)
+    assert (number, place) == (3, 3)
+    assert "params/embedding has values that are not finite" in line
+
+
+def test_an_evaluation_that_is_not_finite_is_never_the_best(tmp_path, model):
+    config = CheckpointConfig(every=1, keep=1, keep_best=1)
+    checkpoints = Checkpoints(epath.Path(tmp_path) / "checkpoints", config)
+    state = make_state(model, OPTIMIZER, 0)
+    for number, loss in enumerate([np.nan, 2.0, np.nan, -np.inf, 3.0, np.inf], start=1):
+        metrics = {"causal_loss": loss, "perplexity": np.inf}
+        checkpoints.save(number, state, Place(), metrics=metrics)
+    checkpoints.wait()
+    assert checkpoints.steps() == [2, 6]
+    checkpoints.close()
 
 
 @pytest.mark.parametrize(

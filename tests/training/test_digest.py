@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from moe_jax.training.digest import digests, shapes
+from moe_jax.training.digest import digests, examine
 
 
 def numpy_digest(array):
@@ -56,3 +56,13 @@ def test_the_same_on_any_mesh():
 def test_shapes_say_what_an_array_is():
     arrays = {"a": np.zeros((8, 64), np.float32), "b": jax.ShapeDtypeStruct((), jnp.bfloat16)}
     assert shapes(arrays) == {"a": "float32[8,64]", "b": "bfloat16[]"}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_named(value):
+    bad = np.ones((3, 4), np.float32)
+    bad[2, 1] = value
+    arrays = {"good": np.float32([3e38]), "bad": bad, "count": np.int32([2**31 - 1])}
+    sums, names = examine(arrays)
+    assert names == ["bad"]
+    assert sums == digests(arrays)

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from moe_jax.errors import UserError
-from moe_jax.training.guard import GuardConfig, judge, make_guard
+from moe_jax.training.guard import GuardConfig, Skip, judge, make_guard
 from moe_jax.training.optimizers import adamw
 from moe_jax.training.schedules import inverse_square_root
 from moe_jax.training.state import make_state
@@ -20,8 +20,8 @@ def run(config, values):
     """Returns which of (loss, gradient norm) lead to an update, and the state at the end."""
     state, made = make_guard(), []
     for loss, norm in values:
-        ok, state = judge(config, state, jnp.float32(loss), jnp.float32(norm))
-        made.append(bool(ok))
+        reason, state = judge(config, state, jnp.float32(loss), jnp.float32(norm))
+        made.append(int(reason) == Skip.NONE)
     return made, state
 
 
@@ -65,6 +65,35 @@ def test_a_lasting_change_is_accepted_in_the_end():
     made, _ = run(GuardConfig(spike=6, window=32), [*values, *[(9, 1.05)] * 200])
     assert not made[64]
     assert all(made[-20:])
+
+
+@pytest.mark.parametrize(
+    ("values", "update", "router", "reason"),
+    [
+        ((1, 1), True, True, Skip.NONE),
+        ((np.nan, np.nan), False, False, Skip.LOSS),
+        ((1, np.inf), False, False, Skip.GRADIENT),
+        ((1, 1), False, False, Skip.UPDATE),
+        ((1, 1), True, False, Skip.ROUTER),
+        ((9, 1), True, True, Skip.SPIKE),
+        ((9, 1), False, True, Skip.UPDATE),
+    ],
+)
+def test_the_first_reason_is_the_answer(values, update, router, reason):
+    config = GuardConfig(spike=6, window=8)
+    _, state = run(config, [(1 + 0.1 * (i % 2), 1) for i in range(8)])
+    found, after = judge(config, state, *map(jnp.float32, values), update, router)
+    assert int(found) == reason
+    # Of what is not finite, nothing is taken in, though the loss may be.
+    takes = reason in (Skip.NONE, Skip.SPIKE)
+    assert (after.mean != state.mean).any() == takes
+    assert int(after.skipped) == (reason != Skip.NONE)
+
+
+def test_a_huge_loss_leaves_the_moving_deviation_finite():
+    _, state = run(GuardConfig(), [(1, 1), (3e38, 1), (1, 1)])
+    assert np.isfinite(state.mean).all()
+    assert np.isfinite(state.variance).all()
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

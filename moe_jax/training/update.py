@@ -1,0 +1,70 @@
+"""The update of a training step: made by the optimiser, checked, and then applied or skipped."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from moe_jax.models.functional import Arrays, LanguageModel, Variables
+from moe_jax.training.finite import are_finite
+from moe_jax.training.guard import GuardConfig, Skip, judge
+from moe_jax.training.optimizers import Optimizer
+from moe_jax.training.state import TrainState, state_shardings
+
+# From (state, gradients, new router state, loss) to (new state, Skip, gradient norm).
+Update = Callable[[TrainState, Arrays, Arrays, jax.Array], tuple[TrainState, jax.Array, jax.Array]]
+
+
+def make_update(model: LanguageModel, optimizer: Optimizer, config: GuardConfig) -> Update:
+    """Returns what makes the new state of a step, or keeps the old one.
+
+    The new parameters, optimiser state and router state are made and looked at before any of them
+    takes the place of the old: the memory of the old is that of the new. An update by elements is
+    therefore computed twice, once to look at and once to keep, which is a pass over the arrays;
+    to keep the first would take the memory of all of them again.
+
+    Args:
+        model: the model.
+        optimizer: the optimiser.
+        config: which updates are skipped.
+    """
+    transform = optax.with_extra_args_support(optimizer.transform)
+    stored = state_shardings(model, optimizer)
+    shardings: tuple[Any, ...] = ()
+    if stored is not None:
+        variables = stored.variables
+        shardings = ((variables.params, stored.optimizer_state), variables.router_state)
+
+    def make(gradients: Arrays, norm: jax.Array, kept: tuple[Arrays, Any]) -> tuple[Arrays, Any]:
+        params, optimizer_state = kept
+        updates, optimizer_state = transform.update(
+            gradients, optimizer_state, params, gradient_norm=norm
+        )
+        return optax.apply_updates(params, updates), optimizer_state
+
+    def update(
+        state: TrainState, gradients: Arrays, router_state: Arrays, loss: jax.Array
+    ) -> tuple[TrainState, jax.Array, jax.Array]:
+        norm = optax.global_norm(gradients)
+        kept = state.variables.params, state.optimizer_state
+        made = make(gradients, norm, kept)
+        finite = are_finite((made, router_state), model.partition, shardings)
+        reason, seen = judge(config, state.guard, loss, norm, finite[0], finite[1])
+        if optimizer.by_element:
+            # Without the barrier the compiler would keep the first.
+            reason, gradients, norm_again, kept = jax.lax.optimization_barrier(
+                (reason, gradients, norm, kept)
+            )
+            made = make(gradients, norm_again, kept)
+        ok = reason == Skip.NONE
+        (params, optimizer_state), router_state = jax.tree.map(
+            lambda new, old: jnp.where(ok, new, old),
+            (made, router_state),
+            (kept, state.variables.router_state),
+        )
+        variables = Variables(params, router_state)
+        return TrainState(state.step + 1, variables, optimizer_state, seen), reason, norm
+
+    return update
