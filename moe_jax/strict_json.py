@@ -20,8 +20,9 @@ def not_finite(value: Any, name: str = "") -> list[str]:
     value = _plain(value, keep=True)
     if isinstance(value, float) and not math.isfinite(value):
         return [name or "the result"]
-    items = value.items() if isinstance(value, dict) else []
-    items = enumerate(value) if isinstance(value, list) else items
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    items = value.items() if isinstance(value, dict) else ()
     return [n for key, item in items for n in not_finite(item, f"{name}/{key}".lstrip("/"))]
 
 
