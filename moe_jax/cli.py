@@ -1,6 +1,7 @@
 """The command line: one verb per job. Nothing heavy is imported before a verb needs it."""
 
 import argparse
+import contextlib
 import errno
 import json
 import os
@@ -52,6 +53,16 @@ def _start(args: argparse.Namespace) -> None:
     from moe_jax.sharding.processes import initialize
 
     initialize(args.coordinator, args.num_processes, args.process_id, args.start_timeout)
+
+
+def _permissions(args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    """Lets gin files import what `--allow_imports` names while a verb is at work."""
+    modules = getattr(args, "allow_imports", [])
+    if not modules:
+        return contextlib.nullcontext()
+    from moe_jax.gin_imports import allowing
+
+    return allowing(modules)
 
 
 def _is_main() -> bool:
@@ -260,7 +271,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args, bindings = _parse(argv)
         _start(args)
-        result = _VERBS[args.verb](args, bindings)
+        with _permissions(args):
+            result = _VERBS[args.verb](args, bindings)
     except UserError as error:
         if debug:
             raise

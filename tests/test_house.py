@@ -25,6 +25,8 @@ LAYERS = [
     ["routing"],
     ["types"],
     ["config"],
+    ["gin_imports", "gin_places"],
+    ["gin_sources"],
     ["errors"],
     ["version", "__init__"],
 ]
