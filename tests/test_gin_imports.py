@@ -147,7 +147,7 @@ def test_bindings_are_checked_like_files(here):
         write(here / "evil.gin", "import os\n")
         with pytest.raises(UserError, match="was refused"):
             experiment.load(QUICKSTART, [line])
-    with pytest.raises(UserError, match="nothing is called @os.system"):
+    with pytest.raises(UserError, match=r"nothing is called @os\.system"):
         experiment.load(QUICKSTART, ["Train.steps=@os.system()"])
 
 

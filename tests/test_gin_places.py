@@ -62,8 +62,8 @@ def test_the_packages_own_places_are_allowed(run):
     assert vocabulary.startswith("gs://t5-data/")
     own = run(f"Data.vocabulary = '{vocabulary}'")
     assert experiment.load([own], [], run=own).data.vocabulary == vocabulary
+    own = run("Data.vocabulary = 'gs://t5-data.evil/v.model'")
     with pytest.raises(UserError, match="was refused"):
-        own = run("Data.vocabulary = 'gs://t5-data.evil/v.model'")
         experiment.load([own], [], run=own)
 
 

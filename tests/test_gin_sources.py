@@ -68,7 +68,7 @@ def test_a_file_that_appears_after_the_check_is_not_read(tmp_path, monkeypatch):
 def test_search_paths_are_those_of_this_configuration_only(tmp_path):
     (tmp_path / "own.gin").write_text("Train.steps = 5\n")
     assert experiment.load([*QUICKSTART, "own.gin"], [], [str(tmp_path)]).train.steps == 5
-    with pytest.raises(UserError, match="no gin file 'own.gin'"):
+    with pytest.raises(UserError, match=r"no gin file 'own\.gin'"):
         experiment.load([*QUICKSTART, "own.gin"], [])
 
 
@@ -116,5 +116,5 @@ def test_files_of_other_systems_are_read(tmp_path):
 def test_the_file_of_a_run_includes_nothing_from_a_network(tmp_path):
     own = tmp_path / "config.gin"
     own.write_text("include 'gs://bucket/evil.gin'\n")
-    with pytest.raises(UserError, match="was refused .*includes nothing from a network"):
+    with pytest.raises(UserError, match=r"was refused .*includes nothing from a network"):
         read(tmp_path, [str(own)], run=str(own))
