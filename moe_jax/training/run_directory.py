@@ -16,6 +16,7 @@ from etils import epath
 from moe_jax import __version__
 from moe_jax.errors import UserError
 from moe_jax.sharding.processes import gather, is_main, together
+from moe_jax.training.links import refuse_links
 
 CONFIG_FILE = "config.gin"
 RUN_FILE = "run.json"
@@ -55,6 +56,7 @@ def prepare(output_dir: str) -> epath.Path:
 def _write_probe(probe: epath.Path) -> None:
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
+        refuse_links(probe.parent)
         probe.write_text("")
     except OSError as error:
         raise UserError(
