@@ -13,6 +13,7 @@ from typing import Any
 
 from moe_jax.commands.arguments import make_parser
 from moe_jax.commands.huge_pages import restart_with_huge_pages
+from moe_jax.commands.terminal import protect
 from moe_jax.errors import Interrupted, UserError, nearest
 
 _GIN_PREFIX = "--gin."
@@ -264,6 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, 1 for an error, 128 + signal."""
     if argv is None:
         restart_with_huge_pages()
+        protect()
         argv = sys.argv[1:]
     debug = "--debug" in argv
     # Warnings of libraries (Orbax, JAX, seqio) are for developers.
