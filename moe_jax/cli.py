@@ -1,6 +1,7 @@
 """The command line: one verb per job. Nothing heavy is imported before a verb needs it."""
 
 import argparse
+import contextlib
 import errno
 import os
 import shutil
@@ -13,6 +14,7 @@ from moe_jax import strict_json
 from moe_jax.commands import output
 from moe_jax.commands.arguments import make_parser
 from moe_jax.commands.huge_pages import restart_with_huge_pages
+from moe_jax.commands.terminal import protect
 from moe_jax.errors import Interrupted, UserError, nearest
 
 _GIN_PREFIX = "--gin."
@@ -72,6 +74,16 @@ def _keep_compiled(args: argparse.Namespace) -> None:
         is_main=_is_main(),
         warn=lambda line: print(f"moe-jax: {line}", file=sys.stderr),
     )
+
+
+def _permissions(args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    """Lets gin files import what `--allow_imports` names while a verb is at work."""
+    modules = getattr(args, "allow_imports", [])
+    if not modules:
+        return contextlib.nullcontext()
+    from moe_jax.gin_imports import allowing
+
+    return allowing(modules)
 
 
 def _is_main() -> bool:
@@ -274,6 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is not None:
         return _main(argv)
     argv = sys.argv[1:]
+    protect()
     output.watch_readers(goes_on=output.leaves_files(argv))
     restart_with_huge_pages()
     try:
@@ -290,7 +303,8 @@ def _main(argv: Sequence[str]) -> int:
         args, bindings = _parse(argv)
         _start(args)
         _keep_compiled(args)
-        result = _VERBS[args.verb](args, bindings)
+        with _permissions(args):
+            result = _VERBS[args.verb](args, bindings)
     except UserError as error:
         if debug:
             raise

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import gin
-from etils import epath
 
+from moe_jax import gin_imports, gin_places
 from moe_jax.errors import UserError, nearest
+from moe_jax.gin_sources import Sources, is_file
 
 _MODULE = "moe_jax"
 # A gin reference (@Name, @Name(), %MACRO), alone or inside a list.
@@ -64,47 +65,55 @@ def binding(argument: str) -> str:
 
 
 def parse(
-    files: Sequence[str], bindings: Sequence[str] = (), search_paths: Sequence[str] = ()
+    files: Sequence[str],
+    bindings: Sequence[str] = (),
+    search_paths: Sequence[str] = (),
+    run: str | None = None,
 ) -> None:
     """Reads gin files, later ones over earlier ones, then single bindings over them.
 
-    Files are looked for as given, in `search_paths`, and in the package's configurations.
+    Files are looked for as given, in `search_paths`, and in the package's configurations. What they
+    import, and which names they use, is checked before gin acts on any of it: see `gin_imports`.
+
+    Args:
+        files: gin files.
+        bindings: NAME=VALUE, over them.
+        search_paths: directories.
+        run: the file among them that belongs to a run directory, which may come from anywhere.
 
     Raises:
-        UserError: for a file, a name or a value that cannot be.
+        UserError: for a file, a name or a value that cannot be, or that may not be.
     """
     gin.clear_config()
-    # Files only: gin would also look for an importable package called `models`.
-    gin.config._FILE_READERS[:] = [(_open, _is_file)]
-    for directory in (*search_paths, str(config_root())):
-        gin.add_config_file_search_path(directory)
     for file in files:
         _check_exists(file, search_paths)
+    places = ["", *search_paths, str(config_root())]
+    sources = Sources(places, run)
+    lines = [binding(b) for b in bindings]
     logger = logging.getLogger()
     level = logger.level
     try:
         # Gin logs an error for every place in which a file is not.
         logger.setLevel(logging.CRITICAL)
-        gin.parse_config_files_and_bindings(
-            list(files), [binding(b) for b in bindings], print_includes_and_imports=False
-        )
+        statements = sources.lines(files, lines)
+        gin_imports.check(statements, run)
+        if run is not None:
+            gin_places.check(statements, run, _shipped_texts())
+        # The texts that were checked and no others, looked for in the same places.
+        gin.config._FILE_READERS[:] = [(sources.open, sources.is_file)]
+        gin.config._LOCATION_PREFIXES[:] = places
+        gin.parse_config_files_and_bindings(list(files), lines, print_includes_and_imports=False)
+    except UserError:
+        raise
     except Exception as error:
         raise _explained(error) from error
     finally:
         logger.setLevel(level)
 
 
-def _open(path: str) -> Any:
-    return epath.Path(path).open()
-
-
-def _is_file(path: str) -> bool:
-    return bool(epath.Path(path).is_file())
-
-
 def _check_exists(file: str, search_paths: Sequence[str]) -> None:
     places = (".", *search_paths, str(config_root()))
-    if "://" in file or any(_is_file(os.path.join(place, file)) for place in places):
+    if "://" in file or any(is_file(os.path.join(place, file)) for place in places):
         return
     raise UserError(
         f"there is no gin file {file!r}, neither here ({os.getcwd()}) nor in the package's "
@@ -151,8 +160,15 @@ def check_macros(bindings: Sequence[str] = ()) -> None:
 
 
 def _shipped_macros() -> set[str]:
-    texts = [(config_root() / name).read_text() for name in shipped()]
-    return {name for text in texts for name in re.findall(r"^([A-Z_]+) =", text, re.MULTILINE)}
+    return {
+        name
+        for text in _shipped_texts()
+        for name in re.findall(r"^([A-Z_]+) =", text, re.MULTILINE)
+    }
+
+
+def _shipped_texts() -> list[str]:
+    return [(config_root() / name).read_text() for name in shipped()]
 
 
 def unused() -> list[str]:

@@ -229,14 +229,23 @@ for _name, _target in _REGISTERED.items():
 
 
 def load(
-    files: list[str], bindings: list[str], search_paths: list[str] | None = None
+    files: list[str],
+    bindings: list[str],
+    search_paths: list[str] | None = None,
+    run: str | None = None,
 ) -> Experiment:
     """Reads gin files and bindings and builds the experiment they describe.
 
+    Args:
+        files: gin files, later ones over earlier ones.
+        bindings: NAME=VALUE, over them.
+        search_paths: directories in which files are looked for.
+        run: the file among them that belongs to a run directory, which may come from anywhere.
+
     Raises:
-        UserError: for any mistake in them.
+        UserError: for any mistake in them, and for what they may not do (`gin_imports`).
     """
-    config.parse(files, bindings, search_paths or [])
+    config.parse(files, bindings, search_paths or [], run)
     experiment = config.build("Experiment")
     assert isinstance(experiment, Experiment)
     config.check_macros(bindings)

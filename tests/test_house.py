@@ -25,6 +25,8 @@ LAYERS = [
     ["routing"],
     ["types"],
     ["config"],
+    ["gin_imports", "gin_places"],
+    ["gin_sources"],
     ["strict_json"],
     ["errors"],
     ["formatting"],
@@ -69,3 +71,32 @@ def test_files_and_functions_are_short(path):
 def test_the_median_file_is_short():
     lengths = sorted(path.read_text().count("\n") for path in FILES)
     assert lengths[len(lengths) // 2] <= 180
+
+
+# Names by which a file or a text becomes code.
+RUNS_CODE = {"eval", "exec", "compile", "__import__"}
+RUNS_CODE |= {"importlib.import_module", "os.system", "os.popen", "runpy.run_path"}
+UNPACKS_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
+# What may use one of them, and for what.
+EXCEPTIONS = {
+    ("gin_imports.py", "importlib.import_module"),  # modules that the user permits
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_nothing_makes_code_of_files_or_texts(path):
+    """See docs/guides/security.md: no pickles, no evaluated text, no shell."""
+    name, tree = path.relative_to(PACKAGE).as_posix(), ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.name.split(".")[0] for alias in node.names}
+            names |= {(getattr(node, "module", None) or "").split(".")[0]}
+            assert not names & UNPACKS_CODE, names & UNPACKS_CODE
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        assert called not in RUNS_CODE or (name, called) in EXCEPTIONS, called
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        assert given.get("shell", "False") == "False"
+        if called == "np.load":
+            assert given.get("allow_pickle") == "False", "np.load(..., allow_pickle=False)"

@@ -73,6 +73,13 @@ def _shared_flags() -> tuple[argparse.ArgumentParser, ...]:
     )
     gin.add_argument("--gin_search_paths", default="", help="directories, separated by commas")
     gin.add_argument(
+        "--allow_imports",
+        action="append",
+        default=[],
+        metavar="MODULE,...",
+        help="modules that gin files may import, and so run; see docs/guides/security.md",
+    )
+    gin.add_argument(
         "--gin.NAME",
         dest="_gin_help",
         metavar="VALUE",

@@ -10,7 +10,7 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
-from moe_jax import strict_json
+from moe_jax import experiment, strict_json
 from moe_jax.commands.start import make_console
 from moe_jax.errors import UserError
 from moe_jax.pods import page as pages
@@ -60,6 +60,8 @@ def compile_for(
     topology = parse(options.topology)
     if not 0 < options.tokens < math.inf:
         raise UserError(f"--tokens must be a number above 0, not {options.tokens}")
+    # Mistakes are found, and what may not run is refused, before the compiler is started.
+    experiment.load(files, bindings, search_paths)
     require_libtpu()
     console = make_console()
     job = Job(topology, files, bindings, search_paths, full=options.full)

@@ -23,8 +23,8 @@ def load_experiment(
         UserError: if there is no such run, or for a mistake in the configuration.
     """
     directory = run_directory.find_run(checkpoint)
-    own = directory / run_directory.CONFIG_FILE
-    return directory, experiment.load([str(own), *files], bindings, search_paths)
+    own = str(directory / run_directory.CONFIG_FILE)
+    return directory, experiment.load([own, *files], bindings, search_paths, run=own)
 
 
 def load_variables(

@@ -70,7 +70,7 @@ def ordered_source(
         lengths: of its features, as they were scored.
         random_seed: of its random preprocessing.
     """
-    order = np.load((epath.Path(directory).expanduser() / ORDER).open("rb"))
+    order = np.load((epath.Path(directory).expanduser() / ORDER).open("rb"), allow_pickle=False)
 
     def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
         del shuffle_files, seed

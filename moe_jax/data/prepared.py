@@ -3,13 +3,19 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import seqio
 from etils import epath
 
 from moe_jax.data.prepare.sets import known as known_sets
 from moe_jax.errors import UserError
+
+_BASE = re.compile(r"[A-Za-z_]\w*(/[\w.-]+)?")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+# In features.json, as TensorFlow Datasets writes it now and as it did.
+_CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
 
 
 def data_home(tfds_data_dir: str | None) -> epath.Path:
@@ -34,7 +40,13 @@ def prepared_source(
         UserError: if it is not there, or has none of the splits.
     """
     home = data_home(tfds_data_dir)
-    base, _, version = name.partition(":")
+    base, colon, version = name.partition(":")
+    if not _BASE.fullmatch(base) or (colon and not _VERSION.fullmatch(version)):
+        # TensorFlow Datasets takes NAMESPACE:NAME for code to download.
+        raise UserError(
+            f"{name!r} is no name of a prepared data set; expected NAME/CONFIG:VERSION, such as "
+            "glue/sst2:2.0.0"
+        )
     found = _version(home / base, version)
     if found is None:
         known = base in {data_set.title for data_set in known_sets().values()}
@@ -52,6 +64,7 @@ def prepared_source(
             f"{home / base / found} has the splits {', '.join(sorted(has))}, and none of "
             f"{', '.join(sorted(wanted.values()))}"
         )
+    _check_features(home / base / found)
     return seqio.TfdsDataSource(
         f"{base}:{found}", tfds_data_dir=str(home), splits=there, read_only=True
     )
@@ -63,9 +76,39 @@ def _version(directory: epath.Path, version: str) -> str | None:
         return version
     if not directory.exists():
         return None
-    found = [path.name for path in directory.iterdir() if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+    found = [path.name for path in directory.iterdir() if _VERSION.fullmatch(path.name)]
     same = [v for v in found if not version or v.split(".")[0] == version.split(".")[0]]
     return max(same, key=lambda v: tuple(map(int, v.split("."))), default=None)
+
+
+def _check_features(directory: epath.Path) -> None:
+    """Refuses features of other classes than TensorFlow Datasets' own: it would import them.
+
+    Raises:
+        UserError: with the class.
+    """
+    path = directory / "features.json"
+    if not path.exists():
+        return
+    for name in _class_names(json.loads(path.read_text())):
+        if not name.startswith("tensorflow_datasets."):
+            raise UserError(
+                f"{path} asks for the class {name!r}, and reading data runs no code but that of "
+                "TensorFlow Datasets"
+            )
+
+
+def _class_names(value: Any) -> Iterator[str]:
+    """Yields the classes that features name, however deep."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            # A feature may have such a name; what it is, is no text.
+            if key in _CLASS_KEYS and isinstance(inner, str):
+                yield inner
+            yield from _class_names(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _class_names(inner)
 
 
 def _splits(directory: epath.Path) -> set[str]:

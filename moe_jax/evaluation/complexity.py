@@ -92,7 +92,7 @@ def score_rows(
             ]
             _write(path, np.concatenate(part)[: min(size, count - first)])
             barrier(f"part {first} of {directory.name}")
-        vectors.append(np.load(path.open("rb")))
+        vectors.append(np.load(path.open("rb"), allow_pickle=False))
     return np.concatenate(vectors)
 
 
@@ -169,13 +169,13 @@ class EpochOrders:
 def read_order(directory: epath.Path) -> np.ndarray | None:
     """Returns the order in a directory of scores, or None if it is not complete."""
     path = directory / ORDER
-    return np.load(path.open("rb")) if path.exists() else None
+    return np.load(path.open("rb"), allow_pickle=False) if path.exists() else None
 
 
 def read_vectors(directory: epath.Path) -> np.ndarray:
     """Returns the complexity vectors in a directory of scores, [R, L]."""
     paths = sorted(directory.glob("part_*.npy"))
-    return np.concatenate([np.load(path.open("rb")) for path in paths])
+    return np.concatenate([np.load(path.open("rb"), allow_pickle=False) for path in paths])
 
 
 def _filled(first: int, size: int, count: int) -> np.ndarray:

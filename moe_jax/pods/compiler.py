@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from moe_jax import gin_imports
 from moe_jax.errors import UserError
 from moe_jax.pods.bounds import Bound
 from moe_jax.pods.topologies import Topology, environment
@@ -121,6 +122,7 @@ def _child(job: Job, directory: Path) -> Iterator[subprocess.Popen]:
         **os.environ,
         **environment(job.topology),
         "XLA_FLAGS": f"{given} {flags}".strip(),
+        **gin_imports.as_environment(),
         # Warnings of the partitioner are read.
         "TF_CPP_MIN_LOG_LEVEL": "1",
     }

@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from moe_jax import __version__
 from moe_jax.errors import UserError
-from moe_jax.sharding import rendezvous
+from moe_jax.sharding import addresses, rendezvous
 
 _FLAGS = ("--coordinator", "--num_processes", "--process_id")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
@@ -78,7 +78,7 @@ def initialize(
                 f"--process_id = {process_id} must be from 0 to --num_processes - 1 = "
                 f"{num_processes - 1}"
             )
-        rendezvous.split_address(coordinator)
+        addresses.split_address(coordinator)
         cluster = Cluster(coordinator, num_processes, process_id)
     elif any(value is not None for value in given):
         missing = [flag for flag, value in zip(_FLAGS, given, strict=True) if value is None]
@@ -128,7 +128,9 @@ def _detect(kind: str | None, timeout: float) -> Cluster | None:
 
 def _connect(cluster: Cluster, timeout: float) -> None:
     rendezvous.meet(cluster.coordinator, cluster.processes, cluster.process, timeout)
-    host, port = rendezvous.split_address(cluster.coordinator)
+    # JAX would listen on all addresses of the machine.
+    first = cluster.process == 0
+    listens_on = addresses.bind_address(cluster.coordinator) if first else None
     # JAX puts a handler of its own on SIGTERM, which would swallow it until training starts.
     previous = signal.getsignal(signal.SIGTERM)
     jax.distributed.initialize(
@@ -139,7 +141,7 @@ def _connect(cluster: Cluster, timeout: float) -> None:
         cluster_detection_method="deactivate",
         initialization_timeout=max(int(timeout), 1),
         shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
-        coordinator_bind_address=f"{host}:{port}" if rendezvous.is_loopback(host) else None,
+        coordinator_bind_address=listens_on,
     )
     signal.signal(signal.SIGTERM, previous)
     counts = [0] * jax.process_count()

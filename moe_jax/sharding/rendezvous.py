@@ -8,34 +8,23 @@ they are, and after the time-out every one of them learns who did not come.
 
 import contextlib
 import json
+import selectors
 import socket
+import sys
 import time
 from typing import Any
 
 from moe_jax.errors import UserError
+from moe_jax.sharding.addresses import ANY, bind_address, listen, split_address
 
 _MAGIC = "moe-jax roll call"
-_LINE_BYTES = 65536
+# The most that a caller says of itself, and that process 0 says of all.
+_CALL_BYTES, _ANSWER_BYTES = 4096, 1 << 20
+# Connections that have not said yet who they are; for one more, the oldest is dropped.
+_MOST_WAITING = 256
 # Seconds between two tries to reach process 0, and that one message may take.
 _RETRY = 0.2
 _PATIENCE = 5.0
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Returns host and port of HOST:PORT.
-
-    Raises:
-        UserError: if it is something else.
-    """
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UserError(f"the coordinator must be HOST:PORT, not {address!r}")
-    return host.strip("[]"), int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Returns whether a host name means this machine only."""
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def meet(address: str, processes: int, process: int, timeout: float) -> list[str]:
@@ -55,13 +44,18 @@ def meet(address: str, processes: int, process: int, timeout: float) -> list[str
         return _report(host, port, processes, process, timeout)
     callers: dict[int, socket.socket] = {}
     hosts = {0: socket.gethostname()}
-    with _listen(host, port) as server:
-        problem = _collect(server, processes, time.monotonic() + timeout, callers, hosts)
+    own = bind_address(address)
+    if split_address(own)[0] in ANY:
+        _say(f"process 0 listens on all addresses of {hosts[0]} until the run ends ({own})")
+    with listen(own) as server:
+        roll = _RollCall(processes, callers, hosts)
+        problem = roll.take(server, time.monotonic() + timeout)
     if problem is None and len(hosts) < processes:
         problem = _absent(processes, hosts, timeout)
     names = [hosts.get(index, "") for index in range(processes)]
     for caller in callers.values():
         with contextlib.suppress(OSError), caller:
+            caller.settimeout(_PATIENCE)
             _send(caller, {"hosts": names, "problem": problem})
             # The caller closes first, so that the port is free at once for JAX.
             caller.recv(1)
@@ -70,49 +64,86 @@ def meet(address: str, processes: int, process: int, timeout: float) -> list[str
     return names
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        if is_loopback(host):
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            return socket.create_server((host, port), family=family, backlog=1024)
-        if socket.has_dualstack_ipv6():
-            return socket.create_server(
-                ("", port), family=socket.AF_INET6, backlog=1024, dualstack_ipv6=True
-            )
-        return socket.create_server(("", port), backlog=1024)
-    except OSError as error:
-        raise UserError(
-            f"process 0 cannot listen on {host}:{port}: {error.strerror or error}; "
-            "is another run using the port, or is the coordinator's host not this machine?"
-        ) from None
+def _say(line: str) -> None:
+    print(f"moe-jax: {line}", file=sys.stderr)
 
 
-def _collect(
-    server: socket.socket,
-    processes: int,
-    deadline: float,
-    callers: dict[int, socket.socket],
-    hosts: dict[int, str],
-) -> str | None:
-    """Takes calls until all are there or the time is over; returns a problem, if there is one."""
-    while len(hosts) < processes and (left := deadline - time.monotonic()) > 0:
-        server.settimeout(left)
-        try:
+class _RollCall:
+    """Takes calls, of strangers too: none of them can keep the others waiting, or end the run.
+
+    Args:
+        processes: how many are expected.
+        callers: gets the connections of those that came.
+        hosts: gets their host names.
+    """
+
+    def __init__(self, processes: int, callers: dict[int, socket.socket], hosts: dict[int, str]):
+        self._processes, self._callers, self._hosts = processes, callers, hosts
+        # What each connection has sent, and when it must have said who it is.
+        self._heard: dict[socket.socket, tuple[bytearray, float]] = {}
+
+    def take(self, server: socket.socket, deadline: float) -> str | None:
+        """Takes calls until all are there or the time is over; returns a problem if there is one.
+
+        Args:
+            server: listens.
+            deadline: by the monotonic clock.
+        """
+        server.setblocking(False)
+        with selectors.DefaultSelector() as selector:
+            selector.register(server, selectors.EVENT_READ)
+            try:
+                while (left := deadline - time.monotonic()) > 0:
+                    if len(self._hosts) == self._processes:
+                        return None
+                    for key, _ in selector.select(min(left, _RETRY)):
+                        if key.fileobj is server:
+                            self._accept(server, selector)
+                        elif problem := self._hear(key.fileobj, selector):  # type: ignore[arg-type]
+                            return problem
+                    self._drop_late(selector)
+                return None
+            finally:
+                for caller in list(self._heard):
+                    self._drop(caller, selector)
+
+    def _accept(self, server: socket.socket, selector: selectors.BaseSelector) -> None:
+        if len(self._heard) >= _MOST_WAITING:
+            self._drop(next(iter(self._heard)), selector)
+        with contextlib.suppress(OSError):
             caller, _ = server.accept()
-            caller.settimeout(min(_PATIENCE, max(left, 0.1)))
-            message = _receive(caller)
+            caller.setblocking(False)
+            self._heard[caller] = (bytearray(), time.monotonic() + _PATIENCE)
+            selector.register(caller, selectors.EVENT_READ)
+
+    def _hear(self, caller: socket.socket, selector: selectors.BaseSelector) -> str | None:
+        """Takes what a caller sends; returns a problem if it is one of ours and there is one."""
+        heard, _ = self._heard[caller]
+        try:
+            part = caller.recv(_CALL_BYTES)
         except OSError:
-            continue
-        if message.get("magic") != _MAGIC or not isinstance(message.get("process"), int):
-            caller.close()
-            continue
-        index, host = message["process"], str(message.get("host"))
+            part = b""
+        heard += part
+        if part and b"\n" not in heard and len(heard) <= _CALL_BYTES:
+            return None
+        message = _message(bytes(heard.partition(b"\n")[0][:_CALL_BYTES]))
+        index = message.get("process")
+        if message.get("magic") != _MAGIC or type(index) is not int:
+            self._drop(caller, selector)
+            return None
+        selector.unregister(caller)
+        del self._heard[caller]
+        return self._admit(caller, index, message)
+
+    def _admit(self, caller: socket.socket, index: int, message: dict[str, Any]) -> str | None:
+        hosts, processes, host = self._hosts, self._processes, _shown(message.get("host"))
         twice = index in hosts
         # The caller that makes the problem hears of it too.
-        callers[-1 if twice else index] = caller
+        self._callers[-1 if twice else index] = caller
         if message.get("processes") != processes:
+            told = _shown(message.get("processes"))
             return (
-                f"process {index} ({host}) was told of {message.get('processes')} processes, "
+                f"process {index} ({host}) was told of {told} processes, "
                 f"process 0 ({hosts[0]}) of {processes}; --num_processes must be the same for all"
             )
         if twice or not 0 < index < processes:
@@ -123,7 +154,22 @@ def _collect(
                 else f"there is no process {index} ({host}) among {processes}"
             )
         hosts[index] = host
-    return None
+        return None
+
+    def _drop_late(self, selector: selectors.BaseSelector) -> None:
+        now = time.monotonic()
+        for caller in [caller for caller, (_, until) in self._heard.items() if until < now]:
+            self._drop(caller, selector)
+
+    def _drop(self, caller: socket.socket, selector: selectors.BaseSelector) -> None:
+        selector.unregister(caller)
+        del self._heard[caller]
+        caller.close()
+
+
+def _shown(value: object) -> str:
+    """Returns what another process says, as something that can be printed."""
+    return "".join(c if c.isprintable() else "?" for c in str(value)[:100])
 
 
 def _report(host: str, port: int, processes: int, process: int, timeout: float) -> list[str]:
@@ -141,8 +187,7 @@ def _report(host: str, port: int, processes: int, process: int, timeout: float) 
             with socket.create_connection((host, port), timeout=_PATIENCE) as caller:
                 _send(caller, mine)
                 # Process 0 may have begun to wait only now.
-                caller.settimeout(timeout + _PATIENCE)
-                answer = _receive(caller)
+                answer = _receive(caller, time.monotonic() + timeout + _PATIENCE)
         except OSError as error:
             reason = error.strerror or str(error) or reason
             time.sleep(_RETRY)
@@ -175,11 +220,26 @@ def _send(connection: socket.socket, message: dict[str, Any]) -> None:
     connection.sendall(json.dumps(message).encode() + b"\n")
 
 
-def _receive(connection: socket.socket) -> dict[str, Any]:
-    """Returns the message of one line; empty for anything that is not one."""
-    with connection.makefile("rb") as file:
-        line = file.readline(_LINE_BYTES * 16)
-    with contextlib.suppress(ValueError):
+def _receive(connection: socket.socket, deadline: float) -> dict[str, Any]:
+    """Returns the message of one line; empty for anything that is not one.
+
+    Raises:
+        OSError: if it has not come whole by the deadline.
+    """
+    line = bytearray()
+    while b"\n" not in line and len(line) < _ANSWER_BYTES:
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        part = connection.recv(65536)
+        if not part:
+            break
+        line += part
+    return _message(bytes(line))
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    """Returns a message; empty for anything that is not one."""
+    # Brackets in brackets without end are a RecursionError.
+    with contextlib.suppress(ValueError, RecursionError):
         message = json.loads(line)
         return message if isinstance(message, dict) else {}
     return {}

@@ -11,7 +11,7 @@ from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.models.functional import Variables
 from moe_jax.sharding.processes import Agreement
-from moe_jax.training import hardware
+from moe_jax.training import compiler_options, hardware
 from moe_jax.training.account import Account
 from moe_jax.training.checkpoints import Checkpoints, Position
 from moe_jax.training.guard import GuardConfig, Skip
@@ -81,6 +81,7 @@ class TrainConfig:
                 raise UserError(f"Train.{name} must be a whole number above 0, not {value!r}")
         if self.eval_every < 0:
             raise UserError("Train.eval_every must be 0 (only at the end) or more")
+        compiler_options.check(self.compiler_options)
         if self.profile_at < 0:
             raise UserError("Train.profile_at must be 0 (no trace) or a step")
 

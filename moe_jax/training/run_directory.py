@@ -22,6 +22,7 @@ from etils import epath
 from moe_jax import __version__, strict_json
 from moe_jax.errors import UserError
 from moe_jax.sharding.processes import gather, is_main, together
+from moe_jax.training.links import refuse_links
 from moe_jax.training.whole_file import is_remote, write_whole
 
 CONFIG_FILE = "config.gin"
@@ -95,6 +96,7 @@ def _homes() -> set[str]:
 def _write_probe(probe: epath.Path) -> None:
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
+        refuse_links(probe.parent)
         probe.write_text("")
     except OSError as error:
         raise UserError(

@@ -1,5 +1,6 @@
 """The parts of runs of several processes that need no second process."""
 
+import contextlib
 import socket
 import threading
 
@@ -65,7 +66,21 @@ def test_numbers_that_do_not_fit_are_refused(members, message):
     assert message in found[1] or message in found[-1]
 
 
-def test_strangers_are_ignored():
+STRANGERS = {
+    "another protocol": b"GET / HTTP/1.0\r\n\r\n",
+    "no text": b"\xff\xfe\x00\n",
+    "brackets": b"[" * 4000 + b"\n",
+    "other JSON": b'{"process": 1, "processes": 2}\n',
+    "no number": b'{"magic": "moe-jax roll call", "process": true, "processes": 2}\n',
+    "no end": b"x" * 100_000,
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("stranger", ["leaves", "stays"])
+def test_strangers_neither_end_the_roll_call_nor_hold_it_up(stranger, monkeypatch):
+    """Those that stay say no more, which must not keep the others waiting."""
+    monkeypatch.setattr(rendezvous, "_MOST_WAITING", 4)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -74,22 +89,75 @@ def test_strangers_are_ignored():
         target=lambda: found.append(rendezvous.meet(f"127.0.0.1:{port}", 2, 0, 20))
     )
     thread.start()
-    for _ in range(200):
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as stranger:
-                stranger.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            break
-        except OSError:
-            threading.Event().wait(0.02)
+    open_ones = []
+    for text in STRANGERS.values():
+        open_ones.append(connected(port))
+        # It may be dropped while it still talks.
+        with contextlib.suppress(OSError):
+            open_ones[-1].sendall(text)
+        if stranger == "leaves":
+            open_ones[-1].close()
     rendezvous.meet(f"127.0.0.1:{port}", 2, 1, 20)
     thread.join(20)
     assert found == [[socket.gethostname()] * 2]
+    for connection in open_ones:
+        connection.close()
 
 
-@pytest.mark.parametrize("address", ["host", "host:", ":80", "host:99999", "host:a"])
-def test_addresses_are_checked(address):
-    with pytest.raises(UserError, match="HOST:PORT"):
-        rendezvous.split_address(address)
+def connected(port):
+    """Returns a connection to a port that something is about to listen on."""
+    for _ in range(400):
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=5)
+        except OSError:
+            threading.Event().wait(0.02)
+    raise AssertionError("nobody listens")
+
+
+def test_a_stranger_that_keeps_talking_is_dropped(monkeypatch):
+    """Process 0 gives up in time, though somebody sends a byte now and then."""
+    monkeypatch.setattr(rendezvous, "_PATIENCE", 0.2)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    found = []
+
+    def zero():
+        try:
+            rendezvous.meet(f"127.0.0.1:{port}", 2, 0, 2)
+        except UserError as error:
+            found.append(str(error))
+
+    thread = threading.Thread(target=zero)
+    thread.start()
+    dropped = False
+    with connected(port) as stranger:
+        for _ in range(100):
+            try:
+                stranger.sendall(b"x")
+            except OSError:
+                dropped = True
+                break
+            threading.Event().wait(0.02)
+    thread.join(20)
+    assert dropped
+    assert "process 1 is missing" in found[0]
+
+
+def test_a_coordinator_that_answers_nonsense_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            with contextlib.suppress(OSError):
+                while True:
+                    with server.accept()[0] as caller:
+                        caller.recv(4096)
+                        caller.sendall(b"[" * 100_000 + b"\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(UserError, match="process 0 is missing") as error:
+            rendezvous.meet(f"127.0.0.1:{server.getsockname()[1]}", 2, 1, 0.5)
+        assert "\n" not in str(error.value)
 
 
 def test_some_flags_without_the_others_are_refused():
