@@ -25,6 +25,7 @@ LAYERS = [
     ["routing"],
     ["types"],
     ["config"],
+    ["settings"],
     ["errors"],
     ["version", "__init__"],
 ]

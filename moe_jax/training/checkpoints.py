@@ -10,7 +10,7 @@ import dataclasses
 import datetime
 import gc
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -19,6 +19,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from moe_jax.errors import UserError
 from moe_jax.models.functional import LanguageModel, Variables
+from moe_jax.settings import PositiveInt, Settings, counted, rule
 from moe_jax.sharding.processes import barrier, is_main
 from moe_jax.training.checkpoint_items import (
     Position,
@@ -44,7 +45,7 @@ _READABLE = (1, 2, 3)
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(Settings, called="Checkpoints"):
     """When to save and what to keep.
 
     Attributes:
@@ -57,23 +58,19 @@ class CheckpointConfig:
             training stops; each is reported, and the next is tried in its turn.
     """
 
-    every: int = 1000
-    keep: int = 3
-    keep_every: int = 0
-    keep_best: int = 0
-    failures: int = 3
+    every: PositiveInt = 1000
+    keep: PositiveInt = 3
+    keep_every: Annotated[int, counted("none")] = 0
+    keep_best: Annotated[int, counted("none")] = 0
+    failures: PositiveInt = 3
 
-    def __post_init__(self) -> None:
-        for name in ("every", "keep", "failures"):
-            if getattr(self, name) < 1:
-                raise UserError(f"Checkpoints.{name} must be above 0, not {getattr(self, name)}")
-        for name in ("keep_every", "keep_best"):
-            if getattr(self, name) < 0:
-                raise UserError(f"Checkpoints.{name} must be 0 or more, not {getattr(self, name)}")
-        if self.keep_every % self.every:
+    @staticmethod
+    @rule
+    def _kept_steps_are_saved(keep_every: int, every: int) -> None:
+        if keep_every % every:
             raise UserError(
-                f"Checkpoints.keep_every = {self.keep_every} is not a multiple of "
-                f"Checkpoints.every = {self.every}: nothing is saved at such steps"
+                f"Checkpoints.keep_every = {keep_every} is not a multiple of "
+                f"Checkpoints.every = {every}: nothing is saved at such steps"
             )
 
     def policy(self) -> checkpoint_managers.PreservationPolicy:
