@@ -264,7 +264,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         if debug:
             raise
-        print(f"moe-jax: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"moe-jax: {line}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("moe-jax: stopped", file=sys.stderr)

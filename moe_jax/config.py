@@ -124,10 +124,10 @@ def parse(
         gin.config._set_config_is_locked(True)
 
 
-def _no_file(file: str) -> str:
+def _no_file(file: str, where: str) -> str:
     return (
         f"there is no gin file {file!r}, neither here ({os.getcwd()}) nor in the package's "
-        f"configurations.{nearest(file, shipped())} `moe-jax config list` shows them."
+        f"configurations{where}.{nearest(file, shipped())} `moe-jax config list` shows them."
     )
 
 
@@ -182,7 +182,8 @@ def _where(scope: Sequence[str], name: str, parameter: str) -> str:
         is_reference = isinstance(value, gin.config.ConfigurableReference)
         if is_reference and _is_macro(value.config_key[1]):
             macro, _ = value.config_key
-            return _in_parentheses(_places.get((macro, _MACRO, "value")), f"{macro}, ")
+            if set_at := _places.get((macro, _MACRO, "value")):
+                return _in_parentheses(set_at, f"{macro}, ")
         return _in_parentheses(_places.get((*key, parameter)))
     return ""
 

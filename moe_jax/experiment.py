@@ -118,6 +118,15 @@ class Experiment(Settings):
         if model.num_experts and router is not None and rows % parts == 0:
             router.check(rows // parts, data.sequence_length, model.num_experts)
 
+    @staticmethod
+    @rule
+    def _curriculum_has_experts(model: ModelConfig, data: DataConfig) -> None:
+        if data.curriculum is not None and not model.num_experts:
+            raise UserError(
+                f"Data.curriculum = {data.curriculum!r} orders rows by how many experts they get: "
+                "it needs Model.num_experts above 0"
+            )
+
     @property
     def active_router(self) -> Router | None:
         """The router, if the model has experts to route to."""

@@ -59,7 +59,8 @@ class Reader:
     Args:
         directories: where files are looked for, in this order; the last is the package's own.
         explain: puts one of gin's errors into a line; takes it and ` (FILE, line N)`.
-        missing: returns what is said of a file that is nowhere.
+        missing: returns what is said of a file that is nowhere; takes its name and where it was
+            included.
 
     Attributes:
         mistakes: found so far.
@@ -70,7 +71,7 @@ class Reader:
         self,
         directories: Sequence[str],
         explain: Callable[[Exception, str], str],
-        missing: Callable[[str], str],
+        missing: Callable[[str, str], str],
     ):
         self.mistakes: list[Mistake] = []
         self.places: Places = {}
@@ -87,9 +88,9 @@ class Reader:
             where: where it was included, such as ` (my.gin, line 3)`.
         """
         try:
-            path, text = self._contents(name)
+            path, text = self._contents(name, where)
         except UserError as error:
-            self._note(f"{error}{where}", "broken")
+            self._note(str(error), "broken")
             return
         real = os.path.realpath(path) if "://" not in path else path
         names = [shown for shown, opened in self._open if opened == real]
@@ -110,36 +111,38 @@ class Reader:
         """Reads a line of gin that the command line gave as `argument`."""
         self._read(line, argument, is_named=True, is_argument=True)
 
-    def _contents(self, name: str) -> tuple[str, str]:
+    def _contents(self, name: str, where: str) -> tuple[str, str]:
         """Returns the path and the text of a file.
 
         Raises:
             UserError: if it cannot be read, or is no text.
         """
+        if not name:
+            raise UserError(f"the name of a gin file is empty{where}")
         remote = "://" in name or os.path.isabs(name)
         paths = [name] if remote else [os.path.join(d, name) for d in self._directories]
         try:
             path = next((p for p in paths if epath.Path(p).is_file()), None)
             if path is None:
                 if any(epath.Path(p).is_dir() for p in paths):
-                    raise UserError(f"{name} is a directory; a gin file was expected")
-                raise UserError(self._missing(name))
+                    raise UserError(f"{name} is a directory; a gin file was expected{where}")
+                raise UserError(self._missing(name, where))
             size = epath.Path(path).stat().length
             if size > _LARGEST_FILE:
-                raise UserError(f"{name} has {size:,} bytes, which is no gin file")
+                raise UserError(f"{name} has {size:,} bytes, which is no gin file{where}")
             data = epath.Path(path).read_bytes()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-            raise UserError(f"the gin file {name!r} cannot be read: {reason}") from None
+            raise UserError(f"the gin file {name!r} cannot be read: {reason}{where}") from None
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{name} is not a gin file: its byte {error.start} is not UTF-8 text"
+                f"{name} is not a gin file: its byte {error.start} is not UTF-8 text{where}"
             ) from None
         if "\0" in text:
             raise UserError(
-                f"{name} is not a gin file: its byte {data.index(0)} is 0, which no text has"
+                f"{name} is not a gin file: its byte {data.index(0)} is 0, which no text has{where}"
             )
         return path, text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -166,8 +169,7 @@ class Reader:
             except SyntaxError as error:
                 line = error.lineno or line
                 self._note(_unreadable(error.msg, text, line, place(line)), "broken")
-            except tokenize.TokenError as error:
-                line = error.args[1][0] if len(error.args) > 1 else line
+            except tokenize.TokenError:
                 self._note(_unreadable("it does not end", text, line, place(line)), "broken")
             gin.config._IMPORTS.update(context.imports)
 

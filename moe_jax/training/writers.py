@@ -97,6 +97,18 @@ class SilentWriter:
         """Has nothing pending."""
 
 
+def check_installed(config: WriterConfig) -> None:
+    """Refuses Weights & Biases where it is not installed.
+
+    Raises:
+        UserError: saying how to install it.
+    """
+    if config.wandb_project is not None and not _is_installed("wandb"):
+        raise UserError(
+            "Writers.wandb_project needs the package wandb: pip install 'moe_jax[wandb]'"
+        )
+
+
 def make_writer(
     directory: epath.Path,
     resumed_step: int,
@@ -115,10 +127,7 @@ def make_writer(
         UserError: if Weights & Biases is asked for and not installed, in every process.
     """
     config = config or WriterConfig()
-    if config.wandb_project is not None and not _is_installed("wandb"):
-        raise UserError(
-            "Writers.wandb_project needs the package wandb: pip install 'moe_jax[wandb]'"
-        )
+    check_installed(config)
     if not is_main():
         return SilentWriter()
     makers: list[tuple[str, Callable[[], NamedWriter]]] = [
