@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from moe_jax.commands import environment
 from moe_jax.commands.arguments import make_parser
 from moe_jax.commands.huge_pages import restart_with_huge_pages
 from moe_jax.errors import Interrupted, UserError, nearest
@@ -259,6 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         args, bindings = _parse(argv)
+        environment.prepare(debug)
         _start(args)
         result = _VERBS[args.verb](args, bindings)
     except UserError as error:
@@ -293,6 +295,9 @@ def _stopped(error: Exception) -> int:
             "room and run the same command again",
             file=sys.stderr,
         )
+        return _leave(1)
+    if (line := environment.mistake(error)) is not None:
+        print(f"moe-jax: {line}", file=sys.stderr)
         return _leave(1)
     text = " ".join(str(error).split())[:500]
     print(

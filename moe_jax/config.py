@@ -116,7 +116,8 @@ def parse(
             reader.read_file(file)
         for argument in bindings:
             try:
-                reader.read_binding(binding(argument), f"--gin.{argument}")
+                shown = argument if len(argument) <= 60 else f"{argument[:57]}..."
+                reader.read_binding(binding(argument), f"--gin.{shown}")
             except UserError as error:
                 reader.mistakes.append(Mistake(str(error), "reading"))
         _places.update(reader.places)

@@ -9,6 +9,7 @@ from etils import epath
 from rich.console import Console
 
 from moe_jax import config, experiment
+from moe_jax.commands import environment
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_header, print_results
 from moe_jax.commands.start import (
@@ -208,6 +209,7 @@ def _describe(described: Experiment, partition: Partition | None, directory: epa
     run_directory.write_record(
         directory,
         mesh=mesh_sizes(partition),
+        environment=environment.followed(),
         parameters=vars(described.parameters()),
         train_flops_per_token=described.train_flops_per_token(),
         tokens_per_step=described.data.batch_size * described.data.sequence_length,

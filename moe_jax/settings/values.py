@@ -8,6 +8,8 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from moe_jax.errors import nearest
 
 # What gin files can build, by name: `register` puts it there.
@@ -15,6 +17,8 @@ REGISTERED: dict[str, Callable[..., Any]] = {}
 
 _WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
 _SEQUENCES = (list, tuple)
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
+_BOUNDED = f" and at most {_LARGEST_FLOAT:.2g} (float32)"
 
 
 def mistake_of(label: str, hint: Any, value: object, where: str = "") -> str | None:
@@ -49,7 +53,7 @@ def fits(hint: Any, value: object) -> bool:
     if origin is Annotated:
         base, *notes = arguments
         ranges = [note for note in notes if not isinstance(note, str)]
-        return fits(base, value) and all(note.holds(value) for note in ranges)
+        return fits(base, value) and all(note.holds(_used(base, value)) for note in ranges)
     if hint is Any:
         return True
     if hint is None or hint is types.NoneType:
@@ -147,11 +151,16 @@ def _is_plain(hint: type, value: object) -> bool:
     return isinstance(value, hint)
 
 
-def _is_finite(value: object) -> bool:
+def _is_finite(value: Any) -> bool:
     try:
-        return math.isfinite(value)  # type: ignore[arg-type]
+        return abs(value) <= _LARGEST_FLOAT
     except OverflowError:
         return False
+
+
+def _used(base: Any, value: Any) -> Any:
+    """Returns a value as it is computed with: numbers in float32."""
+    return float(np.float32(value)) if base is float else value
 
 
 def _is_list(value: object, hints: tuple[Any, ...]) -> bool:
@@ -209,8 +218,9 @@ def _annotated(base: Any, notes: tuple[Any, ...], value: object) -> str:
 
 
 def _finite(value: object) -> str:
-    is_number = isinstance(value, numbers.Real)
-    return " and finite" if is_number and not _is_finite(value) else ""
+    if not isinstance(value, numbers.Real) or _is_finite(value):
+        return ""
+    return " and finite" if isinstance(value, float) and not math.isfinite(value) else _BOUNDED
 
 
 def _advice(hint: Any, value: object) -> str:
@@ -218,6 +228,9 @@ def _advice(hint: Any, value: object) -> str:
     wanted = {get_args(b)[0] if get_origin(b) is Annotated else b for b in _branches(hint)}
     if int in wanted and isinstance(value, float) and _is_finite(value) and value.is_integer():
         return f" (write {int(value)})" if fits(hint, int(value)) else ""
+    if float in wanted and isinstance(value, float) and _is_finite(value):
+        used = _used(float, value)
+        return f" ({used:g} in float32)" if used != value and used in (0.0, 1.0) else ""
     return ""
 
 
