@@ -1,13 +1,13 @@
 """What the environment says to JAX: followed, or not and why, in a line.
 
-| variable                                                  | here                                  |
-|-----------------------------------------------------------|---------------------------------------|
-| `JAX_ENABLE_X64`, `JAX_DEFAULT_PRNG_IMPL` and others that | not followed, with a line: a run is a |
-| change numbers without a word                             | function of its configuration         |
-| `JAX_NUMPY_RANK_PROMOTION=raise` and others that make     | not followed, with a line             |
-| JAX refuse what the program does                          |                                       |
-| `JAX_DEBUG_NANS`, `JAX_DEBUG_INFS`, `JAX_DISABLE_JIT`     | followed with `--debug` only          |
-| `JAX_DEFAULT_MATMUL_PRECISION`                            | followed, with a line; in `run.json`  |
+| variable                                           | here                                  |
+|----------------------------------------------------|---------------------------------------|
+| `JAX_ENABLE_X64`, `JAX_DEFAULT_PRNG_IMPL` and      | not followed, with a line: a run is a |
+| others that change numbers without a word          | function of its configuration         |
+| `JAX_NUMPY_RANK_PROMOTION=raise` and others that   | not followed, with a line             |
+| make JAX refuse what the program does              |                                       |
+| `JAX_DEBUG_NANS`, `_DEBUG_INFS`, `_DISABLE_JIT`    | followed with `--debug` only          |
+| `JAX_DEFAULT_MATMUL_PRECISION`                     | followed, with a line; in `run.json`  |
 
 All others are JAX's own business.
 """
@@ -78,6 +78,9 @@ def followed() -> Mapping[str, str]:
 def mistake(error: Exception) -> str | None:
     """Returns a line if an error says that JAX cannot read a variable; otherwise None."""
     text = " ".join(str(error).split())
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if isinstance(error, RuntimeError) and "backend" in text and platforms:
+        return f"JAX_PLATFORMS={platforms} in the environment cannot be used here: {text[:300]}"
     match = _UNREADABLE.search(text) if isinstance(error, ValueError) else None
     if match is None:
         return None

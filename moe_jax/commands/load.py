@@ -2,12 +2,13 @@
 
 from etils import epath
 
-from moe_jax import experiment
+from moe_jax import config, experiment
 from moe_jax.errors import UserError
 from moe_jax.experiment import Experiment
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.training import run_directory
 from moe_jax.training.checkpoints import Checkpoints
+from moe_jax.training.misfit import Misfit, explained
 
 
 def load_experiment(
@@ -43,5 +44,7 @@ def load_variables(
                 f"it has: {', '.join(map(str, steps))}"
             )
         return step, checkpoints.restore_variables(step, model)
+    except Misfit as error:
+        raise explained(error, directory, config.operative(), trains=False) from None
     finally:
         checkpoints.close()

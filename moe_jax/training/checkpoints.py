@@ -35,6 +35,7 @@ from moe_jax.training.checkpoint_items import (
 )
 from moe_jax.training.digest import digests, shapes
 from moe_jax.training.guard import GuardState
+from moe_jax.training.misfit import Misfit
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState, abstract_state
 
@@ -332,10 +333,12 @@ class Checkpoints:
                 for name in names
                 if saved.get(name) != now.get(name)
             ]
-            raise UserError(
+            raise Misfit(
                 f"the checkpoint at step {step} in {self._directory} does not fit this "
                 f"configuration: {'; '.join(changed[:3])}"
-                + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+                + (f" and {len(changed) - 3} more" if len(changed) > 3 else ""),
+                item,
+                step,
             )
 
     def _read(
