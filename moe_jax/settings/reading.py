@@ -170,6 +170,7 @@ class Reader:
                 line = error.lineno or line
                 self._note(_unreadable(error.msg, text, line, place(line)), "broken")
             except tokenize.TokenError:
+                line = _next_statement(text, line)
                 self._note(_unreadable("it does not end", text, line, place(line)), "broken")
             gin.config._IMPORTS.update(context.imports)
 
@@ -211,6 +212,14 @@ class _Lines:
 
 def _macro(scope: str, selector: str) -> str:
     return f"{scope}/{selector}" if scope else selector
+
+
+def _next_statement(text: str, line: int) -> int:
+    """Returns the first line from `line` on that says something."""
+    for number, content in enumerate(text.splitlines(), 1):
+        if number >= line and content.strip() and not content.lstrip().startswith("#"):
+            return number
+    return line
 
 
 def _unreadable(reason: str, text: str, line: int, place: Place) -> str:

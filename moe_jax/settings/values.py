@@ -85,17 +85,18 @@ def understand(hint: Any) -> None:
     Raises:
         TypeError: if there is no rule for it.
     """
-    fits(hint, None)
-    words(hint, None)
     origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Annotated:
+    if origin is not Annotated:
+        fits(hint, None)
+    else:
         understand(arguments[0])
         if not all(isinstance(note, str) or hasattr(note, "holds") for note in arguments[1:]):
             raise TypeError(f"there is no rule for the annotation {hint}")
-    elif origin not in (Literal, collections.abc.Callable):
+    if origin not in (Annotated, Literal, collections.abc.Callable):
         for argument in arguments:
             if argument is not ...:
                 understand(argument)
+    words(hint, None)
 
 
 def words(hint: Any, value: object) -> str:
