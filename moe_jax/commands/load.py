@@ -8,7 +8,7 @@ from moe_jax.experiment import Experiment
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.training import run_directory
 from moe_jax.training.checkpoints import Checkpoints
-from moe_jax.training.misfit import Misfit, explained
+from moe_jax.training.misfit import explaining
 
 
 def load_experiment(
@@ -43,8 +43,7 @@ def load_variables(
                 f"{directory} has no checkpoint at step {step}; "
                 f"it has: {', '.join(map(str, steps))}"
             )
-        return step, checkpoints.restore_variables(step, model)
-    except Misfit as error:
-        raise explained(error, directory, config.operative(), trains=False) from None
+        with explaining(directory, config.operative(), trains=False):
+            return step, checkpoints.restore_variables(step, model)
     finally:
         checkpoints.close()

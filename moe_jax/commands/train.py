@@ -29,7 +29,7 @@ from moe_jax.training import run_directory
 from moe_jax.training.account import Account
 from moe_jax.training.checkpoints import Checkpoints
 from moe_jax.training.loop import Curriculum, Instruments, Loop, Stream
-from moe_jax.training.misfit import Misfit, explained
+from moe_jax.training.misfit import explaining
 from moe_jax.training.profiling import Profiler
 from moe_jax.training.progress import make_reporter
 from moe_jax.training.state import make_state
@@ -122,11 +122,8 @@ def _run(
     model, optimizer = described.language_model(partition), described.optimizer
     evaluator = Evaluator(model, held_out, bytes_of_token)
     print_header(console, described, directory, mesh_line(partition) if partition else None)
-    try:
-        with quiet(debug):
-            restored = checkpoints.restore(model, optimizer, batches)
-    except Misfit as error:
-        raise explained(error, directory, config.operative(), trains=True) from None
+    with quiet(debug), explaining(directory, config.operative(), trains=True):
+        restored = checkpoints.restore(model, optimizer, batches)
     first, state = restored or (0, make_state(model, optimizer, described.train.seed))
     if latest is not None:
         console.print(f"Going on from step {first} in {directory}")

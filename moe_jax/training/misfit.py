@@ -1,6 +1,7 @@
 """A checkpoint that does not fit the configuration: which settings are to blame."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 
 from etils import epath
 
@@ -34,15 +35,26 @@ class Misfit(UserError):
         self.item, self.step = item, step
 
 
-def explained(error: Misfit, run: epath.Path, now: str, *, trains: bool) -> UserError:
-    """Returns the error with the settings that differ instead of the arrays, if there are any.
+@contextlib.contextmanager
+def explaining(run: epath.Path, now: str, *, trains: bool) -> Iterator[None]:
+    """Makes a `Misfit` say which settings differ.
 
     Args:
-        error: what was found.
         run: the run's directory, with the configuration that its checkpoints were made with.
         now: the present configuration.
         trains: whether it is to go on in that directory, and could be started in another.
+
+    Raises:
+        UserError: in its place.
     """
+    try:
+        yield
+    except Misfit as error:
+        raise explained(error, run, now, trains=trains) from None
+
+
+def explained(error: Misfit, run: epath.Path, now: str, *, trains: bool) -> UserError:
+    """Returns the error with the settings that differ instead of the arrays, if there are any."""
     path = run / CONFIG_FILE
     before = config_facts(path.read_text()) if path.exists() else {}
     changed = changes(before, config_facts(now), error.item)

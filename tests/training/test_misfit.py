@@ -1,9 +1,11 @@
 """A checkpoint of another configuration: the settings that differ, not the arrays."""
 
+import pytest
 from etils import epath
 
 from moe_jax import config, experiment
-from moe_jax.training.misfit import Misfit, explained
+from moe_jax.errors import UserError
+from moe_jax.training.misfit import Misfit, explained, explaining
 
 ARRAYS = "the checkpoint does not fit this configuration: groups/layers/0/wi: [8] -> [16]"
 
@@ -55,3 +57,12 @@ def test_without_a_difference_the_arrays_are_shown(tmp_path):
     (tmp_path / "config.gin").unlink()
     error = explained(Misfit(ARRAYS, "variables", 7), epath.Path(tmp_path), "", trains=True)
     assert str(error) == ARRAYS
+
+
+def test_the_error_is_replaced_on_its_way(tmp_path):
+    said(tmp_path, "variables", [], [])
+    experiment.load(["runs/quickstart.gin"], ["Model.d_ff=512"])
+    run, now = epath.Path(tmp_path), config.operative()
+    with pytest.raises(UserError, match="Model.d_ff was 1024 and is now 512"):
+        with explaining(run, now, trains=True):
+            raise Misfit(ARRAYS, "variables", 7)
