@@ -63,6 +63,8 @@ def test_the_error_is_replaced_on_its_way(tmp_path):
     said(tmp_path, "variables", [], [])
     experiment.load(["runs/quickstart.gin"], ["Model.d_ff=512"])
     run, now = epath.Path(tmp_path), config.operative()
-    with pytest.raises(UserError, match="Model.d_ff was 1024 and is now 512"):
-        with explaining(run, now, trains=True):
-            raise Misfit(ARRAYS, "variables", 7)
+    with (
+        pytest.raises(UserError, match=r"Model\.d_ff was 1024 and is now 512"),
+        explaining(run, now, trains=True),
+    ):
+        raise Misfit(ARRAYS, "variables", 7)
