@@ -6,7 +6,7 @@ Gin itself stops at the first mistake, and does not keep where a value came from
 import dataclasses
 import os
 import tokenize
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -17,7 +17,9 @@ from moe_jax.errors import UserError
 from moe_jax.settings.checked import Mistake, Unusable
 
 # Far more than a configuration: what is larger is some other file.
-_LARGEST_FILE = 16 << 20
+_LARGEST_FILE = 4 << 20
+# Includes that include can multiply without end.
+_MOST_FILES = 1000
 _MACRO = "gin.macro"
 
 
@@ -61,6 +63,8 @@ class Reader:
         explain: puts one of gin's errors into a line; takes it and ` (FILE, line N)`.
         missing: returns what is said of a file that is nowhere; takes its name and where it was
             included.
+        texts: files that were read, and checked, already: by path, in the place of the files.
+        imports: whether `import` is acted on; otherwise it is passed over.
 
     Attributes:
         mistakes: found so far.
@@ -72,11 +76,14 @@ class Reader:
         directories: Sequence[str],
         explain: Callable[[Exception, str], str],
         missing: Callable[[str, str], str],
+        texts: Mapping[str, str] | None = None,
+        imports: bool = True,
     ):
         self.mistakes: list[Mistake] = []
         self.places: Places = {}
         self._directories, self._explain, self._missing = directories, explain, missing
         self._package = os.path.join(os.path.realpath(directories[-1]), "")
+        self._texts, self._imports, self._files = dict(texts or {}), imports, 0
         # Files that are being read, each included by the one before it: name and real path.
         self._open: list[tuple[str, str]] = []
 
@@ -100,6 +107,11 @@ class Reader:
             how = "itself" if len(circle) == 2 else f"in a circle: {' -> '.join(circle)}"
             self._note(f"{names[0]} includes {how}{where}", "broken")
             return
+        self._files += 1
+        if self._files > _MOST_FILES:
+            if self._files == _MOST_FILES + 1:
+                self._note(f"more than {_MOST_FILES} files are included{where}", "broken")
+            return
         self._open.append((name, real))
         try:
             is_own = not real.startswith(self._package)
@@ -122,7 +134,9 @@ class Reader:
         remote = "://" in name or os.path.isabs(name)
         paths = [name] if remote else [os.path.join(d, name) for d in self._directories]
         try:
-            path = next((p for p in paths if epath.Path(p).is_file()), None)
+            path = next((p for p in paths if p in self._texts or _is_file(p)), None)
+            if path in self._texts:
+                return path, self._texts[path]
             if path is None:
                 if any(epath.Path(p).is_dir() for p in paths):
                     raise UserError(f"{name} is a directory; a gin file was expected{where}")
@@ -144,7 +158,8 @@ class Reader:
             raise UserError(
                 f"{name} is not a gin file: its byte {data.index(0)} is 0, which no text has{where}"
             )
-        return path, text.replace("\r\n", "\n").replace("\r", "\n")
+        self._texts[path] = text.replace("\r\n", "\n").replace("\r", "\n")
+        return path, self._texts[path]
 
     def _read(self, text: str, name: str, is_named: bool, is_argument: bool = False) -> None:
         def place(line: int) -> Place:
@@ -169,6 +184,8 @@ class Reader:
             except SyntaxError as error:
                 line = error.lineno or line
                 self._note(_unreadable(error.msg, text, line, place(line)), "broken")
+            except RecursionError:
+                self._note(_unreadable("nested too deeply", text, line, place(line)), "broken")
             except tokenize.TokenError:
                 line = _next_statement(text, line)
                 self._note(_unreadable("it does not end", text, line, place(line)), "broken")
@@ -190,7 +207,8 @@ class Reader:
                 gin.bind_parameter(key, value)
                 self.places[(key.scope, key.complete_selector, key.arg_name)] = place
             elif isinstance(statement, config_parser.ImportStatement):
-                context.process_import(statement)
+                if self._imports:
+                    context.process_import(statement)
             elif not context.get_configurable(statement.selector):
                 raise ValueError(f"No configurable matching '{statement.selector}'.")
         except Exception as error:
@@ -210,6 +228,11 @@ class _Lines:
         return next(self._lines, "")
 
 
+def _is_file(path: str) -> bool:
+    """Returns whether a path is a regular file: no pipe or device, which might never end."""
+    return bool(epath.Path(path).is_file()) if "://" in path else os.path.isfile(path)
+
+
 def _macro(scope: str, selector: str) -> str:
     return f"{scope}/{selector}" if scope else selector
 
@@ -226,6 +249,7 @@ def _unreadable(reason: str, text: str, line: int, place: Place) -> str:
     """Says which line is no gin, and what would be."""
     lines = text.splitlines()
     found = lines[line - 1].strip() if 0 < line <= len(lines) else ""
+    found = found if len(found) <= 60 else f"{found[:57]}..."
     reason, _, token = reason.strip().partition("\n")
     wrong = token.rpartition("Failed to parse token")[2].strip(" '\"")
     if wrong:

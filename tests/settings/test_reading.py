@@ -1,9 +1,12 @@
 """Gin files as people have them: marks, circles, directories, other files; what was set where."""
 
+import os
+
 import pytest
 
 from moe_jax import config, experiment
 from moe_jax.errors import UserError
+from moe_jax.settings.reading import Reader
 
 QUICKSTART = "include 'runs/quickstart.gin'\n"
 
@@ -51,6 +54,10 @@ def test_forms_of_a_text_that_are_read(here, data):
         (b"\nData.pack = [1,\n", "'Data.pack = [1,' (my.gin, line 2) is no line of gin"),
         (b"Data.pack = false\n", "'Data.pack = false' (my.gin, line 1) is no line of gin: false"),
         (b"hello\n", "'hello' (my.gin, line 1) is no line of gin"),
+        (b"Train.steps = " + b"[" * 5000 + b"\n", "'Train.steps = [[[[[["),
+        (b"#" * (5 << 20), "my.gin has 5,242,880 bytes, which is no gin file"),
+        (b"include 'pipe'\n", "there is no gin file 'pipe', neither here"),
+        (b"include '/dev/zero'\n", "there is no gin file '/dev/zero', neither here"),
         (b"Data.pack = @Nope()\n", "nothing is called @Nope (my.gin, line 1)."),
         (b"import nope_nope\n", "No module named 'nope_nope' (my.gin, line 1)"),
     ],
@@ -58,6 +65,7 @@ def test_forms_of_a_text_that_are_read(here, data):
 )
 def test_a_file_that_cannot_be_read_is_one_line(here, data, line):
     (here / "sub").mkdir()
+    os.mkfifo(here / "pipe")
     (here / "my.gin").write_bytes(data)
     lines = refusal("good.gin", "my.gin")
     assert len(lines) == 1
@@ -157,3 +165,27 @@ def test_only_what_the_user_set_is_called_unused(here):
     ]
     experiment.load(["runs/quickstart.gin", "routers/topk.gin"], [])
     assert config.unused() == []
+
+
+def test_includes_that_multiply_are_ended(here):
+    for number in range(20):
+        (here / f"{number}.gin").write_text(f"include '{number + 1}.gin'\n" * 2)
+    (here / "20.gin").write_text("A = 1\n")
+    (line,) = refusal("0.gin")
+    assert line.startswith("more than 1000 files are included (")
+
+
+def test_texts_that_were_checked_are_what_is_read(here):
+    """Not the files, whatever has become of them; and imports can be passed over."""
+    reader = Reader(
+        ["", str(here)],
+        lambda error, where: "",
+        lambda name, where: "missing",
+        texts={"good.gin": "import os_os\nmoe_jax.Data.seed = 4\n"},
+        imports=False,
+    )
+    config.parse([])
+    config.gin.config._set_config_is_locked(False)
+    reader.read_file("good.gin")
+    assert reader.mistakes == []
+    assert config.gin.query_parameter("Data.seed") == 4
