@@ -63,7 +63,7 @@ class Reader:
         explain: puts one of gin's errors into a line; takes it and ` (FILE, line N)`.
         missing: returns what is said of a file that is nowhere; takes its name and where it was
             included.
-        texts: files that were read, and checked, already: by path, in the place of the files.
+        texts: by path, files that were read, and checked, already: then there are no others.
         imports: whether `import` is acted on; otherwise it is passed over.
 
     Attributes:
@@ -83,7 +83,9 @@ class Reader:
         self.places: Places = {}
         self._directories, self._explain, self._missing = directories, explain, missing
         self._package = os.path.join(os.path.realpath(directories[-1]), "")
-        self._texts, self._imports, self._files = dict(texts or {}), imports, 0
+        self._texts, self._imports, self._files = texts, imports, 0
+        # Names of blocks that cannot be configured: said once, not for each line.
+        self._unknown: set[str] = set()
         # Files that are being read, each included by the one before it: name and real path.
         self._open: list[tuple[str, str]] = []
 
@@ -98,6 +100,11 @@ class Reader:
             path, text = self._contents(name, where)
         except UserError as error:
             self._note(str(error), "broken")
+            return
+        if "\0" in text:
+            place = len(text.partition("\0")[0].encode())
+            what = f"its byte {place} is 0, which no text has"
+            self._note(f"{name} is not a gin file: {what}{where}", "broken")
             return
         real = os.path.realpath(path) if "://" not in path else path
         names = [shown for shown, opened in self._open if opened == real]
@@ -134,10 +141,13 @@ class Reader:
         remote = "://" in name or os.path.isabs(name)
         paths = [name] if remote else [os.path.join(d, name) for d in self._directories]
         try:
-            path = next((p for p in paths if p in self._texts or _is_file(p)), None)
-            if path in self._texts:
+            if self._texts is not None:
+                path = next((p for p in paths if p in self._texts), "")
+                if not path:
+                    raise UserError(self._missing(name, where))
                 return path, self._texts[path]
-            if path is None:
+            path = next((p for p in paths if _is_file(p)), "")
+            if not path:
                 if any(epath.Path(p).is_dir() for p in paths):
                     raise UserError(f"{name} is a directory; a gin file was expected{where}")
                 raise UserError(self._missing(name, where))
@@ -154,12 +164,7 @@ class Reader:
             raise UserError(
                 f"{name} is not a gin file: its byte {error.start} is not UTF-8 text{where}"
             ) from None
-        if "\0" in text:
-            raise UserError(
-                f"{name} is not a gin file: its byte {data.index(0)} is 0, which no text has{where}"
-            )
-        self._texts[path] = text.replace("\r\n", "\n").replace("\r", "\n")
-        return path, self._texts[path]
+        return path, text.replace("\r\n", "\n").replace("\r", "\n")
 
     def _read(self, text: str, name: str, is_named: bool, is_argument: bool = False) -> None:
         def place(line: int) -> Place:
@@ -201,6 +206,8 @@ class Reader:
         try:
             if isinstance(statement, config_parser.BindingStatement):
                 scope, selector, parameter, value, _ = statement
+                if selector in self._unknown:
+                    return
                 if not parameter:
                     scope, selector, parameter = _macro(scope, selector), _MACRO, "value"
                 key = gin.config.ParsedBindingKey.parse((scope, selector, parameter))
@@ -210,6 +217,7 @@ class Reader:
                 if self._imports:
                     context.process_import(statement)
             elif not context.get_configurable(statement.selector):
+                self._unknown.add(statement.selector)
                 raise ValueError(f"No configurable matching '{statement.selector}'.")
         except Exception as error:
             note(error)

@@ -53,6 +53,10 @@ def test_forms_of_a_text_that_are_read(here, data):
         (b"include ''\n", "the name of a gin file is empty (my.gin, line 1)"),
         (b"\nData.pack = [1,\n", "'Data.pack = [1,' (my.gin, line 2) is no line of gin"),
         (b"Data.pack = false\n", "'Data.pack = false' (my.gin, line 1) is no line of gin: false"),
+        (
+            b"Modle:\n    x = 1\n    y = 2\n",
+            "nothing called 'Modle' can be configured (my.gin, line 1)",
+        ),
         (b"hello\n", "'hello' (my.gin, line 1) is no line of gin"),
         (b"Train.steps = " + b"[" * 5000 + b"\n", "'Train.steps = [[[[[["),
         (b"#" * (5 << 20), "my.gin has 5,242,880 bytes, which is no gin file"),
@@ -189,3 +193,7 @@ def test_texts_that_were_checked_are_what_is_read(here):
     reader.read_file("good.gin")
     assert reader.mistakes == []
     assert config.gin.query_parameter("Data.seed") == 4
+    # A file that was not read then is not there.
+    (here / "later.gin").write_text("Data.seed = 5\n")
+    reader.read_file("later.gin")
+    assert [mistake.text for mistake in reader.mistakes] == ["missing"]
