@@ -74,9 +74,7 @@ def test_warmup_is_linear_and_does_not_waste_the_first_step():
 
 @pytest.mark.parametrize(("total", "warmup"), [(10, 10), (10, 11)])
 def test_a_warmup_longer_than_the_run_names_both_ways_out(total, warmup):
-    message = (
-        f"warmup_steps = {warmup} .* total_steps = {total}: train for more steps .* give fewer"
-    )
+    message = f"warmup_steps = {warmup} .*total_steps = {total}: train for more steps .* give fewer"
     with pytest.raises(UserError, match=message):
         warmup_cosine(1.0, total, warmup)
 
