@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from moe_jax import strict_json
-from moe_jax.commands import output
+from moe_jax.commands import environment, output
 from moe_jax.commands.arguments import make_parser
 from moe_jax.commands.huge_pages import restart_with_huge_pages
 from moe_jax.commands.terminal import protect
@@ -301,6 +301,7 @@ def _main(argv: Sequence[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         args, bindings = _parse(argv)
+        environment.prepare(debug)
         _start(args)
         _keep_compiled(args)
         with _permissions(args):
@@ -308,7 +309,8 @@ def _main(argv: Sequence[str]) -> int:
     except UserError as error:
         if debug:
             raise
-        print(f"moe-jax: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"moe-jax: {line}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("moe-jax: stopped", file=sys.stderr)
@@ -341,6 +343,9 @@ def _stopped(error: Exception) -> int:
             "room and run the same command again",
             file=sys.stderr,
         )
+        return _leave(1)
+    if (line := environment.mistake(error)) is not None:
+        print(f"moe-jax: {line}", file=sys.stderr)
         return _leave(1)
     text = " ".join(str(error).split())[:500]
     print(

@@ -8,6 +8,11 @@ class UserError(Exception):
     """Something the user can mend: the message says what, where, and what would be right."""
 
 
+def combined(messages: Iterable[str]) -> UserError:
+    """Returns one error that says several things, each in a line of its own, none twice."""
+    return UserError("\n".join(dict.fromkeys(messages)))
+
+
 class Interrupted(Exception):
     """Training was stopped by a signal, with everything saved; `args`: the signal, a message."""
 

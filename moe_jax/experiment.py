@@ -45,6 +45,7 @@ from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Router
 from moe_jax.routing.threshold import ExpertThreshold
 from moe_jax.routing.token_choice import TokenChoice
+from moe_jax.settings import PositiveInt, Settings, checked, rule
 from moe_jax.sharding import mesh
 from moe_jax.sharding.mesh import BATCH_AXES, MeshConfig
 from moe_jax.sharding.partition import Partition, make_partition
@@ -59,7 +60,7 @@ from moe_jax.training.writers import WriterConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
+class Experiment(Settings):
     """A model, its data, and how it is trained.
 
     Attributes:
@@ -90,20 +91,41 @@ class Experiment:
     writers: WriterConfig = dataclasses.field(default_factory=WriterConfig)
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
 
-    def __post_init__(self) -> None:
-        rows, parts = self.data.batch_size, self.train.accumulation
+    @staticmethod
+    @rule
+    def _batch_divides(data: DataConfig, train: TrainConfig) -> None:
+        rows, parts = data.batch_size, train.accumulation
         if rows % parts:
             raise UserError(
                 f"Train.accumulation = {parts} does not divide Data.batch_size = {rows}"
             )
-        if not self.model.num_experts:
-            return
-        if self.router is None:
+
+    @staticmethod
+    @rule
+    def _experts_have_a_router(model: ModelConfig, router: Router | None) -> None:
+        if model.num_experts and router is None:
             raise UserError(
-                f"Model.num_experts = {self.model.num_experts} needs a router: include a file of "
+                f"Model.num_experts = {model.num_experts} needs a router: include a file of "
                 "routers/, or set Experiment.router"
             )
-        self.router.check(rows // parts, self.data.sequence_length, self.model.num_experts)
+
+    @staticmethod
+    @rule
+    def _router_fits(
+        model: ModelConfig, router: Router | None, data: DataConfig, train: TrainConfig
+    ) -> None:
+        rows, parts = data.batch_size, train.accumulation
+        if model.num_experts and router is not None and rows % parts == 0:
+            router.check(rows // parts, data.sequence_length, model.num_experts)
+
+    @staticmethod
+    @rule
+    def _curriculum_has_experts(model: ModelConfig, data: DataConfig) -> None:
+        if data.curriculum is not None and not model.num_experts:
+            raise UserError(
+                f"Data.curriculum = {data.curriculum!r} orders rows by how many experts they get: "
+                "it needs Model.num_experts above 0"
+            )
 
     @property
     def active_router(self) -> Router | None:
@@ -184,7 +206,8 @@ class Experiment:
             )
 
 
-def token_frequencies(data: DataConfig, batches: int = 16) -> tuple[int, ...]:
+@checked("TokenFrequencies")
+def token_frequencies(data: DataConfig, batches: PositiveInt = 16) -> tuple[int, ...]:
     """Counts how often each token id is an input in the first training batches.
 
     Args:
@@ -243,12 +266,14 @@ def load(
         run: the file among them that belongs to a run directory, which may come from anywhere.
 
     Raises:
-        UserError: for any mistake in them, and for what they may not do (`gin_imports`).
+        UserError: for all mistakes in them, one in a line, and for what they may not do
+            (`gin_imports`).
     """
-    config.parse(files, bindings, search_paths or [], run)
-    experiment = config.build("Experiment")
+    with config.collect():
+        config.parse(files, bindings, search_paths or [], run)
+        experiment = config.build("Experiment")
+        config.check_macros(bindings)
     assert isinstance(experiment, Experiment)
-    config.check_macros(bindings)
     return experiment
 
 
@@ -262,7 +287,9 @@ def load_data(
     """
     # A single data file, or a `--gin.TASK`, is enough: no run has to be described around it.
     macro = any(b.partition("=")[0].strip() == "TASK" for b in bindings) or bool(files)
-    config.parse(files, [*bindings, *(["Data.task=%TASK"] if macro else [])], search_paths or [])
-    data = config.build("Data")
+    with config.collect():
+        bindings = [*bindings, *(["Data.task=%TASK"] if macro else [])]
+        config.parse(files, bindings, search_paths or [])
+        data = config.build("Data")
     assert isinstance(data, DataConfig)
     return data

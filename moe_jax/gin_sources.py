@@ -116,13 +116,10 @@ class Sources:
         self._parse(None, "\n".join(bindings), "", (), found)
         return found
 
-    def open(self, path: str) -> io.StringIO:
-        """Returns the text of a file that `lines` has read."""
-        return _Text(path, self._texts[path])
-
-    def is_file(self, path: str) -> bool:
-        """Returns whether `lines` has read a file."""
-        return path in self._texts
+    @property
+    def texts(self) -> dict[str, str]:
+        """The texts that `lines` has read, by path."""
+        return dict(self._texts)
 
     def _walk(self, file: str, root: str, chain: tuple[str, ...], found: list[Line]) -> None:
         if chain and root == self._run and NETWORK_PLACE.match(file):

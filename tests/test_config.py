@@ -76,11 +76,14 @@ def test_bindings_need_no_second_quotes(argument, line):
             r"Model has no parameter 'num_layer'.* Did you mean 'num_layers'\?",
         ),
         (["Modle.num_layers=2"], r"'Modle' can be configured.* Did you mean 'Model'\?"),
-        (["STPES=2"], r"nothing uses 'STPES'. Did you mean 'STEPS'\?"),
-        (["Train.steps=%STPES"], r"nothing defines the macro %STPES. Did you mean 'STEPS'\?"),
+        (["STPES=2"], r"nothing uses 'STPES' \(in --gin.STPES=2\)\. Did you mean 'STEPS'\?"),
+        (
+            ["Train.steps=%STPES"],
+            r"nothing defines the macro %STPES of Train.steps \(in .*\)\. Did you mean 'STEPS'\?",
+        ),
         (["Pool.kind=@Pol()"], r"nothing is called @Pol.* Did you mean 'Pool'\?"),
-        (["Pool.kind=seqence"], r"unknown pool 'seqence'.* Did you mean 'sequence'\?"),
-        (["Model.dispatch=gahter"], r"unknown dispatch 'gahter'.* Did you mean 'gather'\?"),
+        (["Pool.kind=seqence"], r"Pool.kind = 'seqence' .* Did you mean 'sequence'\?"),
+        (["Model.dispatch=gahter"], r"Model.dispatch = 'gahter' .* Did you mean 'gather'\?"),
         (["Train.steps"], r"has no value; expected --gin.NAME=VALUE"),
         (["Train.steps=[1,"], r"the value is not valid Python"),
         (["Train.steps=0"], r"Train.steps must be a whole number above 0, not 0"),
@@ -94,7 +97,7 @@ def test_bindings_need_no_second_quotes(argument, line):
         (["Train.accumulation=5"], r"accumulation = 5 does not divide Data.batch_size"),
         (["Experiment.router=None"], r"needs a router: include a file of routers/"),
         (["Pool.rows=5"], r"pool of 5 rows does not divide a batch of"),
-        (["WarmupCosine.warmup_steps=100000"], r"must be at least 0 and below"),
+        (["WarmupCosine.warmup_steps=100000"], r"train for more steps \(STEPS.*fewer"),
     ],
 )
 def test_mistakes_are_one_line(bindings, message):
@@ -115,5 +118,5 @@ def test_mistakes_in_files_name_file_and_line(tmp_path):
 def test_a_required_value_that_is_missing_is_named(tmp_path):
     path = tmp_path / "own.gin"
     path.write_text("Experiment.model = @Model()\nModel.num_layers = 2\n")
-    with pytest.raises(UserError, match=r"needs a value for .*'vocab_size'"):
+    with pytest.raises(UserError, match=r"Model.vocab_size needs a value"):
         experiment.load([str(path)], [])

@@ -28,6 +28,7 @@ LAYERS = [
     ["gin_imports", "gin_places"],
     ["gin_sources"],
     ["strict_json"],
+    ["settings"],
     ["errors"],
     ["formatting"],
     ["version", "__init__"],

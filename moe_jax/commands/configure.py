@@ -6,9 +6,10 @@ from typing import Any
 from rich.table import Table
 
 from moe_jax import config, experiment
+from moe_jax.commands import dry_run
 from moe_jax.commands.console import make_console
 from moe_jax.commands.start import mesh_line
-from moe_jax.errors import UserError
+from moe_jax.errors import UserError, combined
 from moe_jax.sharding.partition import make_partition
 
 
@@ -28,18 +29,26 @@ def check(files: list[str], bindings: list[str], search_paths: list[str]) -> dic
     """Checks a configuration, or each of the package's runs if none is named.
 
     Raises:
-        UserError: for the first mistake.
+        UserError: for all mistakes, one in a line.
     """
     console = make_console()
     groups = [files] if files else [[f] for f in config.shipped() if f.startswith("runs/")]
+    wrong: list[str] = []
     for group in groups:
+        name = ", ".join(group)
         try:
-            experiment.load(group, bindings, search_paths)
+            found = dry_run.mistakes(experiment.load(group, bindings, search_paths))
         except UserError as error:
-            raise UserError(f"{', '.join(group)}: {error}") from error
-        console.print(f"ok  {', '.join(group)}", highlight=False)
-        for name in config.unused():
-            console.print(f"    not used in this configuration: {name}", highlight=False)
+            found = str(error).splitlines()
+        if found:
+            wrong += [f"{name}: {line}" for line in found]
+            continue
+        console.print(f"ok  {name}", markup=False, highlight=False, soft_wrap=True)
+        for unused in config.unused():
+            line = f"    not used in this configuration: {unused}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if wrong:
+        raise combined(wrong)
     return {"checked": groups}
 
 

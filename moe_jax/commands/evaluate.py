@@ -3,7 +3,7 @@
 from typing import Any
 
 from moe_jax.commands.load import load_experiment, load_variables
-from moe_jax.commands.misfit import other_router
+from moe_jax.commands.other_router import other_router
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_results
 from moe_jax.commands.start import make_checked_partition, make_console

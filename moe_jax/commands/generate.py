@@ -4,7 +4,7 @@ from typing import Any
 
 from moe_jax.commands.console import make_console
 from moe_jax.commands.load import load_experiment, load_variables
-from moe_jax.commands.misfit import other_router
+from moe_jax.commands.other_router import other_router
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.samples import print_samples
 from moe_jax.evaluation.generate import Generator

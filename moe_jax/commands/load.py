@@ -4,14 +4,14 @@ import json
 
 from etils import epath
 
-from moe_jax import experiment
-from moe_jax.commands.misfit import naming_settings
+from moe_jax import config, experiment
 from moe_jax.errors import UserError
 from moe_jax.experiment import Experiment
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.sharding.processes import gather, together
 from moe_jax.training import run_directory
 from moe_jax.training.checkpoints import Checkpoints
+from moe_jax.training.misfit import explaining
 
 
 def load_experiment(
@@ -48,7 +48,7 @@ def load_variables(
             if failed is not None and failed[0] == chosen:
                 raise failed[1]
             try:
-                with together(), naming_settings(directory):
+                with together(), explaining(directory, config.operative(), trains=False):
                     return chosen, checkpoints.restore_variables(chosen, model)
             except UserError as error:
                 if step is not None:

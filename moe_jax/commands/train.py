@@ -11,8 +11,7 @@ from etils import epath
 from rich.console import Console
 
 from moe_jax import config, experiment
-from moe_jax.commands import output
-from moe_jax.commands.misfit import naming_settings
+from moe_jax.commands import environment, output
 from moe_jax.commands.opening import get_ready
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_header, print_results
@@ -36,6 +35,7 @@ from moe_jax.training.account import Account
 from moe_jax.training.checkpoints import Checkpoints
 from moe_jax.training.config_difference import difference
 from moe_jax.training.loop import Curriculum, Instruments, Loop
+from moe_jax.training.misfit import explaining
 from moe_jax.training.owner import Owner
 from moe_jax.training.profiling import Profiler
 from moe_jax.training.progress import make_reporter
@@ -159,7 +159,7 @@ def _run(
     for note in data.notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     evaluator = Evaluator(model, data.held_out, data.bytes_of_token)
-    with quiet(debug), naming_settings(directory):
+    with quiet(debug), explaining(directory, config.operative(), trains=True):
         restored = checkpoints.restore(model, optimizer, data.batches)
     first, state = restored or (0, ready.state or make_state(model, optimizer, seed))
     if latest is not None:
@@ -251,6 +251,7 @@ def _describe(
     run_directory.write_record(
         directory,
         mesh=mesh_sizes(partition),
+        environment=environment.followed(),
         parameters=vars(described.parameters()),
         train_flops_per_token=described.train_flops_per_token(),
         tokens_per_step=described.data.batch_size * described.data.sequence_length,

@@ -2,16 +2,18 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from moe_jax.errors import UserError, nearest
+from moe_jax.errors import UserError
+from moe_jax.settings import Name, Path, Positive, PositiveInt, Seed, Settings, counted, rule
 
-OBJECTIVES = ("lm", "prefix_lm", "span_corruption")
+Objective = Literal["lm", "prefix_lm", "span_corruption"]
 # See moe_jax.data.curriculum.
-CURRICULA = ("similarity", "mean", "distance")
+CurriculumName = Literal["similarity", "mean", "distance"]
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings, called="Data"):
     """A task, cut into batches.
 
     Attributes:
@@ -45,60 +47,49 @@ class DataConfig:
             and tokenises the texts.
     """
 
-    task: str | tuple[tuple[str, float], ...] | Mapping[str, float] = "embedded"
-    sequence_length: int = 256
-    batch_size: int = 32
-    shards: int = 1
-    vocabulary: str = "embedded"
-    seed: int = 0
+    task: Name | tuple[tuple[Name, Positive], ...] | Mapping[Name, Positive] = "embedded"
+    sequence_length: PositiveInt = 256
+    batch_size: PositiveInt = 32
+    shards: PositiveInt = 1
+    vocabulary: Path = "embedded"
+    seed: Seed = 0
     shuffle: bool = True
-    objective: str = "lm"
+    objective: Objective = "lm"
     pack: bool = False
-    targets_length: int = 0
-    eval_split: str = "validation"
-    eval_batches: int = 0
-    tfds_data_dir: str | None = None
-    curriculum: str | None = None
-    cache_dir: str | None = None
+    targets_length: Annotated[int, counted("the task's own")] = 0
+    eval_split: Name = "validation"
+    eval_batches: Annotated[int, counted("all")] = 0
+    tfds_data_dir: Path | None = None
+    curriculum: Annotated[CurriculumName | None, "to shuffle"] = None
+    cache_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("sequence_length", "batch_size", "shards"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"Data.{name} must be a whole number above 0, not {value!r}")
-        if self.batch_size % self.shards:
-            raise UserError(
-                f"Data.shards = {self.shards} does not divide Data.batch_size = {self.batch_size}"
-            )
-        if self.eval_batches < 0:
-            raise UserError(f"Data.eval_batches must be 0 (all) or more, not {self.eval_batches}")
-        if not 0 <= self.targets_length < self.sequence_length:
-            raise UserError(
-                f"Data.targets_length = {self.targets_length} must be 0 (the task's own) or more, "
-                f"and less than Data.sequence_length = {self.sequence_length}"
-            )
-        if self.objective not in OBJECTIVES:
-            raise UserError(
-                f"unknown Data.objective {self.objective!r}; known: {', '.join(OBJECTIVES)}."
-                + nearest(self.objective, OBJECTIVES)
-            )
-        if self.curriculum is not None and self.curriculum not in CURRICULA:
-            raise UserError(
-                f"unknown Data.curriculum {self.curriculum!r}; known: {', '.join(CURRICULA)}, or "
-                "None." + nearest(self.curriculum, CURRICULA)
-            )
+        super().__post_init__()
         if isinstance(self.task, Mapping):
             object.__setattr__(self, "task", tuple(sorted(self.task.items())))
-        self._check_rates()
 
-    def _check_rates(self) -> None:
-        if isinstance(self.task, str):
-            return
-        if not self.task:
+    @staticmethod
+    @rule
+    def _shards_are_equal(shards: int, batch_size: int) -> None:
+        if batch_size % shards:
+            raise UserError(
+                f"Data.shards = {shards} does not divide Data.batch_size = {batch_size}"
+            )
+
+    @staticmethod
+    @rule
+    def _targets_leave_room(targets_length: int, sequence_length: int) -> None:
+        if targets_length >= sequence_length:
+            raise UserError(
+                f"Data.targets_length = {targets_length} must be less than "
+                f"Data.sequence_length = {sequence_length}"
+            )
+
+    @staticmethod
+    @rule
+    def _mixture_has_tasks(task: str | Mapping[str, float]) -> None:
+        if not task:
             raise UserError("Data.task is a mixture of no tasks")
-        for name, rate in self.rates.items():
-            if not isinstance(rate, int | float) or not rate > 0:
-                raise UserError(f"the rate of {name!r} in Data.task must be above 0, not {rate!r}")
 
     @property
     def rates(self) -> dict[str, float]:

@@ -39,7 +39,7 @@ def order_rows(vectors_RL: np.ndarray, how: str) -> np.ndarray:
 
     Args:
         vectors_RL: complexity vectors, shares in [0, 1].
-        how: one of `moe_jax.data.config.CURRICULA`.
+        how: one of `moe_jax.data.config.CurriculumName`.
     """
     vectors = np.asarray(vectors_RL, np.float64)
     total_R = vectors.sum(1)

@@ -7,10 +7,8 @@ import seqio
 import tensorflow as tf
 
 from moe_jax.data.corpus import embedded_file
+from moe_jax.data.vocabulary_size import EXTRA_IDS
 from moe_jax.errors import UserError, nearest
-
-# T5's sentinel tokens, for span corruption: the last ids of a vocabulary.
-EXTRA_IDS = 100
 
 
 @functools.cache

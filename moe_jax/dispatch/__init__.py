@@ -17,6 +17,7 @@ every assignment.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 from moe_jax.dispatch.gather import gather
 from moe_jax.dispatch.grouped import grouped
@@ -28,6 +29,7 @@ from moe_jax.types import ActivationsPND
 
 Dispatch = Callable[[Assignment, ActivationsPND, ExpertNetwork], ActivationsPND]
 
+DispatchName = Literal["grouped", "gather", "oracle"]
 DISPATCHES: dict[str, Dispatch] = {"grouped": grouped, "gather": gather, "oracle": oracle}
 
 

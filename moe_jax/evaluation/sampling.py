@@ -1,15 +1,16 @@
 """How the next token is drawn."""
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
-from moe_jax.errors import UserError
+from moe_jax.settings import NonNegative, PositiveInt, Range, Seed, Settings, counted
 
 
 @dataclasses.dataclass(frozen=True)
-class SamplingConfig:
+class SamplingConfig(Settings, called="Sampling"):
     """Settings of text generation.
 
     Attributes:
@@ -20,21 +21,11 @@ class SamplingConfig:
         seed: of the draw.
     """
 
-    max_new_tokens: int = 128
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 0.95
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise UserError(f"max_new_tokens must be above 0, not {self.max_new_tokens}")
-        if not self.temperature >= 0:
-            raise UserError(f"temperature must be 0 or more, not {self.temperature}")
-        if self.top_k < 0:
-            raise UserError(f"top_k must be 0 (all) or more, not {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p must be above 0 and at most 1, not {self.top_p}")
+    max_new_tokens: PositiveInt = 128
+    temperature: NonNegative = 0.8
+    top_k: Annotated[int, counted("all")] = 0
+    top_p: Annotated[float, Range(above=0, most=1)] = 0.95
+    seed: Seed = 0
 
 
 def draw(logits_BV: jax.Array, key: jax.Array, config: SamplingConfig) -> jax.Array:

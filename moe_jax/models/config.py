@@ -1,15 +1,18 @@
 """The shape of a model: one frozen dataclass, checked when it is made."""
 
 import dataclasses
+from typing import Annotated, Literal, get_args
 
-from moe_jax.dispatch import get_dispatch
-from moe_jax.errors import UserError, nearest
+from moe_jax.dispatch import DispatchName
+from moe_jax.errors import UserError
+from moe_jax.settings import LARGEST_INT, PositiveInt, Range, Settings, counted, rule
 
-POSITIONS = ("relative", "rotary")
-FEED_FORWARDS = ("gated_gelu", "gelu")
-DTYPES = ("float32", "bfloat16")
+Position = Literal["relative", "rotary"]
+FeedForward = Literal["gated_gelu", "gelu"]
+Dtype = Literal["float32", "bfloat16"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 # Activations that the remat policy `named` can keep.
-ACTIVATIONS = (
+Activation = Literal[
     "qkv",
     "attention_context",
     "ffn_hidden",
@@ -17,12 +20,14 @@ ACTIVATIONS = (
     "moe_hidden",
     "moe_rows",
     "moe_out",
-)
-REMAT_POLICIES = ("none", "full", "dots", "dots_no_batch", "named")
+]
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+RematPolicy = Literal["none", "full", "dots", "dots_no_batch", "named"]
+REMAT_POLICIES: tuple[RematPolicy, ...] = get_args(RematPolicy)
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Settings, called="Model"):
     """A decoder-only mixture-of-experts transformer (Zhou et al. 2022, sections 3.4 and 4.1).
 
     Attributes:
@@ -54,68 +59,60 @@ class ModelConfig:
         dispatch: how tokens reach their experts; see `moe_jax.dispatch`.
     """
 
-    vocab_size: int
-    num_layers: int
-    d_model: int
-    num_heads: int
-    head_dim: int
-    d_ff: int
-    num_experts: int = 0
-    num_shared_experts: int = 0
-    moe_every: int = 2
-    feed_forward: str = "gated_gelu"
-    position: str = "relative"
-    relative_buckets: int = 32
-    relative_max_distance: int = 128
+    vocab_size: PositiveInt
+    num_layers: PositiveInt
+    d_model: PositiveInt
+    num_heads: PositiveInt
+    head_dim: PositiveInt
+    d_ff: PositiveInt
+    num_experts: Annotated[int, counted("dense")] = 0
+    num_shared_experts: Annotated[int, counted("none")] = 0
+    moe_every: PositiveInt = 2
+    feed_forward: FeedForward = "gated_gelu"
+    position: Position = "relative"
+    # Half of the buckets are exact distances: there has to be one.
+    relative_buckets: Annotated[int, Range(least=2, most=LARGEST_INT)] = 32
+    relative_max_distance: PositiveInt = 128
     bidirectional_prefix: bool = False
-    compute_dtype: str = "float32"
+    compute_dtype: Dtype = "float32"
     scan_layers: bool = True
-    remat: str = "none"
-    remat_names: tuple[str, ...] = ()
-    dispatch: str = "grouped"
+    remat: RematPolicy = "none"
+    remat_names: tuple[Activation, ...] = ()
+    dispatch: DispatchName = "grouped"
 
-    def __post_init__(self) -> None:
-        sizes = ("vocab_size", "num_layers", "d_model", "num_heads", "head_dim", "d_ff")
-        for name in (*sizes, "moe_every", "relative_buckets"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"Model.{name} must be a whole number above 0, not {value!r}")
-        if self.num_experts < 0:
-            raise UserError(f"Model.num_experts must be 0 (dense) or more, not {self.num_experts}")
-        if self.num_shared_experts < 0 or (self.num_shared_experts and not self.num_experts):
+    @staticmethod
+    @rule
+    def _experts_to_share(num_shared_experts: int, num_experts: int) -> None:
+        if num_shared_experts and not num_experts:
             raise UserError(
-                "Model.num_shared_experts must be 0 or more, and needs Model.num_experts: a dense "
-                f"model has no experts to share (num_shared_experts = {self.num_shared_experts})"
+                f"Model.num_shared_experts = {num_shared_experts} needs Model.num_experts: a dense "
+                "model has no experts to share"
             )
-        if self.num_layers % self.period:
-            raise UserError(
-                f"Model.num_layers = {self.num_layers} is not a multiple of "
-                f"Model.moe_every = {self.moe_every}"
-            )
-        if self.relative_max_distance <= self.relative_buckets // 2:
-            raise UserError(
-                "Model.relative_max_distance must be more than half of Model.relative_buckets"
-            )
-        if self.position == "rotary" and self.head_dim % 2:
-            raise UserError(f"rotary positions need an even Model.head_dim, not {self.head_dim}")
-        self._check_choice("feed_forward", FEED_FORWARDS)
-        self._check_choice("position", POSITIONS)
-        self._check_choice("compute_dtype", DTYPES)
-        self._check_choice("remat", REMAT_POLICIES)
-        for name in self.remat_names:
-            if name not in ACTIVATIONS:
-                raise UserError(
-                    f"Model.remat_names: no activation is called {name!r}; "
-                    f"known: {', '.join(ACTIVATIONS)}." + nearest(name, ACTIVATIONS)
-                )
-        get_dispatch(self.dispatch)
 
-    def _check_choice(self, name: str, known: tuple[str, ...]) -> None:
-        value = getattr(self, name)
-        if value not in known:
+    @staticmethod
+    @rule
+    def _groups_are_whole(num_layers: int, moe_every: int, num_experts: int) -> None:
+        if num_experts and num_layers % moe_every:
             raise UserError(
-                f"Model.{name} = {value!r} is unknown; known: {', '.join(known)}."
-                + nearest(str(value), known)
+                f"Model.num_layers = {num_layers} is not a multiple of "
+                f"Model.moe_every = {moe_every}"
+            )
+
+    @staticmethod
+    @rule
+    def _buckets_fit_the_distance(relative_buckets: int, relative_max_distance: int) -> None:
+        if relative_max_distance <= relative_buckets // 2:
+            raise UserError(
+                f"Model.relative_max_distance = {relative_max_distance} must be more than half of "
+                f"Model.relative_buckets = {relative_buckets}"
+            )
+
+    @staticmethod
+    @rule
+    def _heads_can_be_rotated(position: Position, head_dim: int) -> None:
+        if position == "rotary" and head_dim % 2:
+            raise UserError(
+                f"Model.position = 'rotary' needs an even Model.head_dim, not {head_dim}"
             )
 
     def shared_expert(self) -> "ModelConfig":

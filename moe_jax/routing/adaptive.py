@@ -12,19 +12,21 @@ two-expert tokens, r of the complexity vector (eq. 5).
 """
 
 import dataclasses
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
-from moe_jax.errors import UserError, nearest
+from moe_jax.errors import UserError
 from moe_jax.routing.assignment import Pairs, RouterOutput, RouterScores
 from moe_jax.routing.losses import balance_loss, batch_shares, router_z_loss
 from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Router, RouterState
 from moe_jax.routing.selection import choice_counts, scores_of, top_experts
+from moe_jax.settings import Range, Share
 
-GAPS = ("softmax", "top2_renorm")
+Gap = Literal["softmax", "top2_renorm"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,30 +43,14 @@ class Adaptive(Router):
             depend on it: more than expected takes further turns, and nothing is dropped.
     """
 
-    threshold: float = 0.1
-    gap: str = "softmax"
+    threshold: Annotated[Share, "(0: one expert, but for ties; 1: always two)"] = 0.1
+    gap: Gap = "softmax"
     pool: Pool = dataclasses.field(default_factory=lambda: Pool("sequence"))
-    expected_experts: float = 2.0
+    expected_experts: Annotated[float, Range(least=1, most=2)] = 2.0
 
     name = "adaptive"
     is_causal = True
     has_batch_balance_loss = True
-
-    def __post_init__(self) -> None:
-        if self.gap not in GAPS:
-            raise UserError(
-                f"Adaptive.gap = {self.gap!r} is unknown; known: {', '.join(GAPS)}."
-                + nearest(self.gap, GAPS)
-            )
-        if not 0 <= self.threshold <= 1:
-            raise UserError(
-                f"Adaptive.threshold must be from 0 (one expert, but for ties) to 1 (always two), "
-                f"not {self.threshold}"
-            )
-        if not 1 <= self.expected_experts <= 2:
-            raise UserError(
-                f"Adaptive.expected_experts must be from 1 to 2, not {self.expected_experts}"
-            )
 
     @property
     def experts_per_token(self) -> float:

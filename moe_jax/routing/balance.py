@@ -12,10 +12,13 @@ only, so that no token is chosen by what comes after it.
 |            | the mean over experts; no rate to set                | takes sign steps on          |
 """
 
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 
-RULES = ("none", "bias", "quantile")
+Rule = Literal["none", "bias", "quantile"]
+RULES: tuple[Rule, ...] = get_args(Rule)
 
 # The quantile is read off a histogram, which adds up over devices and micro-batches; within a
 # bin it is interpolated. Scores are in [0, 1]; what biases push out of [-1, 1] counts at its end.

@@ -29,6 +29,7 @@ from moe_jax.routing.assignment import RouterScores
 from moe_jax.routing.expert_choice import ExpertChoice
 from moe_jax.routing.losses import masked_mean
 from moe_jax.routing.optimal_transport import capped_transport
+from moe_jax.settings import Positive, PositiveInt, rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,25 +46,20 @@ class CappedExpertChoice(ExpertChoice):
         iterations: of Dykstra's algorithm.
     """
 
-    cap: int = 2
-    regularisation: float = 1e-3
-    iterations: int = 100
+    cap: PositiveInt = 2
+    regularisation: Positive = 1e-3
+    iterations: PositiveInt = 100
 
     name = "expert_choice_capped"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field in ("cap", "iterations"):
-            value = getattr(self, field)
-            if type(value) is not int or value < 1:
-                raise UserError(f"{field} must be a whole number of at least 1, not {value!r}")
-        if self.cap < self.capacity_factor:
+    @staticmethod
+    @rule
+    def _cap_holds_the_mean(cap: int, capacity_factor: float) -> None:
+        if cap < capacity_factor:
             raise UserError(
-                f"a cap of {self.cap} expert{'s' * (self.cap > 1)} per token cannot hold a mean of "
-                f"{self.capacity_factor:g} (the capacity factor)"
+                f"CappedExpertChoice.cap = {cap}: a cap of {cap} expert{'s' * (cap > 1)} per token "
+                f"cannot hold a mean of {capacity_factor:g} (CappedExpertChoice.capacity_factor)"
             )
-        if not self.regularisation > 0:
-            raise UserError(f"regularisation must be above 0, not {self.regularisation}")
 
     def _slots_to_fill(self, real_P: jax.Array, experts: int, capacity: int) -> jax.Array:
         fill_P = super()._slots_to_fill(real_P, experts, capacity)

@@ -30,6 +30,7 @@ from moe_jax.routing.threshold import (
     last_filled,
     move_thresholds,
 )
+from moe_jax.settings import Decay, Positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,17 +43,11 @@ class ExpertChoice(Router):
         threshold_decay: decay of the moving average of the k-th scores.
     """
 
-    capacity_factor: float = 2.0
+    capacity_factor: Positive = 2.0
     pool: Pool = dataclasses.field(default_factory=Pool)
-    threshold_decay: float = 0.999
+    threshold_decay: Decay = 0.999
 
     name = "expert_choice"
-
-    def __post_init__(self) -> None:
-        if not self.capacity_factor > 0:
-            raise UserError(f"capacity factor must be above 0, not {self.capacity_factor}")
-        if not 0 <= self.threshold_decay < 1:
-            raise UserError(f"threshold decay must be in [0, 1), not {self.threshold_decay}")
 
     @property
     def is_causal(self) -> bool:

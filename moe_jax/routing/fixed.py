@@ -16,20 +16,22 @@ decoding token by token makes the same choice as a forward pass over the whole t
 
 import dataclasses
 import heapq
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moe_jax.errors import UserError, nearest
+from moe_jax.errors import UserError
 from moe_jax.routing.assignment import Pairs, RouterOutput, RouterScores
 from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Router, RouterState
+from moe_jax.settings import Count, PositiveInt, rule
 
-HASHES = ("modulo", "random", "balanced")
+HashMethod = Literal["modulo", "random", "balanced"]
 # Experts are drawn once per ... while training.
-DRAWN_PER = ("layer", "sequence", "token")
+DrawnPer = Literal["layer", "sequence", "token"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,25 +70,24 @@ class Hash(_Fixed):
         vocabulary: number of ids, for `random`.
     """
 
-    method: str = "modulo"
-    frequencies: tuple[int, ...] | None = None
-    vocabulary: int | None = None
+    method: HashMethod = "modulo"
+    frequencies: tuple[Count, ...] | None = None
+    vocabulary: PositiveInt | None = None
 
     name = "hash"
     experts_per_token = 1.0
 
-    def __post_init__(self) -> None:
-        if self.method not in HASHES:
-            raise UserError(
-                f"Hash.method = {self.method!r} is unknown; known: {', '.join(HASHES)}."
-                + nearest(self.method, HASHES)
-            )
-        if self.method == "balanced" and self.frequencies is None:
+    @staticmethod
+    @rule
+    def _table_can_be_made(
+        method: HashMethod, frequencies: tuple[int, ...] | None, vocabulary: int | None
+    ) -> None:
+        if method == "balanced" and not frequencies:
             raise UserError(
                 "Hash.method = 'balanced' needs Hash.frequencies, for instance "
                 "@TokenFrequencies(), which counts the tokens of the training data"
             )
-        if self.method == "random" and self.vocabulary is None:
+        if method == "random" and vocabulary is None:
             raise UserError("Hash.method = 'random' needs Hash.vocabulary, the number of token ids")
 
     def table(self, experts: int) -> np.ndarray | None:
@@ -133,12 +134,7 @@ def balanced_table(frequencies: np.ndarray, experts: int) -> np.ndarray:
 class _SomeExperts(_Fixed):
     """A fixed number of experts for every token."""
 
-    k: int = 1
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.k, int) or self.k < 1:
-            name = type(self).__name__
-            raise UserError(f"{name}.k must be a whole number above 0, not {self.k!r}")
+    k: PositiveInt = 1
 
     @property
     def experts_per_token(self) -> float:
@@ -206,20 +202,19 @@ class Thor(_Fixed):
             each `token`.
     """
 
-    drawn_per: str = "layer"
+    drawn_per: DrawnPer = "layer"
 
     name = "thor"
     experts_per_token = 1.0
     passes = 2
 
-    def __post_init__(self) -> None:
-        if self.drawn_per not in DRAWN_PER:
+    @staticmethod
+    @rule
+    def _sequences_are_pools(drawn_per: DrawnPer, pool: Pool) -> None:
+        if drawn_per == "sequence" and pool.kind != "sequence":
             raise UserError(
-                f"Thor.drawn_per = {self.drawn_per!r} is unknown; known: {', '.join(DRAWN_PER)}."
-                + nearest(self.drawn_per, DRAWN_PER)
+                "Thor.drawn_per = 'sequence' needs a sequence pool: Pool.kind = 'sequence'"
             )
-        if self.drawn_per == "sequence" and self.pool.kind != "sequence":
-            raise UserError("Thor.drawn_per = 'sequence' needs a sequence pool")
 
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
         """Draws; outside of training for each token."""

@@ -12,16 +12,19 @@ A pool decides causality, capacity and communication all at once:
 """
 
 import dataclasses
+from typing import Annotated, Literal, get_args
 
 import jax
 
-from moe_jax.errors import UserError, nearest
+from moe_jax.errors import UserError
+from moe_jax.settings import Settings, counted
 
-KINDS = ("sequence", "position", "batch")
+Kind = Literal["sequence", "position", "batch"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclasses.dataclass(frozen=True)
-class Pool:
+class Pool(Settings):
     """How a batch is cut into pools.
 
     Attributes:
@@ -32,17 +35,8 @@ class Pool:
         UserError: for an unknown kind or a negative number of rows.
     """
 
-    kind: str = "batch"
-    rows: int = 0
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise UserError(
-                f"unknown pool {self.kind!r}; known: {', '.join(KINDS)}."
-                + nearest(self.kind, KINDS)
-            )
-        if self.rows < 0:
-            raise UserError(f"pool rows must be 0 (all) or more, not {self.rows}")
+    kind: Kind = "batch"
+    rows: Annotated[int, counted("all")] = 0
 
     def shape(self, batch: int, length: int) -> tuple[int, int]:
         """Returns (P, N) for a batch of `batch` rows of `length` positions.

@@ -11,10 +11,13 @@
 |                 | (batch-prioritised routing, Riquelme et al. 2021, section 4.1)             |
 """
 
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 
-ORDERS = ("left_to_right", "choices_first", "priority")
+Order = Literal["left_to_right", "choices_first", "priority"]
+ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 def slot_ranks(

@@ -7,12 +7,13 @@ import jax
 from moe_jax.errors import UserError
 from moe_jax.routing.assignment import RouterOutput, RouterScores
 from moe_jax.routing.pools import Pool
+from moe_jax.settings import Settings
 
 # A router's non-trainable state, by name: arrays that training carries beside the parameters.
 RouterState = dict[str, jax.Array]
 
 
-class Router(abc.ABC):
+class Router(Settings, abc.ABC):
     """A routing rule: hyper-parameters only; its state is passed in and handed back.
 
     Attributes:

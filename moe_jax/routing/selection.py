@@ -1,9 +1,12 @@
 """How tokens choose experts: scores, groups of experts, and the best k."""
 
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 
-SCORES = ("softmax", "sigmoid", "sqrt_softplus")
+Score = Literal["softmax", "sigmoid", "sqrt_softplus"]
+SCORES: tuple[Score, ...] = get_args(Score)
 
 
 def expert_scores(logits_PNE: jax.Array, kind: str) -> jax.Array:

@@ -22,6 +22,7 @@ from moe_jax.routing.losses import router_z_loss
 from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Router, RouterState
+from moe_jax.settings import Count, Decay, Positive
 
 
 def moving_average(
@@ -80,22 +81,11 @@ class ExpertThreshold(Router):
     """
 
     pool: Pool = dataclasses.field(default_factory=Pool)
-    capacity_factor: float = 2.0
-    threshold_decay: float = 0.999
-    warmup_steps: int = 0
+    capacity_factor: Positive = 2.0
+    threshold_decay: Decay = 0.999
+    warmup_steps: Count = 0
 
     name = "expert_threshold"
-
-    def __post_init__(self) -> None:
-        if not self.capacity_factor > 0:
-            raise UserError(f"capacity factor must be above 0, not {self.capacity_factor}")
-        if not 0 <= self.threshold_decay < 1:
-            raise UserError(f"threshold decay must be in [0, 1), not {self.threshold_decay}")
-        if not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:
-            raise UserError(
-                f"ExpertThreshold.warmup_steps must be a whole number, 0 or more, not "
-                f"{self.warmup_steps!r}"
-            )
 
     @property
     def is_causal(self) -> bool:

@@ -22,14 +22,15 @@ et al. 2020 (GShard, algorithm 1; C = 2 N / E); Du et al. 2022 (GLaM, as in Prax
 """
 
 import dataclasses
-import math
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
-from moe_jax.errors import UserError, nearest
+from moe_jax.errors import UserError
 from moe_jax.routing import balance
 from moe_jax.routing.assignment import Pairs, RouterOutput, RouterScores
+from moe_jax.routing.balance import Rule as BalanceRule
 from moe_jax.routing.capacity import expert_choice_capacity, filled_capacity
 from moe_jax.routing.losses import (
     balance_loss,
@@ -40,19 +41,20 @@ from moe_jax.routing.losses import (
 )
 from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.ranks import ORDERS, slot_ranks
+from moe_jax.routing.ranks import Order, slot_ranks
 from moe_jax.routing.router import Router, RouterState
 from moe_jax.routing.selection import (
-    SCORES,
+    Score,
     best_groups,
     choice_counts,
     expert_scores,
     scores_of,
     top_experts,
 )
+from moe_jax.settings import Decay, Name, NonNegative, Positive, PositiveInt, rule
 
-SECOND_CHOICES = ("all", "random")
-BALANCED_OVER = ("batch", "pool")
+SecondChoice = Literal["all", "random"]
+BalancedOver = Literal["batch", "pool"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,72 +83,56 @@ class TokenChoice(Router):
         pool: the tokens that share the slots, and that `balance_over = 'pool'` balances.
     """
 
-    name: str = "topk"
-    k: int = 2
-    score: str = "softmax"
+    name: Name = "topk"
+    k: PositiveInt = 2
+    score: Score = "softmax"
     normalise: bool = True
-    scale: float = 1.0
-    capacity_factor: float | None = None
-    order: str = "left_to_right"
-    second_choice: str = "all"
-    jitter: float = 0.0
-    noise: float = 0.0
-    groups: int = 1
-    top_groups: int = 1
-    balance: str = "none"
-    bias_rate: float = 1e-3
-    balance_over: str = "batch"
+    scale: Positive = 1.0
+    capacity_factor: Annotated[Positive | None, "to drop nothing"] = None
+    order: Order = "left_to_right"
+    second_choice: SecondChoice = "all"
+    jitter: Decay = 0.0
+    noise: NonNegative = 0.0
+    groups: PositiveInt = 1
+    top_groups: PositiveInt = 1
+    balance: BalanceRule = "none"
+    bias_rate: NonNegative = 1e-3
+    balance_over: BalancedOver = "batch"
     balance_first_only: bool = False
     pool: Pool = dataclasses.field(default_factory=lambda: Pool("sequence"))
 
-    def __post_init__(self) -> None:
-        known = {
-            "score": SCORES,
-            "order": ORDERS,
-            "second_choice": SECOND_CHOICES,
-            "balance": balance.RULES,
-            "balance_over": BALANCED_OVER,
-        }
-        for field, choices in known.items():
-            value = getattr(self, field)
-            if value not in choices:
-                raise UserError(
-                    f"TokenChoice.{field} = {value!r} is unknown; known: {', '.join(choices)}."
-                    + nearest(str(value), choices)
-                )
-        if not isinstance(self.k, int) or self.k < 1:
-            raise UserError(f"TokenChoice.k must be a whole number above 0, not {self.k!r}")
-        if self.k == 1 and self.normalise:
+    @staticmethod
+    @rule
+    def _weights_have_a_gradient(k: int, normalise: bool) -> None:
+        if k == 1 and normalise:
             raise UserError(
                 "TokenChoice.k = 1 with normalise = True makes every weight 1, so that the router "
                 "gets no gradient; set TokenChoice.normalise = False (Switch)"
             )
-        if self.capacity_factor is not None and not self.capacity_factor > 0:
-            raise UserError(
-                f"TokenChoice.capacity_factor must be above 0, or None to drop nothing, not "
-                f"{self.capacity_factor}"
-            )
-        if self.second_choice == "random" and (self.k != 2 or not self.normalise):
+
+    @staticmethod
+    @rule
+    def _second_choice_is_of_two(second_choice: SecondChoice, k: int, normalise: bool) -> None:
+        if second_choice == "random" and (k != 2 or not normalise):
             raise UserError(
                 "TokenChoice.second_choice = 'random' is GShard's rule for two normalised "
-                f"weights; it needs k = 2 and normalise = True, not k = {self.k}, "
-                f"normalise = {self.normalise}"
+                f"weights; it needs k = 2 and normalise = True, not k = {k}, "
+                f"normalise = {normalise}"
             )
-        self._check_numbers()
 
-    def _check_numbers(self) -> None:
-        if not 0 <= self.jitter < 1:
-            raise UserError(f"TokenChoice.jitter must be in [0, 1), not {self.jitter}")
-        for field in ("noise", "bias_rate"):
-            value = getattr(self, field)
-            if not (math.isfinite(value) and value >= 0):
-                raise UserError(f"TokenChoice.{field} must be 0 or more, not {value}")
-        if not 1 <= self.top_groups <= self.groups:
+    @staticmethod
+    @rule
+    def _groups_are_enough(top_groups: int, groups: int) -> None:
+        if top_groups > groups:
             raise UserError(
-                f"TokenChoice.top_groups = {self.top_groups} must be from 1 to "
-                f"TokenChoice.groups = {self.groups}"
+                f"TokenChoice.top_groups = {top_groups} must be from 1 to "
+                f"TokenChoice.groups = {groups}"
             )
-        if self.balance == "quantile" and self.score == "sqrt_softplus":
+
+    @staticmethod
+    @rule
+    def _quantiles_are_of_bounded_scores(balance: BalanceRule, score: Score) -> None:
+        if balance == "quantile" and score == "sqrt_softplus":
             raise UserError(
                 "TokenChoice.balance = 'quantile' needs scores in [0, 1]: softmax or sigmoid"
             )

@@ -13,17 +13,21 @@ Every axis but `tensor` holds rows of the batch. An axis of size 1 costs nothing
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
 
 from moe_jax.errors import UserError, nearest
+from moe_jax.settings import Name, Positive, PositiveInt, Settings, rule
 
 AXES = ("slice", "data", "fsdp", "expert", "tensor")
 # Axes over which the rows of a batch are spread.
 BATCH_AXES = ("slice", "data", "fsdp", "expert")
-EXPERT_PARALLELISM = ("explicit", "implicit")
+ExpertParallelism = Literal["explicit", "implicit"]
+# Devices along an axis.
+Size = Annotated[PositiveInt | Literal[-1], "for the rest"]
 
 # A logical axis name and the mesh axes that it is cut along.
 Rules = tuple[tuple[str, tuple[str, ...]], ...]
@@ -54,7 +58,7 @@ AXIS_SETTINGS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class MeshConfig:
+class MeshConfig(Settings, called="Mesh"):
     """How many devices along each axis, and which parameter axes are cut along them.
 
     Attributes:
@@ -70,62 +74,31 @@ class MeshConfig:
             all got as many; for routers without a capacity, whose surplus takes further turns.
     """
 
-    slice: int = 1
-    data: int = -1
-    fsdp: int = 1
-    expert: int = 1
-    tensor: int = 1
-    rules: Mapping[str, str | Sequence[str] | None] = dataclasses.field(default_factory=dict)
-    expert_parallelism: str = "explicit"
-    buffer_factor: float = 1.5
+    slice: Size = 1
+    data: Size = -1
+    fsdp: Size = 1
+    expert: Size = 1
+    tensor: Size = 1
+    rules: Mapping[Name, Name | Sequence[Name] | None] = dataclasses.field(default_factory=dict)
+    expert_parallelism: ExpertParallelism = "explicit"
+    buffer_factor: Positive = 1.5
 
-    def __post_init__(self) -> None:
-        for name in AXES:
-            size = getattr(self, name)
-            if not isinstance(size, int) or size == 0 or size < -1:
-                raise UserError(
-                    f"Mesh.{name} must be a whole number above 0, or -1 for the rest, not {size!r}"
-                )
-        if sum(getattr(self, name) == -1 for name in AXES) > 1:
+    @staticmethod
+    @rule
+    def _one_axis_takes_the_rest(
+        slice: int, data: int, fsdp: int, expert: int, tensor: int
+    ) -> None:
+        if (slice, data, fsdp, expert, tensor).count(-1) > 1:
             raise UserError("only one axis of Mesh can be -1 (the devices that are left)")
-        if self.expert_parallelism not in EXPERT_PARALLELISM:
-            raise UserError(
-                f"Mesh.expert_parallelism = {self.expert_parallelism!r} is unknown; known: "
-                f"{', '.join(EXPERT_PARALLELISM)}."
-                + nearest(self.expert_parallelism, EXPERT_PARALLELISM)
-            )
-        if not self.buffer_factor > 0:
-            raise UserError(f"Mesh.buffer_factor must be above 0, not {self.buffer_factor}")
-        self.resolved_rules()
+
+    @staticmethod
+    @rule
+    def _rules_name_axes(rules: Mapping[str, str | Sequence[str] | None]) -> None:
+        resolve(rules)
 
     def resolved_rules(self) -> Rules:
-        """Returns the mesh axes of every logical axis.
-
-        Raises:
-            UserError: for a logical or a mesh axis that does not exist.
-        """
-        rules: dict[str, str | Sequence[str] | None] = {**DEFAULT_RULES, **self.rules}
-        resolved = []
-        for name, target in rules.items():
-            if name not in DEFAULT_RULES:
-                raise UserError(
-                    f"Mesh.rules: no parameter has an axis {name!r}; known: "
-                    f"{', '.join(DEFAULT_RULES)}." + nearest(name, DEFAULT_RULES)
-                )
-            axes = () if target is None else (target,) if isinstance(target, str) else tuple(target)
-            for axis in axes:
-                if axis not in AXES:
-                    raise UserError(
-                        f"Mesh.rules: {name!r} -> {axis!r} is not a mesh axis; known: "
-                        f"{', '.join(AXES)}." + nearest(axis, AXES)
-                    )
-            if name == "experts" and "tensor" in axes:
-                raise UserError(
-                    "Mesh.rules: 'experts' cannot be cut along 'tensor', whose devices work on the "
-                    "same tokens; use 'expert'"
-                )
-            resolved.append((name, axes))
-        return tuple(resolved)
+        """Returns the mesh axes of every logical axis."""
+        return resolve(self.rules)
 
     def sizes(self, devices: int) -> dict[str, int]:
         """Returns the size of every axis on so many devices.
@@ -145,6 +118,38 @@ class MeshConfig:
                 "multiply up to the number of devices (-1 takes the rest)"
             )
         return sizes
+
+
+def resolve(changes: Mapping[str, str | Sequence[str] | None]) -> Rules:
+    """Returns the mesh axes of every logical axis: `DEFAULT_RULES` with changes.
+
+    Raises:
+        UserError: for a logical or a mesh axis that does not exist, or is named twice.
+    """
+    rules: dict[str, str | Sequence[str] | None] = {**DEFAULT_RULES, **changes}
+    resolved = []
+    for name, target in rules.items():
+        if name not in DEFAULT_RULES:
+            raise UserError(
+                f"Mesh.rules: no parameter has an axis {name!r}; known: "
+                f"{', '.join(DEFAULT_RULES)}." + nearest(name, DEFAULT_RULES)
+            )
+        axes = () if target is None else (target,) if isinstance(target, str) else tuple(target)
+        for axis in axes:
+            if axis not in AXES:
+                raise UserError(
+                    f"Mesh.rules: {name!r} -> {axis!r} is not a mesh axis; known: "
+                    f"{', '.join(AXES)}." + nearest(axis, AXES)
+                )
+            if axes.count(axis) > 1:
+                raise UserError(f"Mesh.rules: {name!r} is cut along {axis!r} twice")
+        if name == "experts" and "tensor" in axes:
+            raise UserError(
+                "Mesh.rules: 'experts' cannot be cut along 'tensor', whose devices work on the "
+                "same tokens; use 'expert'"
+            )
+        resolved.append((name, axes))
+    return tuple(resolved)
 
 
 def available_devices() -> list[jax.Device]:

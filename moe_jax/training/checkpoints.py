@@ -11,7 +11,7 @@ import datetime
 import gc
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -20,6 +20,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from moe_jax.errors import UserError
 from moe_jax.models.functional import LanguageModel, Variables
+from moe_jax.settings import PositiveInt, Settings, counted, rule
 from moe_jax.sharding.processes import barrier, is_main
 from moe_jax.training.checkpoint_items import (
     Position,
@@ -37,6 +38,7 @@ from moe_jax.training.checkpoint_items import (
 )
 from moe_jax.training.digest import examine, shapes
 from moe_jax.training.guard import GuardState
+from moe_jax.training.misfit import Misfit
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState, abstract_state
 
@@ -49,7 +51,7 @@ _WORST = {"causal_loss": math.inf}
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(Settings, called="Checkpoints"):
     """When to save and what to keep.
 
     Attributes:
@@ -62,23 +64,19 @@ class CheckpointConfig:
             training stops; each is reported, and the next is tried in its turn.
     """
 
-    every: int = 1000
-    keep: int = 3
-    keep_every: int = 0
-    keep_best: int = 0
-    failures: int = 3
+    every: PositiveInt = 1000
+    keep: PositiveInt = 3
+    keep_every: Annotated[int, counted("none")] = 0
+    keep_best: Annotated[int, counted("none")] = 0
+    failures: PositiveInt = 3
 
-    def __post_init__(self) -> None:
-        for name in ("every", "keep", "failures"):
-            if getattr(self, name) < 1:
-                raise UserError(f"Checkpoints.{name} must be above 0, not {getattr(self, name)}")
-        for name in ("keep_every", "keep_best"):
-            if getattr(self, name) < 0:
-                raise UserError(f"Checkpoints.{name} must be 0 or more, not {getattr(self, name)}")
-        if self.keep_every % self.every:
+    @staticmethod
+    @rule
+    def _kept_steps_are_saved(keep_every: int, every: int) -> None:
+        if keep_every % every:
             raise UserError(
-                f"Checkpoints.keep_every = {self.keep_every} is not a multiple of "
-                f"Checkpoints.every = {self.every}: nothing is saved at such steps"
+                f"Checkpoints.keep_every = {keep_every} is not a multiple of "
+                f"Checkpoints.every = {every}: nothing is saved at such steps"
             )
 
     def policy(self) -> checkpoint_managers.PreservationPolicy:
@@ -96,10 +94,6 @@ class CheckpointConfig:
                 )
             )
         return checkpoint_managers.AnyPreservationPolicy(policies)
-
-
-class Misfit(UserError):
-    """A checkpoint of another model, optimiser or router than the configuration's."""
 
 
 class Damaged(Exception):
@@ -374,7 +368,9 @@ class Checkpoints:
             raise Misfit(
                 f"the checkpoint at step {step} in {self._directory} does not fit this "
                 f"configuration: {'; '.join(changed[:3])}"
-                + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+                + (f" and {len(changed) - 3} more" if len(changed) > 3 else ""),
+                item,
+                step,
             )
 
     def _read(
@@ -397,7 +393,9 @@ class Checkpoints:
                 # Formats 1 and 2 do not say what they hold: damage cannot be told from a misfit.
                 raise Misfit(
                     f"the checkpoint at step {step} in {self._directory} does not fit this "
-                    f"configuration, or is damaged: {first_line(error)}"
+                    f"configuration, or is damaged: {first_line(error)}",
+                    "variables",
+                    step,
                 ) from error
             raise Damaged(first_line(error)) from error
         for item in items:

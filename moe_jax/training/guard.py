@@ -7,11 +7,12 @@ The data go on; parameters, optimiser and router state stay as they were.
 
 import dataclasses
 import enum
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
-from moe_jax.errors import UserError
+from moe_jax.settings import PositiveInt, Range, Settings, counted
 
 # What the moving means take in at most, so that their squares stay finite.
 _LARGEST = 1e18
@@ -29,7 +30,7 @@ class Skip(enum.IntEnum):
 
 
 @dataclasses.dataclass(frozen=True)
-class GuardConfig:
+class GuardConfig(Settings, called="Guard"):
     """When an update is skipped, and when training stops.
 
     Attributes:
@@ -40,17 +41,9 @@ class GuardConfig:
         limit: updates skipped in a row after which training stops; 0 for never.
     """
 
-    spike: float = 0.0
-    window: int = 128
-    limit: int = 10
-
-    def __post_init__(self) -> None:
-        if self.spike < 0:
-            raise UserError(f"Guard.spike must be 0 (off) or above, not {self.spike}")
-        if not isinstance(self.window, int) or self.window < 1:
-            raise UserError(f"Guard.window must be a whole number above 0, not {self.window!r}")
-        if not isinstance(self.limit, int) or self.limit < 0:
-            raise UserError(f"Guard.limit must be 0 (never) or more, not {self.limit!r}")
+    spike: Annotated[float, Range(least=0, zero="off")] = 0.0
+    window: PositiveInt = 128
+    limit: Annotated[int, counted("never")] = 10
 
 
 @jax.tree_util.register_dataclass

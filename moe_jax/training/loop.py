@@ -3,17 +3,19 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import jax
 
 from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.models.functional import Variables
+from moe_jax.settings import Name, PositiveInt, Seed, Settings, counted, rule
 from moe_jax.sharding.processes import Agreement
-from moe_jax.training import compiler_options, hardware
+from moe_jax.training import hardware
 from moe_jax.training.account import Account
 from moe_jax.training.checkpoints import Checkpoints, Position
+from moe_jax.training.compiler_options import check as check_compiler_options
 from moe_jax.training.guard import GuardConfig, Skip
 from moe_jax.training.interrupt import Interrupt
 from moe_jax.training.owner import Owner
@@ -47,7 +49,7 @@ class Curriculum(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings, called="Train"):
     """How long to train and how often to look.
 
     Attributes:
@@ -63,27 +65,23 @@ class TrainConfig:
             not know them, compile without.
     """
 
-    steps: int
-    seed: int = 0
-    accumulation: int = 1
-    log_every: int = 10
-    eval_every: int = 1000
-    profile_at: int = 0
-    profile_steps: int = 3
-    compiler_options: Mapping[str, bool | int | float | str] = dataclasses.field(
+    steps: PositiveInt
+    seed: Seed = 0
+    accumulation: PositiveInt = 1
+    log_every: PositiveInt = 10
+    eval_every: Annotated[int, counted("only at the end")] = 1000
+    profile_at: Annotated[int, counted("no trace")] = 0
+    profile_steps: PositiveInt = 3
+    compiler_options: Mapping[Name, bool | int | float | str] = dataclasses.field(
         default_factory=dict
     )
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "accumulation", "log_every", "profile_steps"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"Train.{name} must be a whole number above 0, not {value!r}")
-        if self.eval_every < 0:
-            raise UserError("Train.eval_every must be 0 (only at the end) or more")
-        compiler_options.check(self.compiler_options)
-        if self.profile_at < 0:
-            raise UserError("Train.profile_at must be 0 (no trace) or a step")
+    @staticmethod
+    @rule
+    def _compiler_options_are_harmless(
+        compiler_options: Mapping[str, bool | int | float | str],
+    ) -> None:
+        check_compiler_options(compiler_options)
 
 
 @dataclasses.dataclass

@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from moe_jax.errors import UserError
 from moe_jax.models.functional import STACKED_PREFIX, Arrays
+from moe_jax.settings import Decay, NonNegative, Positive, Range, checked
 from moe_jax.training.schedules import inverse_square_root
 
 
@@ -29,12 +29,16 @@ class Optimizer:
     by_element: bool = False
 
 
+_Clipping = Annotated[float, Range(least=0, zero="no clipping")]
+
+
+@checked("Adafactor")
 def adafactor(
     learning_rate: optax.Schedule | None = None,
-    decay_exponent: float = 0.8,
-    update_clipping: float = 1.0,
+    decay_exponent: NonNegative = 0.8,
+    update_clipping: Positive = 1.0,
     multiply_by_parameter_scale: bool = True,
-    max_gradient_norm: float = 0.0,
+    max_gradient_norm: _Clipping = 0.0,
 ) -> Optimizer:
     """Adafactor as the paper's models were trained: factored, without momentum (beta1 = 0).
 
@@ -51,8 +55,6 @@ def adafactor(
         multiply_by_parameter_scale: make the learning rate relative.
         max_gradient_norm: clips gradients by their global norm first; 0 does not.
     """
-    if not update_clipping > 0:
-        raise UserError(f"Adafactor.update_clipping must be above 0, not {update_clipping}")
     schedule = learning_rate or inverse_square_root()
     rule = optax.adafactor(
         learning_rate=None,
@@ -66,13 +68,14 @@ def adafactor(
     )
 
 
+@checked("AdamW")
 def adamw(
     learning_rate: optax.Schedule,
-    b1: float = 0.9,
-    b2: float = 0.95,
-    epsilon: float = 1e-8,
-    weight_decay: float = 0.1,
-    max_gradient_norm: float = 1.0,
+    b1: Decay = 0.9,
+    b2: Decay = 0.95,
+    epsilon: NonNegative = 1e-8,
+    weight_decay: NonNegative = 0.1,
+    max_gradient_norm: _Clipping = 1.0,
 ) -> Optimizer:
     """AdamW with decoupled weight decay on matrices only (Loshchilov and Hutter 2019).
 
@@ -87,8 +90,6 @@ def adamw(
 
 def _clip(max_norm: float) -> optax.GradientTransformation:
     """Returns `optax.clip_by_global_norm`, which takes the norm if it is known already."""
-    if not max_norm >= 0:
-        raise UserError(f"max_gradient_norm must be 0 (no clipping) or more, not {max_norm}")
     if not max_norm:
         return optax.identity()
 

@@ -1,34 +1,54 @@
 """Learning-rate schedules: functions from the step (0 for the first) to the rate."""
 
+from typing import Annotated
+
 import jax.numpy as jnp
 import optax
 
 from moe_jax.errors import UserError
+from moe_jax.settings import Count, Decay, Positive, PositiveInt, Share, checked
 
 
-def inverse_square_root(scale: float = 1.0, constant_steps: int = 10_000) -> optax.Schedule:
+@checked("InverseSquareRoot")
+def inverse_square_root(
+    scale: Positive = 1.0, constant_steps: PositiveInt = 10_000
+) -> optax.Schedule:
     """Returns scale / sqrt(max(step, constant_steps)).
 
     With the defaults 0.01 for 10,000 steps, then step^-0.5: what the paper's "constant for the
     first 10K steps, then inverse square root" is in GLaM's code.
     Source: Zhou et al. 2022, section 4.1; Shazeer and Stern 2018.
     """
-    if constant_steps < 1:
-        raise UserError(f"InverseSquareRoot.constant_steps must be above 0, not {constant_steps}")
     return lambda step: scale * jnp.maximum(jnp.float32(constant_steps), step) ** -0.5
 
 
+@checked("WarmupCosine")
 def warmup_cosine(
-    peak: float, total_steps: int, warmup_steps: int = 0, final_fraction: float = 0.1
+    peak: Positive,
+    total_steps: PositiveInt,
+    warmup_steps: Annotated[Count | None, "to take WarmupCosine.warmup_fraction"] = None,
+    final_fraction: Share = 0.1,
+    warmup_fraction: Decay = 0.0,
 ) -> optax.Schedule:
     """Returns a linear warm-up to `peak`, then half a cosine to `final_fraction * peak`.
 
     The warm-up starts at peak / warmup_steps: with a rate of 0 the first step would be wasted.
+
+    Args:
+        peak: the highest rate.
+        total_steps: the step at which the cosine ends, as a rule the last.
+        warmup_steps: steps until the peak; None takes `warmup_fraction` of all.
+        final_fraction: the last rate, relative to the peak.
+        warmup_fraction: share of the steps that is warm-up, rounded to whole steps, if
+            `warmup_steps` is None.
     """
-    if not 0 <= warmup_steps < total_steps:
+    if warmup_steps is None:
+        warmup_steps = min(round(warmup_fraction * total_steps), total_steps - 1)
+    if warmup_steps >= total_steps:
         raise UserError(
-            f"WarmupCosine.warmup_steps = {warmup_steps} must be at least 0 and below "
-            f"total_steps = {total_steps}"
+            f"WarmupCosine.warmup_steps = {warmup_steps} must be below WarmupCosine.total_steps = "
+            f"{total_steps}: train for more steps (STEPS, in the package's files), or give fewer "
+            "for the warm-up (WarmupCosine.warmup_steps)"
         )
     cosine = optax.warmup_cosine_decay_schedule(
         init_value=peak / max(warmup_steps, 1),

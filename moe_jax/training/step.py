@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from moe_jax.data.batch import Batch
-from moe_jax.errors import UserError, nearest
+from moe_jax.errors import UserError
 from moe_jax.models.attention import Rows
 from moe_jax.models.decoder import DecoderOutput
 from moe_jax.models.functional import LanguageModel, Variables
@@ -16,6 +16,7 @@ from moe_jax.models.layer_inputs import LayerInputs, Routing
 from moe_jax.routing.losses import share
 from moe_jax.routing.metrics import summarise
 from moe_jax.routing.router import Router
+from moe_jax.settings import NonNegative, PositiveInt, Settings
 from moe_jax.training.consistency import consistency_loss
 from moe_jax.training.guard import GuardConfig, Skip
 from moe_jax.training.loss import DEFAULT_CHUNK, vocabulary_loss
@@ -26,11 +27,11 @@ from moe_jax.training.update import make_update
 
 # Scalars and vectors by name.
 Metrics = dict[str, jax.Array]
-BALANCED_OVER = ("batch", "micro_batch")
+BalancedOver = Literal["batch", "micro_batch"]
 
 
 @dataclasses.dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Settings, called="Loss"):
     """Weights of the terms of the loss.
 
     Attributes:
@@ -47,23 +48,14 @@ class LossConfig:
         chunk: tokens whose vocabulary logits are in memory at a time.
     """
 
-    z_loss: float = 1e-4
-    router_z_loss: float = 0.0
-    balance_loss: float = 0.01
-    balance_over: str = "batch"
-    importance_loss: float = 0.005
-    load_loss: float = 0.005
-    consistency: float = 1.0
-    chunk: int = DEFAULT_CHUNK
-
-    def __post_init__(self) -> None:
-        if self.balance_over not in BALANCED_OVER:
-            raise UserError(
-                f"Loss.balance_over = {self.balance_over!r} is unknown; known: "
-                f"{', '.join(BALANCED_OVER)}." + nearest(self.balance_over, BALANCED_OVER)
-            )
-        if not isinstance(self.chunk, int) or self.chunk < 1:
-            raise UserError(f"Loss.chunk must be a whole number above 0, not {self.chunk!r}")
+    z_loss: NonNegative = 1e-4
+    router_z_loss: NonNegative = 0.0
+    balance_loss: NonNegative = 0.01
+    balance_over: BalancedOver = "batch"
+    importance_loss: NonNegative = 0.005
+    load_loss: NonNegative = 0.005
+    consistency: NonNegative = 1.0
+    chunk: PositiveInt = DEFAULT_CHUNK
 
     def auxiliary(self, routing: Routing) -> jax.Array:
         """Returns the weighted sum over layers of the routers' losses."""

@@ -17,10 +17,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Annotated
 
 from etils import epath
 
 from moe_jax.errors import UserError
+from moe_jax.settings import Range, Settings, rule
 
 EXIT_CODE = os.EX_TEMPFAIL
 # How long the report may take: the disk it goes to may be what hangs.
@@ -30,7 +32,7 @@ _STANDARD_ERROR = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class WatchdogConfig:
+class WatchdogConfig(Settings, called="Watchdog"):
     """When a process is taken for hung.
 
     Attributes:
@@ -38,20 +40,16 @@ class WatchdogConfig:
         pause_timeout: seconds that an evaluation, a compilation or a save may take.
     """
 
-    timeout: float = 1800.0
-    pause_timeout: float = 7200.0
+    timeout: Annotated[float, Range(least=0, zero="off"), "seconds"] = 1800.0
+    pause_timeout: Annotated[float, Range(least=0), "seconds"] = 7200.0
 
-    def __post_init__(self) -> None:
-        for name in ("timeout", "pause_timeout"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-                raise UserError(
-                    f"Watchdog.{name} must be a number of seconds, or 0 for off, not {value!r}"
-                )
-        if self.timeout and self.pause_timeout < self.timeout:
+    @staticmethod
+    @rule
+    def _pauses_are_longer(timeout: float, pause_timeout: float) -> None:
+        if timeout and pause_timeout < timeout:
             raise UserError(
-                f"Watchdog.pause_timeout = {self.pause_timeout} must be Watchdog.timeout = "
-                f"{self.timeout} or more"
+                f"Watchdog.pause_timeout = {pause_timeout} must be Watchdog.timeout = "
+                f"{timeout} or more"
             )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from moe_jax.errors import UserError
+from moe_jax.settings import Name, Settings, rule
 from moe_jax.sharding.processes import is_main
 from moe_jax.training.board_writers import TensorBoardWriter, WandbWriter
 from moe_jax.training.metrics_file import METRICS_FILE, JsonlWriter, read_metrics
@@ -36,7 +37,7 @@ Warn = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class WriterConfig:
+class WriterConfig(Settings, called="Writers"):
     """Where metrics go besides `metrics.jsonl`.
 
     Attributes:
@@ -46,17 +47,13 @@ class WriterConfig:
     """
 
     tensorboard: bool = True
-    wandb_project: str | None = None
-    wandb_name: str | None = None
+    wandb_project: Name | None = None
+    wandb_name: Name | None = None
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.tensorboard, bool):
-            raise UserError(f"Writers.tensorboard must be True or False, not {self.tensorboard!r}")
-        for name in ("wandb_project", "wandb_name"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, str) and value.strip()):
-                raise UserError(f"Writers.{name} must be a name or None, not {value!r}")
-        if self.wandb_name is not None and self.wandb_project is None:
+    @staticmethod
+    @rule
+    def _name_is_of_a_project(wandb_name: str | None, wandb_project: str | None) -> None:
+        if wandb_name is not None and wandb_project is None:
             raise UserError("Writers.wandb_name needs Writers.wandb_project")
 
 
@@ -100,6 +97,18 @@ class SilentWriter:
         """Has nothing pending."""
 
 
+def check_installed(config: WriterConfig) -> None:
+    """Refuses Weights & Biases where it is not installed.
+
+    Raises:
+        UserError: saying how to install it.
+    """
+    if config.wandb_project is not None and not _is_installed("wandb"):
+        raise UserError(
+            "Writers.wandb_project needs the package wandb: pip install 'moe_jax[wandb]'"
+        )
+
+
 def make_writer(
     directory: epath.Path,
     resumed_step: int,
@@ -118,10 +127,7 @@ def make_writer(
         UserError: if Weights & Biases is asked for and not installed, in every process.
     """
     config = config or WriterConfig()
-    if config.wandb_project is not None and not _is_installed("wandb"):
-        raise UserError(
-            "Writers.wandb_project needs the package wandb: pip install 'moe_jax[wandb]'"
-        )
+    check_installed(config)
     if not is_main():
         return SilentWriter()
     makers: list[tuple[str, Callable[[], NamedWriter]]] = [

@@ -177,7 +177,7 @@ def test_generate_reads_gin_files_over_the_run(trained, home, capsys):
     argv = [f"--checkpoint={directory}", f"--gin_file={home / 'short.gin'}"]
     code, _, err = run(capsys, "generate", *argv)
     assert code == 1
-    assert "max_new_tokens must be above 0, not 0" in err
+    assert "Sampling.max_new_tokens must be a whole number above 0, not 0" in err
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_another_model_does_not_fit_the_checkpoint(trained, home, capsys):
     before = [(directory / name).read_text() for name in files]
     code, _, err = train(capsys, home, "run", "--gin.Model.d_ff=64", "--gin.STEPS=9")
     assert code == 1
-    assert "does not fit this configuration" in err
+    assert "does not fit: Model.d_ff was 32 and is now 64; start in another directory" in err
     assert [(directory / name).read_text() for name in files] == before
 
 

@@ -176,7 +176,7 @@ def test_a_position_among_other_rows_is_refused(tmp_path):
 
 
 def test_an_unknown_curriculum_is_refused():
-    with pytest.raises(UserError, match=r"'means'; known: .* Did you mean 'mean'"):
+    with pytest.raises(UserError, match=r"'means' is unknown; known: .* Did you mean 'mean'"):
         DataConfig(curriculum="means")
 
 

@@ -223,9 +223,9 @@ def test_the_vocabulary_is_a_part_of_the_name(files, tmp_path, monkeypatch):
     ("task", "message"),
     [
         ({}, "a mixture of no tasks"),
-        ({"embedded": 0}, "the rate of 'embedded' in Data.task must be above 0, not 0"),
+        ({"embedded": 0}, "Data.task\\['embedded'\\] must be above 0, not 0"),
         ({"embedded": -1.0}, "must be above 0, not -1.0"),
-        ({"embedded": "much"}, "must be above 0, not 'much'"),
+        ({"embedded": "much"}, "must be a number above 0, not 'much'"),
     ],
 )
 def test_rates_are_checked(task, message):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from moe_jax.data.config import DataConfig
 from moe_jax.data.statistics import statistics
 from moe_jax.data.vocabulary import load_vocabulary
+from moe_jax.data.vocabulary_size import vocabulary_size
 from moe_jax.errors import UserError
 
 VOCABULARY = load_vocabulary("embedded")
@@ -144,3 +145,7 @@ def test_unknown_pieces_and_splits(text, tmp_path):
     one = dataclasses.replace(config, task=f"text:{tmp_path}/one.txt")
     with pytest.raises(UserError, match="there is nothing in the split 'train'"):
         statistics(one, "train", 0)
+
+
+def test_the_size_of_a_vocabulary_without_tensorflow_is_seqios():
+    assert vocabulary_size("embedded") == VOCABULARY.vocab_size

@@ -124,9 +124,9 @@ def test_same_key_same_draw():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_new_tokens": 0}, "max_new_tokens must be above 0, not 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number above 0, not 0"),
         ({"temperature": -0.1}, "temperature must be 0 or more, not -0.1"),
-        ({"top_k": -1}, "top_k must be 0"),
+        ({"top_k": -1}, "top_k must be a whole number, 0"),
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, not 0.0"),
         ({"top_p": 1.5}, "top_p must be above 0 and at most 1, not 1.5"),
     ],

@@ -182,7 +182,7 @@ def test_experts_need_a_router():
         ({"position": "rotary", "head_dim": 15}, "even Model.head_dim"),
         ({"remat": "named", "remat_names": ("moe_inn",)}, "Did you mean 'moe_in'"),
         ({"num_experts": -1}, "0 \\(dense\\) or more"),
-        ({"num_shared_experts": -1}, "num_shared_experts must be 0 or more"),
+        ({"num_shared_experts": -1}, "num_shared_experts must be a whole number, 0 .none. or more"),
         ({"num_experts": 0, "num_shared_experts": 1}, "has no experts to share"),
     ],
 )

@@ -282,12 +282,12 @@ def test_statistics_are_those_of_the_threshold_router():
     [
         ({"cap": 1}, "a cap of 1 expert per token cannot hold a mean of 2"),
         ({"capacity_factor": 2.5, "cap": 2}, "cannot hold a mean of 2.5"),
-        ({"cap": 0}, "cap must be a whole number of at least 1, not 0"),
-        ({"cap": 2.0}, "cap must be a whole number of at least 1, not 2.0"),
+        ({"cap": 0}, "cap must be a whole number above 0, not 0"),
+        ({"cap": 2.0}, "cap must be a whole number above 0, not 2.0"),
         ({"cap": True, "capacity_factor": 1.0}, "cap must be a whole number"),
         ({"iterations": 0}, "iterations must be a whole number"),
         ({"regularisation": 0.0}, "regularisation must be above 0"),
-        ({"threshold_decay": 1.0}, "threshold decay"),
+        ({"threshold_decay": 1.0}, "threshold_decay"),
     ],
     ids=str,
 )

@@ -42,7 +42,7 @@ def test_schedules_take_a_traced_integer_step():
 
 @pytest.mark.parametrize("steps", [0, -1])
 def test_inverse_square_root_refuses_no_constant_steps(steps):
-    with pytest.raises(UserError, match="constant_steps must be above 0"):
+    with pytest.raises(UserError, match="constant_steps must be a whole number above 0"):
         inverse_square_root(constant_steps=steps)
 
 
@@ -72,7 +72,21 @@ def test_warmup_is_linear_and_does_not_waste_the_first_step():
     np.testing.assert_allclose(rates, np.linspace(0.002, 0.02, 11), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("total", "warmup"), [(10, 10), (10, 11), (10, -1), (0, 0)])
-def test_warmup_cosine_refuses_a_warmup_outside_the_run(total, warmup):
-    with pytest.raises(UserError, match=f"warmup_steps = {warmup} .* total_steps = {total}"):
+@pytest.mark.parametrize(("total", "warmup"), [(10, 10), (10, 11)])
+def test_a_warmup_longer_than_the_run_names_both_ways_out(total, warmup):
+    message = f"warmup_steps = {warmup} .*total_steps = {total}: train for more steps .* give fewer"
+    with pytest.raises(UserError, match=message):
         warmup_cosine(1.0, total, warmup)
+
+
+@pytest.mark.parametrize(
+    ("total", "fraction", "warmup"),
+    [(160, 0.0625, 10), (4, 0.0625, 0), (1, 0.99, 0), (100, 0.29, 29), (2000, 0.0625, 125)],
+)
+def test_a_warmup_can_be_a_share_of_the_steps(total, fraction, warmup):
+    """The same function of the step as with so many steps, to the bit."""
+    by_share = warmup_cosine(0.02, total, warmup_fraction=fraction)
+    by_steps = warmup_cosine(0.02, total, warmup)
+    for step in {0, 1, warmup, total // 2, total}:
+        assert float(by_share(step)) == float(by_steps(step))
+    assert float(warmup_cosine(0.02, total, warmup, warmup_fraction=0.5)(0)) == float(by_steps(0))

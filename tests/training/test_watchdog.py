@@ -130,7 +130,7 @@ with Watchdog(0.2, {str(tmp_path)!r}, process=3, last_saved=lambda: None):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"timeout": -1}, "Watchdog.timeout must be a number of seconds, or 0 for off, not -1"),
+        ({"timeout": -1}, r"Watchdog.timeout must be 0 \(off\) or more seconds, not -1"),
         ({"timeout": float("nan")}, "Watchdog.timeout must be"),
         ({"timeout": "60"}, "Watchdog.timeout must be"),
         ({"timeout": True}, "Watchdog.timeout must be"),

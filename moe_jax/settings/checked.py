@@ -1,0 +1,228 @@
+"""Dataclasses and functions that accept only values that fit their annotations."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, get_type_hints
+
+from moe_jax.errors import UserError, combined
+from moe_jax.settings.values import REGISTERED, mistake_of
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_NO_DEFAULT = inspect.Parameter.empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """One thing that is wrong with a configuration.
+
+    Attributes:
+        text: in one line.
+        kind: `value`, of its own; `missing`, a value that has to be given; `rule`, values that do
+            not go together; `reading`, a line that cannot be followed; `broken`, a file of which
+            the rest was not read; `unused`, a macro that nothing uses.
+        where: where a wrong value was set, such as ` (my.gin, line 3)`.
+    """
+
+    text: str
+    kind: Literal["value", "missing", "rule", "reading", "broken", "unused"]
+    where: str = ""
+
+
+class Unusable:
+    """Stands for a value that could not be made, for a reason that was said already."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Unusable":
+        return self
+
+
+class Undefined(Unusable):
+    """Stands for the value of a macro that nothing defines."""
+
+    def __init__(self, macro: str, hint: str):
+        self.macro, self.hint = macro, hint
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """What a class or function takes.
+
+    Attributes:
+        hint: its annotation.
+        default: returns the default; None if a value has to be given.
+    """
+
+    hint: Any
+    default: Callable[[], Any] | None
+
+
+class Settings:
+    """Base of the dataclasses that gin files configure: checked when they are made.
+
+    Subclasses are decorated with `dataclasses.dataclass`; what involves several fields is a
+    static method decorated with `rule`.
+
+    Raises:
+        UserError: for values that do not fit, all of them, one in a line.
+    """
+
+    settings_name: ClassVar[str] = ""
+
+    def __init_subclass__(cls, called: str = "", **options: Any):
+        super().__init_subclass__(**options)
+        cls.settings_name = called or cls.__name__
+
+    def __post_init__(self) -> None:
+        target: Callable[..., Any] = type(self)
+        values = {name: getattr(self, name) for name in parameters(target)}
+        _refuse(mistakes(target, values))
+        for name, value in values.items():
+            if isinstance(value, list):
+                # Settings are hashed.
+                object.__setattr__(self, name, tuple(value))
+
+
+def rule(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Marks a static method of `Settings` that raises `UserError` if values do not go together.
+
+    Its parameters are named like the fields that it needs; it is asked if these are right.
+    """
+    function.is_rule = True  # type: ignore[attr-defined]
+    return function
+
+
+def checked(called: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """Makes a function check its arguments against their annotations before it runs.
+
+    Args:
+        called: its name in gin files, for messages.
+    """
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            _refuse(mistakes(call, signature.bind(*args, **kwargs).arguments))
+            return function(*args, **kwargs)
+
+        call.settings_name = called  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
+def register(name: str, target: Callable[..., Any]) -> None:
+    """Makes a class or function known under the name that gin files use.
+
+    Raises:
+        ValueError: if it calls itself something else.
+    """
+    own = getattr(target, "settings_name", None)
+    if own != name:
+        raise ValueError(f"{name} must be `Settings` or `checked` under that name, not {own!r}")
+    REGISTERED[name] = target
+
+
+@functools.cache
+def parameters(target: Callable[..., Any]) -> dict[str, Parameter]:
+    """Returns what a dataclass or a function takes, by name."""
+    hints = get_type_hints(target, include_extras=True)
+    if dataclasses.is_dataclass(target):
+        fields = (field for field in dataclasses.fields(target) if field.init)
+        return {f.name: Parameter(hints.get(f.name), _default_of(f)) for f in fields}
+    taken = inspect.signature(target).parameters.values()
+    return {
+        p.name: Parameter(
+            hints.get(p.name), None if p.default is _NO_DEFAULT else functools.partial(_same, p)
+        )
+        for p in taken
+    }
+
+
+def mistakes(
+    target: Callable[..., Any],
+    values: Mapping[str, Any],
+    where: Callable[[str], str] = lambda name: "",
+) -> list[Mistake]:
+    """Returns all that is wrong with the values for a dataclass or a function.
+
+    Values that are `Unusable` are left out, and with them the rules that need them.
+
+    Args:
+        target: the class or function.
+        values: by the name of the field or parameter.
+        where: returns where a value was set, such as ` (my.gin, line 3)`.
+    """
+    name, found, right = getattr(target, "settings_name", ""), [], {}
+    for parameter, takes in parameters(target).items():
+        label = f"{name}.{parameter}"
+        if parameter not in values:
+            if takes.default is None:
+                found.append(Mistake(f"{label} needs a value", "missing"))
+            else:
+                right[parameter] = takes.default()
+            continue
+        value = values[parameter]
+        unusable = list(_unusable(value))
+        for macro in (item for item in unusable if isinstance(item, Undefined)):
+            text = f"nothing defines the macro %{macro.macro} of {label}{where(parameter)}"
+            found.append(Mistake(f"{text}.{macro.hint}", "missing"))
+        if unusable:
+            continue
+        if wrong := mistake_of(label, takes.hint, value, place := where(parameter)):
+            found.append(Mistake(wrong, "value", place))
+        else:
+            right[parameter] = value
+    for asked in _rules(target):
+        needs = inspect.signature(asked).parameters
+        if needs.keys() <= right.keys():
+            try:
+                asked(**{need: right[need] for need in needs})
+            except UserError as error:
+                found.append(Mistake(str(error), "rule"))
+    return found
+
+
+def any_unusable(values: Iterable[Any]) -> bool:
+    """Returns whether one of the values could not be made, or something in it."""
+    return any(True for value in values for _ in _unusable(value))
+
+
+def _refuse(found: list[Mistake]) -> None:
+    if found:
+        raise combined(mistake.text for mistake in found)
+
+
+def _rules(target: Callable[..., Any]) -> list[Callable[..., None]]:
+    if not inspect.isclass(target):
+        return []
+    members = {name: None for base in reversed(target.__mro__) for name in vars(base)}
+    found = [inspect.getattr_static(target, name, None) for name in members]
+    functions = [item.__func__ for item in found if isinstance(item, staticmethod)]
+    return [function for function in functions if getattr(function, "is_rule", False)]
+
+
+def _unusable(value: object) -> Iterator[Unusable]:
+    if isinstance(value, Unusable):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _unusable(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _unusable(item)
+
+
+def _default_of(field: "dataclasses.Field[Any]") -> Callable[[], Any] | None:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory
+    if field.default is not dataclasses.MISSING:
+        return lambda: field.default
+    return None
+
+
+def _same(parameter: inspect.Parameter) -> Any:
+    return parameter.default

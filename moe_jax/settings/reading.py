@@ -1,0 +1,271 @@
+"""Gin files, statement by statement: every mistake is noted, and where each value was set.
+
+Gin itself stops at the first mistake, and does not keep where a value came from.
+"""
+
+import dataclasses
+import os
+import tokenize
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gin
+from etils import epath
+from gin import config_parser
+
+from moe_jax.errors import UserError
+from moe_jax.settings.checked import Mistake, Unusable
+
+# Far more than a configuration: what is larger is some other file.
+_LARGEST_FILE = 4 << 20
+# Includes that include can multiply without end.
+_MOST_FILES = 1000
+_MACRO = "gin.macro"
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a value was set.
+
+    Attributes:
+        text: for messages, such as `my.gin, line 3`.
+        is_named: whether that is the command line, or a file of the user's that it names.
+    """
+
+    text: str
+    is_named: bool
+
+
+# By scope, name and parameter.
+Places = dict[tuple[str, str, str], Place]
+
+
+class _Delegate(gin.config.ParserDelegate):
+    """Makes references; one to something that is not there is noted, and reading goes on."""
+
+    def __init__(self, note: Callable[[Exception], None]):
+        super().__init__()
+        self._note = note
+
+    def configurable_reference(self, scoped_selector: str, evaluate: bool) -> Any:
+        try:
+            return super().configurable_reference(scoped_selector, evaluate)
+        except Exception as error:
+            self._note(error)
+            return Unusable()
+
+
+class Reader:
+    """Reads gin files and bindings into gin's configuration.
+
+    Args:
+        directories: where files are looked for, in this order; the last is the package's own.
+        explain: puts one of gin's errors into a line; takes it and ` (FILE, line N)`.
+        missing: returns what is said of a file that is nowhere; takes its name and where it was
+            included.
+        texts: by path, files that were read, and checked, already: then there are no others.
+        imports: whether `import` is acted on; otherwise it is passed over.
+
+    Attributes:
+        mistakes: found so far.
+        places: where values were set.
+    """
+
+    def __init__(
+        self,
+        directories: Sequence[str],
+        explain: Callable[[Exception, str], str],
+        missing: Callable[[str, str], str],
+        texts: Mapping[str, str] | None = None,
+        imports: bool = True,
+    ):
+        self.mistakes: list[Mistake] = []
+        self.places: Places = {}
+        self._directories, self._explain, self._missing = directories, explain, missing
+        self._package = os.path.join(os.path.realpath(directories[-1]), "")
+        self._texts, self._imports, self._files = texts, imports, 0
+        # Names of blocks that cannot be configured: said once, not for each line.
+        self._unknown: set[str] = set()
+        # Files that are being read, each included by the one before it: name and real path.
+        self._open: list[tuple[str, str]] = []
+
+    def read_file(self, name: str, where: str = "") -> None:
+        """Reads a file and what it includes.
+
+        Args:
+            name: as it was given.
+            where: where it was included, such as ` (my.gin, line 3)`.
+        """
+        try:
+            path, text = self._contents(name, where)
+        except UserError as error:
+            self._note(str(error), "broken")
+            return
+        if "\0" in text:
+            place = len(text.partition("\0")[0].encode())
+            what = f"its byte {place} is 0, which no text has"
+            self._note(f"{name} is not a gin file: {what}{where}", "broken")
+            return
+        real = os.path.realpath(path) if "://" not in path else path
+        names = [shown for shown, opened in self._open if opened == real]
+        if names:
+            circle = [shown for shown, _ in self._open]
+            circle = [*circle[circle.index(names[0]) :], name]
+            how = "itself" if len(circle) == 2 else f"in a circle: {' -> '.join(circle)}"
+            self._note(f"{names[0]} includes {how}{where}", "broken")
+            return
+        self._files += 1
+        if self._files > _MOST_FILES:
+            if self._files == _MOST_FILES + 1:
+                self._note(f"more than {_MOST_FILES} files are included{where}", "broken")
+            return
+        self._open.append((name, real))
+        try:
+            is_own = not real.startswith(self._package)
+            self._read(text, name, is_named=is_own and len(self._open) == 1)
+        finally:
+            self._open.pop()
+
+    def read_binding(self, line: str, argument: str) -> None:
+        """Reads a line of gin that the command line gave as `argument`."""
+        self._read(line, argument, is_named=True, is_argument=True)
+
+    def _contents(self, name: str, where: str) -> tuple[str, str]:
+        """Returns the path and the text of a file.
+
+        Raises:
+            UserError: if it cannot be read, or is no text.
+        """
+        if not name:
+            raise UserError(f"the name of a gin file is empty{where}")
+        remote = "://" in name or os.path.isabs(name)
+        paths = [name] if remote else [os.path.join(d, name) for d in self._directories]
+        try:
+            if self._texts is not None:
+                path = next((p for p in paths if p in self._texts), "")
+                if not path:
+                    raise UserError(self._missing(name, where))
+                return path, self._texts[path]
+            path = next((p for p in paths if _is_file(p)), "")
+            if not path:
+                if any(epath.Path(p).is_dir() for p in paths):
+                    raise UserError(f"{name} is a directory; a gin file was expected{where}")
+                raise UserError(self._missing(name, where))
+            size = epath.Path(path).stat().length
+            if size > _LARGEST_FILE:
+                raise UserError(f"{name} has {size:,} bytes, which is no gin file{where}")
+            data = epath.Path(path).read_bytes()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            raise UserError(f"the gin file {name!r} cannot be read: {reason}{where}") from None
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{name} is not a gin file: its byte {error.start} is not UTF-8 text{where}"
+            ) from None
+        return path, text.replace("\r\n", "\n").replace("\r", "\n")
+
+    def _read(self, text: str, name: str, is_named: bool, is_argument: bool = False) -> None:
+        def place(line: int) -> Place:
+            return Place(f"in {name}" if is_argument else f"{name}, line {line}", is_named)
+
+        line = 1
+
+        def note(error: Exception) -> None:
+            self._note(self._explain(error, f" ({place(line).text})"), "reading")
+
+        lines = iter(text.splitlines(keepends=True))
+        with gin.config._parse_scope() as context:
+            try:
+                parser = config_parser.ConfigParser(_Lines(lines), _Delegate(note))
+                while True:
+                    line = parser.current_token.start[0]
+                    statement = parser.parse_statement()
+                    if statement is None:
+                        break
+                    line = statement.location.line_num
+                    self._follow(statement, context, place(line), note)
+            except SyntaxError as error:
+                line = error.lineno or line
+                self._note(_unreadable(error.msg, text, line, place(line)), "broken")
+            except RecursionError:
+                self._note(_unreadable("nested too deeply", text, line, place(line)), "broken")
+            except tokenize.TokenError:
+                line = _next_statement(text, line)
+                self._note(_unreadable("it does not end", text, line, place(line)), "broken")
+            gin.config._IMPORTS.update(context.imports)
+
+    def _follow(
+        self, statement: Any, context: Any, place: Place, note: Callable[[Exception], None]
+    ) -> None:
+        """Does what a statement says."""
+        if isinstance(statement, config_parser.IncludeStatement):
+            self.read_file(statement.filename, f" ({place.text})")
+            return
+        try:
+            if isinstance(statement, config_parser.BindingStatement):
+                scope, selector, parameter, value, _ = statement
+                if selector in self._unknown:
+                    return
+                if not parameter:
+                    scope, selector, parameter = _macro(scope, selector), _MACRO, "value"
+                key = gin.config.ParsedBindingKey.parse((scope, selector, parameter))
+                gin.bind_parameter(key, value)
+                self.places[(key.scope, key.complete_selector, key.arg_name)] = place
+            elif isinstance(statement, config_parser.ImportStatement):
+                if self._imports:
+                    context.process_import(statement)
+            elif not context.get_configurable(statement.selector):
+                self._unknown.add(statement.selector)
+                raise ValueError(f"No configurable matching '{statement.selector}'.")
+        except Exception as error:
+            note(error)
+
+    def _note(self, text: str, kind: Any) -> None:
+        self.mistakes.append(Mistake(" ".join(text.split()), kind))
+
+
+class _Lines:
+    """A text as the parser reads it."""
+
+    def __init__(self, lines: Any):
+        self._lines = lines
+
+    def readline(self) -> str:
+        return next(self._lines, "")
+
+
+def _is_file(path: str) -> bool:
+    """Returns whether a path is a regular file: no pipe or device, which might never end."""
+    return bool(epath.Path(path).is_file()) if "://" in path else os.path.isfile(path)
+
+
+def _macro(scope: str, selector: str) -> str:
+    return f"{scope}/{selector}" if scope else selector
+
+
+def _next_statement(text: str, line: int) -> int:
+    """Returns the first line from `line` on that says something."""
+    for number, content in enumerate(text.splitlines(), 1):
+        if number >= line and content.strip() and not content.lstrip().startswith("#"):
+            return number
+    return line
+
+
+def _unreadable(reason: str, text: str, line: int, place: Place) -> str:
+    """Says which line is no gin, and what would be."""
+    lines = text.splitlines()
+    found = lines[line - 1].strip() if 0 < line <= len(lines) else ""
+    found = found if len(found) <= 60 else f"{found[:57]}..."
+    reason, _, token = reason.strip().partition("\n")
+    wrong = token.rpartition("Failed to parse token")[2].strip(" '\"")
+    if wrong:
+        return (
+            f"{found!r} ({place.text}) is no line of gin: {wrong} is no value; texts are written "
+            "in quotes, and True, False and None with a capital letter"
+        )
+    return (
+        f"{found!r} ({place.text}) is no line of gin: {reason.rstrip('.')}; expected "
+        "NAME.PARAMETER = VALUE, MACRO = VALUE or include 'FILE'"
+    )
