@@ -28,7 +28,8 @@ EVIL = {
     + "import os as o\nfrom moe_jax import experiment\ns/o.mkdir.path = '{mark}'\n"
     + "experiment.TrainConfig.steps = @s/o.mkdir()\n"
     + "experiment.Experiment.train = @experiment.TrainConfig()",
-    "name": "Train.steps = @os.system()\nos.system.command = 'touch {mark}'",
+    "name": "Train.steps = @os.system()",
+    "name of what is set": "os.system.command = 'touch {mark}'",
 }
 VERBS = {
     "config check": ["config", "check"],

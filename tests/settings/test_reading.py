@@ -63,7 +63,7 @@ def test_forms_of_a_text_that_are_read(here, data):
         (b"include 'pipe'\n", "there is no gin file 'pipe', neither here"),
         (b"include '/dev/zero'\n", "there is no gin file '/dev/zero', neither here"),
         (b"Data.pack = @Nope()\n", "nothing is called @Nope (my.gin, line 1)."),
-        (b"import nope_nope\n", "No module named 'nope_nope' (my.gin, line 1)"),
+        (b"import moe_jax.nope\n", "No module named 'moe_jax.nope' (my.gin, line 1)"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -107,11 +107,11 @@ def test_files_that_are_none(here, monkeypatch):
     assert refusal("") == ["the name of a gin file is empty"]
     assert refusal("nope.gin")[0].startswith("there is no gin file 'nope.gin', neither here")
 
-    def denied(self):
+    def denied(self, mode):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("etils.epath.gpath.PosixGPath.read_bytes", denied)
-    assert refusal("good.gin") == ["the gin file 'good.gin' cannot be read: Permission denied"]
+    monkeypatch.setattr("etils.epath.gpath.PosixGPath.open", denied)
+    assert refusal("good.gin") == ["cannot read the gin file good.gin: Permission denied"]
 
 
 def test_mistakes_of_all_kinds_are_told_at_once(here):
