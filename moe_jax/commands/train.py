@@ -24,7 +24,7 @@ from moe_jax.experiment import Experiment
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.sharding.partition import Partition
 from moe_jax.sharding.processes import barrier, is_main, together
-from moe_jax.training import run_directory
+from moe_jax.training import data_record, run_directory
 from moe_jax.training.account import Account
 from moe_jax.training.checkpoints import Checkpoints
 from moe_jax.training.loop import Curriculum, Instruments, Loop, Stream
@@ -105,18 +105,20 @@ def _run(
     debug: bool,
 ) -> str | None:
     """Trains, and returns a sample."""
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     latest = checkpoints.latest()
     with console.status("reading the data ..."), quiet(debug), together():
         from moe_jax.data import pipeline
 
+        changes = data_record.find_data(described.data, directory, latest is not None, say)
         vocabulary = pipeline.vocabulary_of(described.data)
         described.check_vocabulary(vocabulary.vocab_size)
         batches, curriculum = _batches(described, partition)
         held_out = pipeline.eval_batches(described.data)
         bytes_of_token = pipeline.token_bytes(described.data, described.model.vocab_size)
         notes = pipeline.notes_of(described.data)
-    for note in notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    for note in (*notes, *changes):
+        say(note)
     model, optimizer = described.language_model(partition), described.optimizer
     evaluator = Evaluator(model, held_out, bytes_of_token)
     print_header(console, described, directory, mesh_line(partition) if partition else None)
@@ -207,6 +209,7 @@ def _describe(described: Experiment, partition: Partition | None, directory: epa
     (directory / run_directory.CONFIG_FILE).write_text(config.operative())
     run_directory.write_record(
         directory,
+        data=data_record.write_data(directory, described.data),
         mesh=mesh_sizes(partition),
         parameters=vars(described.parameters()),
         train_flops_per_token=described.train_flops_per_token(),

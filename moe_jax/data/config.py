@@ -43,6 +43,9 @@ class DataConfig:
             shuffles.
         cache_dir: where `moe-jax data cache` and seqio's tools keep tokenised tasks; None reads
             and tokenises the texts.
+        allow_changed_files: go on with a run although its own files are not those that it was
+            trained on: they are read from their start, and texts that are held out now may have
+            been trained on. Without it that is refused.
     """
 
     task: str | tuple[tuple[str, float], ...] | Mapping[str, float] = "embedded"
@@ -60,6 +63,7 @@ class DataConfig:
     tfds_data_dir: str | None = None
     curriculum: str | None = None
     cache_dir: str | None = None
+    allow_changed_files: bool = False
 
     def __post_init__(self) -> None:
         for name in ("sequence_length", "batch_size", "shards"):
