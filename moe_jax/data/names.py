@@ -9,6 +9,7 @@ import dataclasses
 import fnmatch
 import glob
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -59,6 +60,8 @@ def meant(files: str, suffixes: tuple[str, ...]) -> Meant:
         if not found and part.strip():
             result.problems.setdefault(part.strip(), "names no file")
         for path, linked in found:
+            if "://" not in path:
+                path = re.sub(r"/(\.?/)+", "/", path)
             identity = _identity(path, result)
             if identity is not None:
                 entry = (linked, os.fsencode(path), path)
@@ -93,10 +96,9 @@ def split_field(files: str) -> tuple[str, str | None]:
     A `#` may be part of a name: the longest text that names something is the names.
     """
     places = [len(files), *(i for i in range(len(files) - 1, -1, -1) if files[i] == "#")]
-    for matches in (_exists, lambda name: all(map(_matches, split_names(name)))):
-        for place in places:
-            if matches(files[:place]):
-                return files[:place], files[place + 1 :] or None
+    for place in places:
+        if all(map(_matches, split_names(files[:place]))):
+            return files[:place], files[place + 1 :] or None
     names, sign, field = files.rpartition("#")
     return (names, field or None) if sign else (files, None)
 

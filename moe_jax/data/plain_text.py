@@ -130,9 +130,9 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
         end = block.rfind(b"\n") + 1
         yield from block[:end].splitlines(keepends=True)
         rest = block[end:]
-        while len(rest) >= _COPIED_BYTES:
+        while len(rest) > _COPIED_BYTES:
             cut = _COPIED_BYTES
-            while rest[cut : cut + 1] and rest[cut] & 0xC0 == 0x80:
+            while rest[cut] & 0xC0 == 0x80:
                 cut -= 1
             yield rest[:cut]
             rest = rest[cut:]
