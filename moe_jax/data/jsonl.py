@@ -15,6 +15,8 @@ from moe_jax.data.stored import BLOCK, Unusable
 MOST_BAD_LINES = 0.01
 # An object that does not end within so many characters is damaged.
 _LONGEST_VALUE = 1 << 28
+# What a file's form is seen from.
+_HEAD = 1 << 22
 _SPACE = " \t\r\n"
 
 
@@ -46,7 +48,9 @@ class Texts(Iterator[bytes]):
         return f"{self._bad} of {self._total} {self._unit}s are left out (the first: {self._first})"
 
     def _read(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
-        head = next(blocks, b"")
+        head = b""
+        while len(head) < _HEAD and (block := next(blocks, b"")):
+            head += block
         head = _without_mark(head)
         by_lines = _is_by_lines(head)
         values = _from_lines(head, blocks) if by_lines else _from_values(head, blocks)
