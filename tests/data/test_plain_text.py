@@ -140,9 +140,7 @@ def test_carriage_returns_are_told_apart(tmp_path):
 def test_documents_have_the_lines_whatever_ends_them(tmp_path, ends):
     """As Python's own universal newlines have them, 64 lines a document."""
     rng = random.Random(1)
-    text = "\ufeff" + "".join(
-        "\u00e9" * rng.randint(0, 90) + rng.choice(ends) for _ in range(300)
-    )
+    text = "\ufeff" + "".join("\u00e9" * rng.randint(0, 90) + rng.choice(ends) for _ in range(300))
     path = tmp_path / "a.txt"
     path.write_bytes(text.encode() + b"the end")
     with open(path, encoding="utf-8-sig", newline=None) as file:
