@@ -117,6 +117,7 @@ def _run(
         held_out = pipeline.eval_batches(described.data)
         bytes_of_token = pipeline.token_bytes(described.data, described.model.vocab_size)
         notes = pipeline.notes_of(described.data)
+    data_record.check_same_files(described.data)
     for note in (*notes, *changes):
         say(note)
     model, optimizer = described.language_model(partition), described.optimizer

@@ -160,7 +160,7 @@ def _pieces(documents: tf.Tensor, piece_bytes: int) -> tf.Tensor:
     return tf.cond(short, lambda: documents, cut_each)
 
 
-def _cut(text: tf.Tensor, piece_bytes: int) -> tf.RaggedTensor:
+def _cut(text: tf.Tensor, piece_bytes: int) -> tf.Tensor:
     """Returns the pieces of a text, [N] string."""
     size = tf.strings.length(text)
 
@@ -182,8 +182,7 @@ def _cut(text: tf.Tensor, piece_bytes: int) -> tf.RaggedTensor:
         return tf.strings.substr(text, start, end - start)
 
     count = tf.maximum(-(-size // piece_bytes), 1)
-    pieces = tf.map_fn(piece, tf.range(count), fn_output_signature=tf.string)
-    return tf.RaggedTensor.from_row_splits(pieces, [0, tf.size(pieces)])[0]
+    return tf.map_fn(piece, tf.range(count), fn_output_signature=tf.string)
 
 
 def _last(true: tf.Tensor) -> tf.Tensor:

@@ -110,7 +110,7 @@ def find_files(kind: str, files: str, field: str = "text") -> FoundFiles:
         UserError: if nothing matches, or no file that does can be used.
     """
     result = names.meant(files, SUFFIXES[kind])
-    if not result.paths and not any(os.path.lexists(name) for name in result.problems):
+    if not result.paths and set(result.problems.values()) <= {names.NOTHING}:
         suffixes = ", ".join(SUFFIXES[kind])
         raise UserError(
             f"no file matches {shown(files)!r} (looked from {os.getcwd()}; in a directory: "

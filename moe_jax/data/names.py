@@ -14,6 +14,8 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 
+# Why something that is given is left out where nothing is found.
+NOTHING = "names no file"
 # What a name is followed by in a message if it is no file that can be read.
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -58,7 +60,7 @@ def meant(files: str, suffixes: tuple[str, ...]) -> Meant:
     for part in split_names(files):
         found = list(_expand(part, suffixes, result))
         if not found and part.strip():
-            result.problems.setdefault(part.strip(), "names no file")
+            result.problems.setdefault(part.strip(), NOTHING)
         for path, linked in found:
             if "://" not in path:
                 path = re.sub(r"/(\.?/)+", "/", path)

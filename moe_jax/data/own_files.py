@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from moe_jax.data import split as splits
@@ -84,6 +85,12 @@ def _parts(task: str) -> tuple[str, str, str | None]:
     """Returns kind, names and field of a task."""
     kind, _, files = task.partition(":")
     return (kind, files, None) if kind == "text" else (kind, *split_field(files))
+
+
+def files_digest(tasks: Iterable[str]) -> str | None:
+    """Returns what other files of these tasks would not have, None if none has own files."""
+    found = [own.digest() for own in map(own_files, tasks) if own is not None]
+    return " ".join(found) or None
 
 
 def placeless(task: str) -> str:

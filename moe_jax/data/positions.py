@@ -19,8 +19,8 @@ def describe_data(config: DataConfig) -> dict[str, Any]:
         names = [
             f"{rate:g} {name}" for name, rate in zip(names, config.rates.values(), strict=True)
         ]
-    files = [own.digest() for own in find_task(config).files]
-    return {"task": " + ".join(names), "files": " ".join(files) or None}
+    files = " ".join(own.digest() for own in find_task(config).files)
+    return {"task": " + ".join(names), "files": files or None}
 
 
 def can_go_on(

@@ -13,7 +13,7 @@ from etils import epath
 from moe_jax.data.config import DataConfig
 from moe_jax.data.names import shown
 from moe_jax.errors import UserError
-from moe_jax.sharding.processes import is_main
+from moe_jax.sharding.processes import check_same, is_main
 from moe_jax.training.run_directory import RUN_FILE
 
 FILES_FILE = "data_files.json"
@@ -83,6 +83,15 @@ def find_data(
     with progress_to(say):
         find_task(config)
     return check_data(directory, config) if goes_on else ()
+
+
+def check_same_files(config: DataConfig) -> None:
+    """Makes sure that all processes read the same files. All must call it.
+
+    Raises:
+        UserError: on every process, if they do not.
+    """
+    check_same({f"data of {task}": own["digest"] for task, own in data_record(config).items()})
 
 
 def check_data(directory: epath.Path, config: DataConfig) -> tuple[str, ...]:

@@ -310,3 +310,20 @@ def test_progress_is_said_where_it_takes_long(tmp_path, monkeypatch):
     assert re.fullmatch(
         r"reading the files to their ends .*: 0.00 GB in 0 s, 0 of 1 files", said[0]
     )
+
+
+def test_files_of_a_remote_storage():
+    """In TensorFlow's own file system in memory, which has a scheme as `gs://` has."""
+    import tensorflow as tf
+
+    tf.io.gfile.makedirs("ram://bucket/deep")
+    contents = {"a.txt": TEXT, "deep/b[1].txt.gz": gzip.compress(TEXT), "c.txt": b"\xff"}
+    for name, content in contents.items():
+        with tf.io.gfile.GFile(f"ram://bucket/{name}", "wb") as file:
+            file.write(content)
+    result = find_files("text", "ram://bucket")
+    assert result.paths == ("ram://bucket/a.txt", "ram://bucket/deep/b[1].txt.gz")
+    assert [file.packed for file in result.files] == [False, True]
+    assert len(result.left_out) == 1
+    one = find_files("text", "ram://bucket/deep/b[1].txt.gz")
+    assert one.files == result.files[1:]
