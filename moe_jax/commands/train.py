@@ -110,15 +110,14 @@ def _run(
     with console.status("reading the data ..."), quiet(debug), together():
         from moe_jax.data import pipeline
 
-        changes = data_record.find_data(described.data, directory, latest is not None, say)
+        notes = data_record.find_data(described.data, directory, latest is not None, say)
         vocabulary = pipeline.vocabulary_of(described.data)
         described.check_vocabulary(vocabulary.vocab_size)
         batches, curriculum = _batches(described, partition)
         held_out = pipeline.eval_batches(described.data)
         bytes_of_token = pipeline.token_bytes(described.data, described.model.vocab_size)
-        notes = pipeline.notes_of(described.data)
     data_record.check_same_files(described.data)
-    for note in (*notes, *changes):
+    for note in notes:
         say(note)
     model, optimizer = described.language_model(partition), described.optimizer
     evaluator = Evaluator(model, held_out, bytes_of_token)

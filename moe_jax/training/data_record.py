@@ -72,7 +72,8 @@ def find_data(
         say: prints a line.
 
     Returns:
-        notes: what has changed in the files, if that is meant.
+        notes: what a user should be told about the files, such as those left out, and what has
+            changed in them, if that is meant.
 
     Raises:
         UserError: if there are none that can be used, or other files than before.
@@ -81,8 +82,8 @@ def find_data(
     from moe_jax.data.tasks import find_task
 
     with progress_to(say):
-        find_task(config)
-    return check_data(directory, config) if goes_on else ()
+        notes = find_task(config).notes
+    return (*notes, *(check_data(directory, config) if goes_on else ()))
 
 
 def check_same_files(config: DataConfig) -> None:
