@@ -141,7 +141,7 @@ def _without_mark(lines: tf.data.Dataset, mark: tf.Tensor) -> tf.data.Dataset:
 
 
 def _pieces(documents: tf.Tensor, piece_bytes: int) -> tf.Tensor:
-    """Cuts texts about every `piece_bytes` bytes, where a word starts or else a character.
+    """Cuts texts into pieces of even sizes, where a word starts or else a character.
 
     Args:
         documents: [D] string.
@@ -161,12 +161,14 @@ def _pieces(documents: tf.Tensor, piece_bytes: int) -> tf.Tensor:
 
 
 def _cut(text: tf.Tensor, piece_bytes: int) -> tf.Tensor:
-    """Returns the pieces of a text, [N] string."""
+    """Returns the pieces of a text, [N] string, of about the same size each."""
     size = tf.strings.length(text)
+    count = tf.maximum(-(-size // piece_bytes), 1)
+    each = -(-size // count)
 
     def bound(index: tf.Tensor) -> tf.Tensor:
         """Returns where a piece starts: at a multiple of the size or a little before it."""
-        place = tf.minimum(index * piece_bytes, size)
+        place = tf.minimum(index * each, size)
         back = tf.minimum(place, _BACK)
         around = tf.io.decode_raw(tf.strings.substr(text, place - back, back + 1), tf.uint8)
         around = around[: back + 1]
@@ -181,7 +183,6 @@ def _cut(text: tf.Tensor, piece_bytes: int) -> tf.Tensor:
         start, end = bound(index), bound(index + 1)
         return tf.strings.substr(text, start, end - start)
 
-    count = tf.maximum(-(-size // piece_bytes), 1)
     return tf.map_fn(piece, tf.range(count), fn_output_signature=tf.string)
 
 

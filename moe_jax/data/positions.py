@@ -45,9 +45,10 @@ def can_go_on(
     changed = {name for name in now if saved.get(name) != now[name]}
     if not changed:
         return True
-    if changed <= _OF_FILES and changed_files:
+    of_files = "files" in changed and changed <= _OF_FILES
+    if of_files and changed_files:
         return False
-    if "files" in changed and changed <= _OF_FILES:
+    if of_files:
         reason = (
             "it was saved by a version that held out other texts"
             if before_split

@@ -49,7 +49,7 @@ def check_pieces(pieces, documents, size):
             piece.decode("utf-8")
             assert len(piece) <= size + 64
             if place < len(document):
-                assert len(piece) >= size - 64
+                assert len(piece) >= size // 2 - 64
                 near = document[max(place - 60, 0) : place]
                 if b" " in near or b"\n" in near:
                     assert piece.endswith((b" ", b"\n"))

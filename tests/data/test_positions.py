@@ -37,6 +37,11 @@ def test_a_position_of_before_names_the_other_split():
 
 @pytest.mark.parametrize("meant", [False, True])
 def test_another_batch_or_task_is_refused_with_what_changed(meant):
-    for changes in ({"batch_size": 4}, {"files": "abd", "batch_size": 4}, {"task": "c4"}):
+    for changes in (
+        {"batch_size": 4},
+        {"files": "abd", "batch_size": 4},
+        {"task": "c4"},
+        {"rows": 3},
+    ):
         with pytest.raises(UserError, match=r"does not fit this configuration \(.*->.*\)"):
-            positions.can_go_on("data", {**NOW, **changes}, NOW, meant)
+            positions.can_go_on("data", {**NOW, "rows": 2, **changes}, {**NOW, "rows": 2}, meant)
