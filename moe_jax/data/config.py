@@ -111,7 +111,8 @@ class DataConfig:
 
     @property
     def task_name(self) -> str:
-        """The task, or the mixture, in one line."""
-        if isinstance(self.task, str):
-            return self.task
-        return " + ".join(f"{rate:g} {name}" for name, rate in self.rates.items())
+        """The task, or the mixture, in one line that can be printed."""
+        parts = [f"{rate:g} {name}" for name, rate in self.rates.items()]
+        name = self.task if isinstance(self.task, str) else " + ".join(parts)
+        # Names of files may have bytes that are not UTF-8.
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

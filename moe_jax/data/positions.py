@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moe_jax.data.config import DataConfig
-from moe_jax.data.own_files import placeless
-from moe_jax.data.tasks import find_task
+from moe_jax.data.own_files import files_digest, placeless
 from moe_jax.errors import UserError
 
 # What changes with the files.
@@ -19,8 +18,7 @@ def describe_data(config: DataConfig) -> dict[str, Any]:
         names = [
             f"{rate:g} {name}" for name, rate in zip(names, config.rates.values(), strict=True)
         ]
-    files = " ".join(own.digest() for own in find_task(config).files)
-    return {"task": " + ".join(names), "files": files or None}
+    return {"task": " + ".join(names), "files": files_digest(config.rates)}
 
 
 def can_go_on(
