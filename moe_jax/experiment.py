@@ -49,7 +49,7 @@ from moe_jax.settings import PositiveInt, Settings, checked, rule
 from moe_jax.sharding import mesh
 from moe_jax.sharding.mesh import BATCH_AXES, MeshConfig
 from moe_jax.sharding.partition import Partition, make_partition
-from moe_jax.training.checkpoints import CheckpointConfig
+from moe_jax.training.checkpoint_config import CheckpointConfig
 from moe_jax.training.guard import GuardConfig
 from moe_jax.training.loop import TrainConfig
 from moe_jax.training.optimizers import Optimizer, adafactor, adamw

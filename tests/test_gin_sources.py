@@ -76,7 +76,10 @@ def test_search_paths_are_those_of_this_configuration_only(tmp_path):
     ("text", "message"),
     [
         (b"include 'own.gin'\n", r"own.gin includes itself"),
-        (b"include 'other.gin'\n", r"own.gin includes in a circle: own.gin -> other.gin -> own.gin"),
+        (
+            b"include 'other.gin'\n",
+            r"in a circle: own.gin -> other.gin -> own.gin",
+        ),
         (b"include 'absent.gin'\n", r"no gin file 'absent.gin', .* \(own.gin, line 1\)"),
         (b"include 'pipe'\n", r"no gin file 'pipe', neither"),
         (b"include '/dev/zero'\n", r"no gin file '/dev/zero', neither"),

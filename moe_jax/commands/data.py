@@ -1,9 +1,11 @@
 """`moe-jax data list | show | stats | cache`: what there is to train on, and what it looks like."""
 
 import dataclasses
+import functools
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -11,6 +13,9 @@ from moe_jax import experiment
 from moe_jax.commands.console import make_console
 from moe_jax.commands.quiet import quiet
 from moe_jax.data.config import DataConfig
+
+if TYPE_CHECKING:
+    from moe_jax.data.tasks import NamedTask
 
 # Characters of a text that are shown.
 _SHOWN = 1000
@@ -71,16 +76,15 @@ def show(config: DataConfig, split: str, examples: int, debug: bool = False) -> 
     Raises:
         UserError: if the task or the split is not there.
     """
+    console = Console()
     with quiet(debug):
         from moe_jax.data import pipeline
         from moe_jax.data.rows import rows_of
-        from moe_jax.data.tasks import find_task
 
-        task = find_task(config)
+        task = _find(config, console)
         vocabulary = pipeline.vocabulary_of(config)
         rows = rows_of(config, split, training=False).as_numpy_iterator()
         shown = list(itertools.islice(rows, examples))
-    console = make_console()
     console.print(f"[bold]{escape(config.task_name)}[/bold], {task.kind}", highlight=False)
     console.print(
         f"splits: {', '.join(sorted(task.provider.splits))}; vocabulary of "
@@ -106,6 +110,16 @@ def show(config: DataConfig, split: str, examples: int, debug: bool = False) -> 
     return {"task": config.task_name, "splits": sorted(task.provider.splits), "examples": result}
 
 
+def _find(config: DataConfig, console: Console) -> "NamedTask":
+    """Finds a task, and says how far it is where reading a user's files takes long."""
+    from moe_jax.data.files import progress_to
+    from moe_jax.data.tasks import find_task
+
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    with progress_to(say):
+        return find_task(config)
+
+
 def _shown(row: dict[str, Any], vocabulary: Any) -> dict[str, Any]:
     """Returns the text of a row: what is given, and what is to be predicted."""
     targets, weights = row["decoder_target_tokens"], row["decoder_loss_weights"]
@@ -128,11 +142,10 @@ def stats(config: DataConfig, split: str, limit: int, debug: bool = False) -> di
     """
     console = make_console()
     with console.status("reading ..."), quiet(debug):
-        from moe_jax.data.rows import notes_of
         from moe_jax.data.statistics import statistics
 
+        notes = _find(config, console).notes
         found = statistics(config, split, limit)
-        notes = notes_of(config)
     features = {name: feature.as_dict() for name, feature in found.features.items()}
     table = Table("", *features, title=f"{config.task_name}, {split}", title_justify="left")
     for figure in next(iter(features.values())):
@@ -173,6 +186,7 @@ def cache(
     with console.status("tokenising ..."), quiet(debug):
         from moe_jax.data.cache import cache_task
 
+        _find(config, console)
         written = cache_task(config, output_dir, force)
     table = Table("task, in the cache", "split", "examples")
     for name, splits in written.items():

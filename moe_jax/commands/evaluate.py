@@ -9,6 +9,7 @@ from moe_jax.commands.report import print_results
 from moe_jax.commands.start import make_checked_partition, make_console
 from moe_jax.evaluation.perplexity import Evaluator
 from moe_jax.sharding.processes import together
+from moe_jax.training.data_record import evaluation_notes
 
 
 def evaluate(
@@ -35,6 +36,9 @@ def evaluate(
 
         held_out = pipeline.eval_batches(described.data)
         bytes_of_token = pipeline.token_bytes(described.data, described.model.vocab_size)
+        notes = evaluation_notes(directory, described.data)
+    for line in notes:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     with console.status(f"evaluating step {step} ..."):
         figures = Evaluator(model, held_out, bytes_of_token)(variables).as_dict()
     console.print(f"{directory}, step {step}, {described.data.task_name}", highlight=False)

@@ -1,6 +1,7 @@
 """Gets a run ready: its data are opened while its step is compiled."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,7 +63,13 @@ class Ready:
 
 
 def get_ready(
-    described: Experiment, model: LanguageModel, step: Any, account: Account, *, restored: bool
+    described: Experiment,
+    model: LanguageModel,
+    step: Any,
+    find: Callable[[], tuple[str, ...]],
+    account: Account,
+    *,
+    restored: bool,
 ) -> Ready:
     """Opens the data, compiles the step, and makes a state unless it will be restored.
 
@@ -72,6 +79,7 @@ def get_ready(
         described: the run.
         model: its model.
         step: its jitted step.
+        find: finds the data, and returns what is to be said of them.
         account: told what compiling takes.
         restored: whether the state will come from a checkpoint.
 
@@ -86,7 +94,7 @@ def get_ready(
         with account.spent("compile"):
             lowered = lower_ahead(step, model, optimizer, expected, restored=restored)
     get_ready_for_threads()
-    with Background(lambda: open_data(described, partition)) as opening:
+    with Background(lambda: open_data(described, partition, find)) as opening:
         if lowered is not None:
             with account.spent("compile"):
                 lowered.compile()
@@ -97,7 +105,9 @@ def get_ready(
     return Ready(data, state, lowered is not None)
 
 
-def open_data(described: Experiment, partition: Partition | None) -> OpenData:
+def open_data(
+    described: Experiment, partition: Partition | None, find: Callable[[], tuple[str, ...]]
+) -> OpenData:
     """Opens the data of a run; the first to need TensorFlow, which it imports.
 
     Raises:
@@ -107,6 +117,7 @@ def open_data(described: Experiment, partition: Partition | None) -> OpenData:
     from moe_jax.data.placed import curriculum_batches, train_batches
 
     config = described.data
+    notes = find()
     vocabulary = pipeline.vocabulary_of(config)
     described.check_vocabulary(vocabulary.vocab_size)
     batches: Stream
@@ -123,5 +134,5 @@ def open_data(described: Experiment, partition: Partition | None) -> OpenData:
         held_out=held_out,
         bytes_of_token=pipeline.token_bytes(config, described.model.vocab_size),
         asked=what_to_ask(config, held_out[0], vocabulary),
-        notes=pipeline.notes_of(config),
+        notes=notes,
     )

@@ -30,7 +30,7 @@ from moe_jax.experiment import Experiment
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.sharding.partition import Partition
 from moe_jax.sharding.processes import barrier, is_main, together
-from moe_jax.training import run_directory
+from moe_jax.training import data_record, run_directory
 from moe_jax.training.account import Account
 from moe_jax.training.checkpoints import Checkpoints
 from moe_jax.training.config_difference import difference
@@ -148,16 +148,21 @@ def _run(
     debug: bool,
 ) -> str | None:
     """Trains, and returns a sample."""
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     latest = checkpoints.latest()
     model, optimizer = described.language_model(partition), described.optimizer
     seed = described.train.seed
     step = described.train_step(model)
     print_header(console, described, directory, mesh_line(partition) if partition else None)
     with console.status("opening the data and compiling the step ..."), quiet(debug):
-        ready = get_ready(described, model, step, account, restored=latest is not None)
+        find = functools.partial(
+            data_record.find_data, described.data, directory, latest is not None, say
+        )
+        ready = get_ready(described, model, step, find, account, restored=latest is not None)
     data = ready.data
+    data_record.check_same_files(described.data)
     for note in data.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        say(note)
     evaluator = Evaluator(model, data.held_out, data.bytes_of_token)
     with quiet(debug), explaining(directory, config.operative(), trains=True):
         restored = checkpoints.restore(model, optimizer, data.batches)
@@ -250,6 +255,7 @@ def _describe(
     run_directory.write_config(directory, config.operative())
     run_directory.write_record(
         directory,
+        data=data_record.write_data(directory, described.data),
         mesh=mesh_sizes(partition),
         environment=environment.followed(),
         parameters=vars(described.parameters()),

@@ -45,6 +45,9 @@ class DataConfig(Settings, called="Data"):
             shuffles.
         cache_dir: where `moe-jax data cache` and seqio's tools keep tokenised tasks; None reads
             and tokenises the texts.
+        allow_changed_files: go on with a run although its own files are not those that it was
+            trained on: they are read from their start, and texts that are held out now may have
+            been trained on. Without it that is refused.
     """
 
     task: Name | tuple[tuple[Name, Positive], ...] | Mapping[Name, Positive] = "embedded"
@@ -62,6 +65,7 @@ class DataConfig(Settings, called="Data"):
     tfds_data_dir: Path | None = None
     curriculum: Annotated[CurriculumName | None, "to shuffle"] = None
     cache_dir: Path | None = None
+    allow_changed_files: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,7 +102,8 @@ class DataConfig(Settings, called="Data"):
 
     @property
     def task_name(self) -> str:
-        """The task, or the mixture, in one line."""
-        if isinstance(self.task, str):
-            return self.task
-        return " + ".join(f"{rate:g} {name}" for name, rate in self.rates.items())
+        """The task, or the mixture, in one line that can be printed."""
+        parts = [f"{rate:g} {name}" for name, rate in self.rates.items()]
+        name = self.task if isinstance(self.task, str) else " + ".join(parts)
+        # Names of files may have bytes that are not UTF-8.
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

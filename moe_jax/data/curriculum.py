@@ -24,6 +24,7 @@ from etils import epath
 
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
+from moe_jax.data.positions import can_go_on, describe_data
 from moe_jax.data.rows import rows_of, to_batch
 from moe_jax.errors import UserError
 from moe_jax.sharding.processes import is_main
@@ -165,18 +166,12 @@ class CurriculumBatches(Iterator[Batch]):
                 "changed; go back to it, or start in another --output_dir"
             )
         saved = json.loads(path.read_text())
-        now = self._fingerprint()
-        changed = [f"{k}: {saved.get(k)!r} -> {v!r}" for k, v in now.items() if saved.get(k) != v]
-        if changed:
-            raise UserError(
-                "the saved position in the curriculum does not fit this configuration "
-                f"({'; '.join(changed)}); go back to it, or start in another --output_dir"
-            )
-        self._step, self._order = saved["step"], None
+        if can_go_on("curriculum", saved, self._fingerprint(), self._config.allow_changed_files):
+            self._step, self._order = saved["step"], None
 
     def _fingerprint(self) -> dict[str, object]:
         config = dataclasses.asdict(self._config)
         rows_by = ("sequence_length", "objective", "pack", "targets_length")
         names = (*rows_by, "batch_size", "curriculum", "seed")
         rows = len(self.rows["decoder_target_tokens"])
-        return {"task": self._config.task_name, "rows": rows, **{n: config[n] for n in names}}
+        return {**describe_data(self._config), "rows": rows, **{n: config[n] for n in names}}

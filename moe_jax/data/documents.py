@@ -1,143 +1,192 @@
-"""Documents from a user's own files, as seqio sources whose files are dealt to streams.
+"""Documents from a user's own files, as a seqio source whose files are dealt to streams.
 
 | files                | a document is                                                          |
 |----------------------|------------------------------------------------------------------------|
-| text                 | a run of `LINES_PER_DOCUMENT` lines, cut every `PIECE_BYTES` bytes      |
-| TFRecord             | the text field of a tf.train.Example                                   |
+| text                 | a run of `LINES_PER_DOCUMENT` lines                                     |
+| JSON, TFRecord       | the text of an object, or of a tf.train.Example                        |
 
-Every `HELD_OUT_EVERY`-th document is validation data, the others are training data: of file f (in
-the order of the names, from 0) the documents i with (f + i) divisible by it. So even a few small
-files have some of both.
+A document is cut into pieces of bounded size, and each piece is training or validation data
+(moe_jax.data.split).
 """
 
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import seqio
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 
-from moe_jax.errors import UserError
+from moe_jax.data.examine import texts_of
+from moe_jax.data.files import FoundFiles, SourceFile
+from moe_jax.data.plain_text import LINES_PER_DOCUMENT
+from moe_jax.data.split import Split, describe_pieces, draw
 
-LINES_PER_DOCUMENT = 64
-# Longer documents (from lines without an end) are cut: tokenising takes memory by length.
-PIECE_BYTES = 1 << 16
-HELD_OUT_EVERY = 20
 SPLITS = ("train", "validation")
-
-# From the name of a file, as a tensor, to its documents {"text": string}.
-ReadFile = Callable[[tf.Tensor], tf.data.Dataset]
-
-
-class DocumentSource(seqio.FileDataSource):
-    """The documents of files, every `HELD_OUT_EVERY`-th of them held out as `validation`."""
-
-    def __init__(self, read: ReadFile, paths: tuple[str, ...]):
-        self._read = read
-        super().__init__(read, dict.fromkeys(SPLITS, paths), cycle_length=8, block_length=16)
-
-    def list_shards(self, split: str) -> tuple[str, ...]:
-        """Returns the files, which are those of both splits."""
-        files: tuple[str, ...] = self._split_to_filepattern[split]
-        return files
-
-    def get_dataset(self, split: str = "train", *args: object, **kwargs: object) -> tf.data.Dataset:
-        """Returns the documents of a split, as `seqio.FileDataSource.get_dataset`."""
-        # The parent reads with the same function whatever the split.
-        of_split = seqio.FileDataSource(
-            functools.partial(_of_split, self._read, split, self.list_shards(split)),
-            self._split_to_filepattern,
-            cycle_length=self._cycle_length,
-            block_length=self._block_length,
-        )
-        return of_split.get_dataset(split, *args, **kwargs)
+# Of that many files 16 pieces are read in turn.
+_CYCLE_LENGTH, _BLOCK_LENGTH = 8, 16
+# So many records are parsed at once.
+_RECORDS = 16
+# A piece ends at a space if there is one so many bytes before its end.
+_BACK = 64
 
 
-def _of_split(
-    read: ReadFile, split: str, paths: tuple[str, ...], path: tf.Tensor
-) -> tf.data.Dataset:
-    number = tf.argmax(tf.cast(tf.equal(tf.constant(paths), path), tf.int32))
+class DocumentSource(seqio.DataSource):
+    """The pieces of the documents of files.
 
-    def wanted(index: tf.Tensor, example: dict[str, tf.Tensor]) -> tf.Tensor:
-        del example
-        held_out = tf.equal((index + number) % HELD_OUT_EVERY, 0)
-        return held_out if split == "validation" else tf.logical_not(held_out)
-
-    return read(path).enumerate().filter(wanted).map(lambda _, example: example).flat_map(_pieces)
-
-
-def text_source(paths: tuple[str, ...]) -> seqio.DataSource:
-    """Returns the documents of files of text, plain or gzipped."""
-
-    def read(path: tf.Tensor) -> tf.data.Dataset:
-        lines = tf.data.TextLineDataset(path, compression_type=_compression(path))
-        runs = lines.batch(LINES_PER_DOCUMENT)
-        return runs.map(lambda run: {"text": tf.strings.reduce_join(run, separator="\n") + "\n"})
-
-    return DocumentSource(read, paths)
-
-
-def tfrecord_source(paths: tuple[str, ...], field: str) -> seqio.DataSource:
-    """Returns the documents of TFRecord files of tf.train.Example, plain or gzipped.
+    The files are read by their numbers: TensorFlow expands no name as a pattern, and a saved
+    position holds no names.
 
     Args:
-        paths: the files.
-        field: the feature with the text.
-
-    Raises:
-        UserError: if the first record of the first file has no such text.
+        files: what is read.
+        split: which pieces are held out as `validation`.
     """
-    _check_field(paths[0], field)
 
-    def read(path: tf.Tensor) -> tf.data.Dataset:
-        records = tf.data.TFRecordDataset(path, compression_type=_compression(path))
-        features = {field: tf.io.FixedLenFeature([], tf.string)}
-        return records.map(lambda r: {"text": tf.io.parse_single_example(r, features)[field]})
+    def __init__(self, files: tuple[SourceFile, ...], split: Split):
+        self._files, self._split = files, split
+        super().__init__(SPLITS)
 
-    return DocumentSource(read, paths)
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        """False: a stream reads whole files, or all of them and keeps its part."""
+        return False
+
+    def list_shards(self, split: str) -> Sequence[str]:
+        """Returns the names of the files, which are those of both splits."""
+        return [file.name for file in self._files]
+
+    def get_dataset(
+        self,
+        split: str = "train",
+        shuffle: bool = True,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+        **unused: Any,
+    ) -> tf.data.Dataset:
+        """Returns the pieces of a split, {"text": string}, as `seqio.FileDataSource` does."""
+        numbers = tf.data.Dataset.range(len(self._files))
+        if shard_info is not None:
+            numbers = numbers.shard(shard_info.num_shards, shard_info.index)
+        if shuffle:
+            numbers = numbers.shuffle(len(self._files), seed=seed)
+
+        def of_split(pieces: tf.Tensor) -> dict[str, tf.Tensor]:
+            held_out = self._split.holds_out(pieces)
+            wanted = held_out if split == "validation" else tf.logical_not(held_out)
+            return {"text": tf.boolean_mask(pieces, wanted)}
+
+        return _read(numbers, self._files, self._split.piece_bytes, of_split)
 
 
-def _check_field(path: str, field: str) -> None:
-    try:
-        records = tf.data.TFRecordDataset(path, compression_type=_compression(tf.constant(path)))
-        first = next(records.take(1).as_numpy_iterator(), None)
-        features = tf.train.Example.FromString(first or b"").features.feature
-    except (tf.errors.OpError, DecodeError) as error:
-        raise UserError(f"{path} is no TFRecord file of tf.train.Example: {error}") from None
-    if first is not None and not features[field].bytes_list.value:
-        known = ", ".join(sorted(name for name in features if name != field)[:8])
-        raise UserError(
-            f"{path} has no text in the field {field!r}; it has: {known}. Name the field after a "
-            "#, such as tfrecord:FILES#content"
-        )
+def draw_split(found: FoundFiles) -> Split:
+    """Returns the split of files, for which a small corpus is read once more."""
+    numbers = tf.data.Dataset.range(len(found.files))
+    return draw(found, lambda size: _read(numbers, found.files, size, describe_pieces))
 
 
-def _compression(path: tf.Tensor) -> tf.Tensor:
-    return tf.where(tf.strings.regex_full_match(path, r".*\.gz"), "GZIP", "")
+def _read(
+    numbers: tf.data.Dataset,
+    files: tuple[SourceFile, ...],
+    piece_bytes: int,
+    use: Callable[[tf.Tensor], Any],
+) -> tf.data.Dataset:
+    """Returns the pieces of files, several files in turn.
+
+    Args:
+        numbers: of the files that are read.
+        files: lines of text, or records with their texts in the same field.
+        piece_bytes: about the most bytes of a piece.
+        use: from the pieces of a document, [N] string, to what is wanted of them, [M, ...].
+    """
+    paths = tf.constant([os.fsencode(file.path) for file in files])
+    packings = tf.constant(["GZIP" if file.packed else "" for file in files])
+    marks = tf.constant([file.mark for file in files])
+    are_lines = tf.constant([file.field is None for file in files])
+    fields = [file.field for file in files if file.field is not None]
+
+    def read(number: tf.Tensor) -> tf.data.Dataset:
+        path, packing, is_lines = [paths[number]], packings[number], [are_lines[number]]
+        kinds = []
+        if len(fields) < len(files):
+            lines = tf.data.TextLineDataset(tf.boolean_mask(path, is_lines), packing)
+            if any(file.mark for file in files):
+                lines = _without_mark(lines, marks[number])
+            runs = lines.batch(LINES_PER_DOCUMENT)
+            kinds.append(runs.map(lambda run: use(_pieces(_document(run), piece_bytes))))
+        if fields:
+            others = tf.boolean_mask(path, tf.logical_not(is_lines))
+            records = tf.data.TFRecordDataset(others, packing).batch(_RECORDS)
+            kinds.append(records.map(lambda r: use(_pieces(texts_of(r, fields[0]), piece_bytes))))
+        return functools.reduce(lambda one, other: one.concatenate(other), kinds).unbatch()
+
+    return numbers.interleave(
+        read,
+        cycle_length=_CYCLE_LENGTH,
+        block_length=_BLOCK_LENGTH,
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
 
 
-def _pieces(example: dict[str, tf.Tensor]) -> tf.data.Dataset:
-    """Cuts a text every `PIECE_BYTES` bytes, never within a character."""
-    text = example["text"]
+def _document(run: tf.Tensor) -> tf.Tensor:
+    return tf.strings.reduce_join(run, separator="\n", keepdims=True) + "\n"
+
+
+def _without_mark(lines: tf.data.Dataset, mark: tf.Tensor) -> tf.data.Dataset:
+    """Drops the byte-order mark from the first line if there is one."""
+
+    def without(line: tf.Tensor) -> tf.Tensor:
+        return tf.where(mark, tf.strings.regex_replace(line, "^\ufeff", ""), line)
+
+    return lines.take(1).map(without).concatenate(lines.skip(1))
+
+
+def _pieces(documents: tf.Tensor, piece_bytes: int) -> tf.Tensor:
+    """Cuts texts into pieces of even sizes, where a word starts or else a character.
+
+    Args:
+        documents: [D] string.
+        piece_bytes: about the most bytes of a piece.
+
+    Returns:
+        [N] string.
+    """
+
+    def cut_each() -> tf.Tensor:
+        many = tf.RaggedTensorSpec([None], tf.string)
+        cut = functools.partial(_cut, piece_bytes=piece_bytes)
+        return tf.map_fn(cut, documents, fn_output_signature=many).values
+
+    short = tf.reduce_all(tf.strings.length(documents) <= piece_bytes)
+    return tf.cond(short, lambda: documents, cut_each)
+
+
+def _cut(text: tf.Tensor, piece_bytes: int) -> tf.Tensor:
+    """Returns the pieces of a text, [N] string, of about the same size each."""
     size = tf.strings.length(text)
-    count = tf.maximum(-(-size // PIECE_BYTES), 1)
+    count = tf.maximum(-(-size // piece_bytes), 1)
+    each = -(-size // count)
 
     def bound(index: tf.Tensor) -> tf.Tensor:
-        """Returns where a piece starts: at most 3 bytes before a multiple of the size."""
-        place = tf.minimum(index * PIECE_BYTES, size)
-        back = tf.minimum(place, 3)
+        """Returns where a piece starts: at a multiple of the size or a little before it."""
+        place = tf.minimum(index * each, size)
+        back = tf.minimum(place, _BACK)
         around = tf.io.decode_raw(tf.strings.substr(text, place - back, back + 1), tf.uint8)
         around = around[: back + 1]
         # Bytes 10xxxxxx go on with a character.
-        inside = tf.equal(tf.bitwise.bitwise_and(around, 0xC0), 0x80)
-        starts = tf.where(tf.logical_not(inside))[:, 0]
-        last = tf.cast(tf.reduce_max(tf.concat([starts, [0]], axis=0)), tf.int32)
+        starts = tf.not_equal(tf.bitwise.bitwise_and(around, 0xC0), 0x80)
+        spaces = tf.logical_or(tf.equal(around, ord(" ")), tf.equal(around, ord("\n")))
+        words = tf.concat([[False], spaces[:-1]], axis=0)
+        last = tf.cond(tf.reduce_any(words), lambda: _last(words), lambda: _last(starts))
         return tf.where(place >= size, size, place - back + last)
 
-    def piece(index: tf.Tensor) -> dict[str, tf.Tensor]:
+    def piece(index: tf.Tensor) -> tf.Tensor:
         start, end = bound(index), bound(index + 1)
-        return {"text": tf.strings.substr(text, start, end - start)}
+        return tf.strings.substr(text, start, end - start)
 
-    return tf.data.Dataset.range(tf.cast(count, tf.int64)).map(
-        lambda index: piece(tf.cast(index, tf.int32))
-    )
+    return tf.map_fn(piece, tf.range(count), fn_output_signature=tf.string)
+
+
+def _last(true: tf.Tensor) -> tf.Tensor:
+    """Returns the last place that is true, 0 if none is, [] int32."""
+    places = tf.cast(tf.where(true)[:, 0], tf.int32)
+    return tf.reduce_max(tf.concat([places, [0]], axis=0))

@@ -1,156 +1,172 @@
-"""A user's own files: found, and looked at before anything is trained on them.
+"""A user's own files: found, and read to their ends before anything is trained on them.
 
 A directory stands for the files of its kind in it, at any depth; gzipped files are read as they
 are. A file that cannot be used is left out and named; only when none is left is it an error.
 """
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import functools
-import glob
-import gzip
+import hashlib
 import os
-import zlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
-import tensorflow as tf
-
+from moe_jax.data import names, stored
+from moe_jax.data.cache_directory import cache_note
+from moe_jax.data.examine import examine
+from moe_jax.data.names import Meant, shown
+from moe_jax.data.stored import Meter
+from moe_jax.data.verdicts import Verdict, recall, remember
 from moe_jax.errors import UserError
 
-_PROBE_BYTES = 1 << 20
 # Files named in a message; of the others only the number is told.
 _NAMED = 5
-TEXT_SUFFIXES = (".txt", ".md", ".text")
-JSONL_SUFFIXES = (".jsonl", ".json", ".ndjson")
-TFRECORD_SUFFIXES = (".tfrecord", ".tfrecords")
+_THREADS = 8
+# Seconds until something is said about the progress, and from then on.
+_FIRST_WORD, _NEXT_WORD = 3.0, 10.0
+SUFFIXES = {
+    "text": (".txt", ".md", ".text"),
+    "jsonl": (".jsonl", ".json", ".ndjson"),
+    "tfrecord": (".tfrecord", ".tfrecords"),
+}
+_report: Callable[[str], None] | None = None
+
+
+@contextlib.contextmanager
+def progress_to(report: Callable[[str], None]) -> Iterator[None]:
+    """Has `report` called with a line now and then while files are read inside."""
+    global _report
+    before, _report = _report, report
+    try:
+        yield
+    finally:
+        _report = before
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceFile(Verdict):
+    """A file that is read.
+
+    Attributes:
+        name: as it was found.
+    """
+
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class FoundFiles:
-    """What a pattern stands for.
+    """What the FILES of a task stand for.
 
     Attributes:
-        paths: the files, sorted.
+        files: those that are read, in the order of their names.
         left_out: one line for each file that cannot be used: its name and the reason.
+        remarks: lines about the others.
     """
 
-    paths: tuple[str, ...]
+    files: tuple[SourceFile, ...]
     left_out: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The names of the files that are read."""
+        return tuple(file.name for file in self.files)
+
+    def digest(self) -> str:
+        """Returns what other contents, or the same in another order, would not have."""
+        sums = " ".join(file.checksum for file in self.files)
+        return hashlib.sha256(sums.encode()).hexdigest()[:32]
 
     def notes(self) -> tuple[str, ...]:
         """Returns what a user should be told, in a few lines."""
-        if not self.left_out:
-            return ()
-        total = len(self.paths) + len(self.left_out)
-        more = len(self.left_out) - _NAMED
-        return (
-            f"{len(self.left_out)} of {total} files are left out:",
-            *(f"  {line}" for line in self.left_out[:_NAMED]),
-            *([f"  and {more} more"] if more > 0 else []),
-        )
+        left_out: list[str] = []
+        if self.left_out:
+            total = len(self.files) + len(self.left_out)
+            left_out = [f"{len(self.left_out)} of {total} files are left out:"]
+            left_out += _first_of(self.left_out)
+        noted = [f"{shown(file.name)}: {file.note}" for file in self.files if file.note]
+        return (*left_out, *_first_of(noted, indent=""), *self.remarks)
+
+
+def _first_of(lines: list[str] | tuple[str, ...], indent: str = "  ") -> list[str]:
+    more = [f"{indent}and {len(lines) - _NAMED} more"] if len(lines) > _NAMED else []
+    return [*(f"{indent}{line}" for line in lines[:_NAMED]), *more]
 
 
 @functools.cache
-def find_text_files(pattern: str) -> FoundFiles:
-    """Returns the files of UTF-8 text that match.
+def find_files(kind: str, files: str, field: str = "text") -> FoundFiles:
+    """Returns the files that are meant and can be used, each read to its end.
 
     Args:
-        pattern: a file, a directory, or a path with `*`, `?` and `**`; several of them separated
-            by commas; `~` is the home directory.
+        kind: `text`, `jsonl` or `tfrecord`.
+        files: a file, a directory, or a path with `*`, `?`, `[...]` and `**`; several of them
+            separated by commas; `~` is the home directory.
+        field: with the text, in JSON and TFRecords.
 
     Raises:
         UserError: if nothing matches, or no file that does can be used.
     """
-    return _find(pattern, TEXT_SUFFIXES, _what_is_wrong_with_text)
-
-
-@functools.cache
-def find_files(pattern: str, suffixes: tuple[str, ...]) -> FoundFiles:
-    """Returns the files that match and are not empty, of these suffixes in directories.
-
-    Raises:
-        UserError: if nothing matches, or no file that does can be used.
-    """
-    return _find(pattern, suffixes, _what_is_wrong)
-
-
-def _find(
-    pattern: str, suffixes: tuple[str, ...], problem: Callable[[str], str | None]
-) -> FoundFiles:
-    paths = sorted({path for part in pattern.split(",") for path in _expand(part, suffixes)})
-    if not paths:
-        shown = ", ".join(suffixes)
+    result = names.meant(files, SUFFIXES[kind])
+    if not result.paths and set(result.problems.values()) <= {names.NOTHING}:
+        suffixes = ", ".join(SUFFIXES[kind])
         raise UserError(
-            f"no file matches {pattern!r} (looked from {os.getcwd()}; in a directory: {shown})"
+            f"no file matches {shown(files)!r} (looked from {os.getcwd()}; in a directory: "
+            f"{suffixes}){_others(result)}"
         )
-    problems = {path: problem(path) for path in paths}
-    left_out = tuple(f"{path} {why}" for path, why in problems.items() if why)
-    good = tuple(path for path, why in problems.items() if not why)
+    verdicts = _examine_all(result.paths, kind, field)
+    problems = {**result.problems, **{p: v.problem for p, v in verdicts.items() if v.problem}}
+    left_out = tuple(f"{shown(path)} {problems[path]}" for path in sorted(problems))
+    good = tuple(
+        SourceFile(**{**dataclasses.asdict(verdict), "name": path})
+        for path, verdict in verdicts.items()
+        if not verdict.problem
+    )
     if not good:
-        shown = "; ".join(left_out[:_NAMED])
-        raise UserError(f"no file that matches {pattern!r} can be used: {shown}")
-    return FoundFiles(good, left_out)
+        first = "; ".join(left_out[:_NAMED])
+        more = f"; and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+        raise UserError(f"no file that matches {shown(files)!r} can be used: {first}{more}")
+    remarks = [_others(result).strip(" ;"), cache_note() or ""]
+    return FoundFiles(good, left_out, tuple(line for line in remarks if line))
 
 
-def _expand(part: str, suffixes: tuple[str, ...]) -> list[str]:
-    """Returns the files that one path or pattern stands for."""
-    path = os.path.expanduser(part.strip())
-    if "://" in path:
-        if tf.io.gfile.isdir(path):
-            walked = tf.io.gfile.walk(path)
-            found = [
-                f"{folder.rstrip('/')}/{name}" for folder, _, names in walked for name in names
-            ]
-            return [name for name in found if _has_suffix(name, suffixes)]
-        return list(tf.io.gfile.glob(path))
-    if os.path.isdir(path):
-        found = glob.glob(os.path.join(glob.escape(path), "**"), recursive=True)
-        return [name for name in found if os.path.isfile(name) and _has_suffix(name, suffixes)]
-    return [name for name in glob.glob(path, recursive=True) if os.path.isfile(name)]
+def _others(result: Meant) -> str:
+    """Returns what to say about files of other kinds, or nothing."""
+    if not result.others:
+        return ""
+    count, first = len(result.others), shown(sorted(result.others)[0])
+    what = f"{count} files of other kinds are" if count > 1 else "1 file of another kind is"
+    return f"; {what} not read ({first}{', ...' if count > 1 else ''}); name what is to be read"
 
 
-def _has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
-    return name.lower().removesuffix(".gz").endswith(suffixes)
+def _examine_all(paths: list[str], kind: str, field: str) -> dict[str, Verdict]:
+    """Returns the verdict on each file, from the cache or by reading it."""
+    meter, verdicts = Meter(), dict[str, Verdict]()
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        futures = {p: pool.submit(_examine_or_recall, p, kind, field, meter) for p in paths}
+        waiting, started = set(futures.values()), time.monotonic()
+        patience = _FIRST_WORD
+        while waiting:
+            _, waiting = concurrent.futures.wait(waiting, patience)
+            if waiting and _report is not None:
+                gone = time.monotonic() - started
+                _report(
+                    f"reading the files to their ends (once, then it is remembered): "
+                    f"{meter.bytes / 1e9:.2f} GB in {gone:.0f} s, "
+                    f"{len(paths) - len(waiting)} of {len(paths)} files"
+                )
+                patience = _NEXT_WORD
+        for path, future in futures.items():
+            verdicts[path] = future.result()
+    return verdicts
 
 
-def _head(path: str) -> bytes | str:
-    """Returns the first megabyte of a file, or why it cannot be read."""
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            if path.endswith(".gz"):
-                with gzip.GzipFile(fileobj=file) as unpacked:
-                    return unpacked.read(_PROBE_BYTES)
-            head: bytes = file.read(_PROBE_BYTES)
-            return head
-    except (OSError, EOFError, zlib.error, tf.errors.OpError) as error:
-        return f"cannot be read ({type(error).__name__}: {error})"
-
-
-def _what_is_wrong(path: str) -> str | None:
-    head = _head(path)
-    if isinstance(head, str):
-        return head
-    return None if head else "is empty"
-
-
-def _what_is_wrong_with_text(path: str) -> str | None:
-    """Returns why a file is not UTF-8 text, from its first megabyte, or None."""
-    head = _head(path)
-    if isinstance(head, str):
-        return head
-    if not head.strip():
-        return "is empty"
-    if b"\0" in head:
-        return "is not a text file (it has NUL bytes)"
-    if b"\r" in head and b"\n" not in head:
-        # TensorFlow drops carriage returns, which would join the words around them.
-        return "has carriage returns as line ends; convert it, for example with `tr '\\r' '\\n'`"
-    try:
-        # A character may be cut at the end of the probe.
-        (head[:-4] if len(head) == _PROBE_BYTES else head).decode("utf-8", errors="strict")
-    except UnicodeDecodeError as error:
-        if len(head) == _PROBE_BYTES and error.start >= _PROBE_BYTES - 8:
-            return None
-        return (
-            f"is not UTF-8 text (byte {error.start}); convert it, for example with `iconv -t UTF-8`"
-        )
-    return None
+def _examine_or_recall(path: str, kind: str, field: str, meter: Meter) -> Verdict:
+    with contextlib.suppress(Exception):  # What cannot be asked cannot be read either.
+        if known := recall(path, *stored.size_and_time(path), kind, field):
+            return known
+    verdict = examine(path, kind, field, meter)
+    remember(path, verdict, kind, field)
+    return verdict

@@ -1,101 +1,87 @@
-"""JSON lines, turned once into TFRecord files that TensorFlow can read and stream.
+"""The texts of JSON files: objects on lines, one after the other, or in an array.
 
 TensorFlow has no JSON parser, and an iterator over Python code could not be saved. So the texts
-of a JSONL file are copied once to a directory of the cache, under a name made from the file's
-path, size and time: a file that has changed is copied anew.
+of a JSON file are copied once to the cache (moe_jax.data.examine).
 """
 
-import gzip
-import hashlib
+import codecs
 import json
-import os
-import uuid
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
-import tensorflow as tf
-from etils import epath
-
-from moe_jax.errors import UserError
+from moe_jax.data.stored import BLOCK, Unusable
 
 # Above this share of lines that do not parse, a file is not what it is said to be.
 MOST_BAD_LINES = 0.01
+# An object that does not end within so many characters is damaged.
+_LONGEST_VALUE = 1 << 28
+# What a file's form is seen from.
+_HEAD = 1 << 22
+_SPACE = " \t\r\n"
 
 
-def convert(path: str, field: str) -> tuple[str, str | None]:
-    """Copies the texts of a JSONL file to the cache, unless they are there.
+class Texts(Iterator[bytes]):
+    """The texts in one field of the objects of a JSON file, UTF-8.
 
     Args:
-        path: of the file, `.gz` or plain.
+        blocks: the file.
         field: with the text; `a.b` is field b of field a.
 
-    Returns:
-        the TFRecord file, and a line about lines that were left out, or None.
-
     Raises:
-        UserError: if no line has the field, or more than 1% of the lines have no text in it.
+        Unusable: where the file is damaged; at the end, if it has no objects, or more than 1% of
+            them (or of the lines) have no text in the field.
     """
-    target = _cache_directory() / f"{_identity(path, field)}.tfrecord"
-    note = target.with_suffix(".note")
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Of several processes each writes its own file; the last name to be given stays.
-        own = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
-        bad, total, first = _write(path, field, own)
-        left_out = (
-            f"{path}: {bad} of {total} lines are left out (the first: {first})" if bad else ""
-        )
-        note.write_text(left_out)
-        os.replace(own, target)
-    return str(target), note.read_text() or None
 
+    def __init__(self, blocks: Iterator[bytes], field: str):
+        self._field = field
+        self._bad, self._total, self._first = 0, 0, ""
+        self._unit = "line"
+        self._texts = self._read(blocks)
 
-def _write(path: str, field: str, target: Path) -> tuple[int, int, str]:
-    """Writes the texts; returns lines left out, lines in all, and what is wrong with the first."""
-    bad, total, first = 0, 0, ""
-    try:
-        with tf.io.TFRecordWriter(str(target)) as writer:
-            for number, line in enumerate(_lines(path), 1):
-                if not line.strip():
-                    continue
-                total += 1
-                try:
-                    text = _text(line, field)
-                except ValueError as error:
-                    bad += 1
-                    first = first or f"line {number}: {error}"
-                    continue
-                feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))
-                features = tf.train.Features(feature={"text": feature})
-                writer.write(tf.train.Example(features=features).SerializeToString())
-        if not total:
-            raise UserError(f"{path} has no lines")
-        if bad > MOST_BAD_LINES * total:
-            raise UserError(
-                f"{path}: {bad} of {total} lines have no text in the field {field!r} "
-                f"(the first: {first}); name the field after a #, such as jsonl:FILES#content"
+    def __next__(self) -> bytes:
+        return next(self._texts)
+
+    def note(self) -> str | None:
+        """Returns what should be said about lines that are left out, None if there are none."""
+        if not self._bad:
+            return None
+        return f"{self._bad} of {self._total} {self._unit}s are left out (the first: {self._first})"
+
+    def _read(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        head = b""
+        while len(head) < _HEAD and (block := next(blocks, b"")):
+            head += block
+        head = _without_mark(head)
+        by_lines = _is_by_lines(head)
+        values = _from_lines(head, blocks) if by_lines else _from_values(head, blocks)
+        self._unit = "line" if by_lines else "object"
+        for number, value in values:
+            self._total += 1
+            try:
+                yield _text(json_value(value) if by_lines else value, self._field)
+            except ValueError as error:
+                self._bad += 1
+                self._first = self._first or f"{self._unit} {number}: {error}"
+        if not self._total:
+            raise Unusable(f"has no {self._unit}s")
+        if self._bad > MOST_BAD_LINES * self._total:
+            raise Unusable(
+                f"has no text in the field {self._field!r} in {self._bad} of {self._total} "
+                f"{self._unit}s (the first: {self._first}); name the field after a #, such as "
+                "jsonl:FILES#content"
             )
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
-    return bad, total, first
 
 
-def _lines(path: str) -> Iterator[bytes]:
-    with epath.Path(path).open("rb") as file:
-        if not path.endswith(".gz"):
-            yield from file
-            return
-        with gzip.open(file) as unpacked:
-            yield from unpacked
-
-
-def _text(line: bytes, field: str) -> str:
-    """Returns the text of a line; a ValueError says what is wrong with it."""
+def json_value(line: bytes) -> Any:
+    """Returns the value of a line of JSON; a ValueError says what is wrong with it."""
     try:
-        value = json.loads(line)
+        return json.loads(line)
     except RecursionError:
         raise ValueError("too many brackets within brackets") from None
+
+
+def _text(value: Any, field: str) -> bytes:
+    """Returns the text of an object; a ValueError says what is wrong with it."""
     for name in field.split("."):
         if not isinstance(value, dict) or name not in value:
             known = ", ".join(sorted(value)[:8]) if isinstance(value, dict) else "no object"
@@ -104,16 +90,154 @@ def _text(line: bytes, field: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"field {field!r} is no text but {type(value).__name__}")
     # Lone surrogates are valid JSON and no valid text.
-    return value.encode("utf-8", "replace").decode("utf-8")
+    return value.encode("utf-8", "replace")
 
 
-def _cache_directory() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(home) / "moe_jax" / "jsonl"
+def _without_mark(head: bytes) -> bytes:
+    for mark, name in (
+        (codecs.BOM_UTF32_LE, "UTF-32"),
+        (codecs.BOM_UTF16_LE, "UTF-16"),
+        (codecs.BOM_UTF16_BE, "UTF-16"),
+    ):
+        if head.startswith(mark):
+            raise Unusable(
+                f"is {name} and not UTF-8; convert it, for example with `iconv -f {name} -t UTF-8`"
+            )
+    return head.removeprefix(codecs.BOM_UTF8)
 
 
-def _identity(path: str, field: str) -> str:
-    stat = tf.io.gfile.stat(path)
-    absolute = path if "://" in path else os.path.abspath(path)
-    key = json.dumps([absolute, field, stat.length, stat.mtime_nsec])
-    return hashlib.sha256(key.encode()).hexdigest()[:24]
+def _is_by_lines(head: bytes) -> bool:
+    """Returns whether each line is a value: not for an array, nor for values over several lines."""
+    start = head.lstrip()
+    if start.startswith(b"["):
+        return False
+    line = start.partition(b"\n")[0]
+    if not start.startswith(b"{") or _parses(line):
+        return True
+    try:
+        json.JSONDecoder().raw_decode(start.decode("utf-8", "ignore"))
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def _parses(line: bytes) -> bool:
+    try:
+        json_value(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _from_lines(head: bytes, blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yields the lines that are not blank, with their numbers."""
+    number, parts = 0, [head]
+
+    def lines(last: bool) -> Iterator[bytes]:
+        whole = b"".join(parts).split(b"\n")
+        parts[:] = [] if last else [whole.pop()]
+        yield from whole
+
+    for block in blocks:
+        if b"\n" in block:
+            parts.append(block)
+            for line in lines(last=False):
+                number += 1
+                if line.strip():
+                    yield number, line
+        else:
+            parts.append(block)
+    for line in lines(last=True):
+        number += 1
+        if line.strip():
+            yield number, line
+
+
+class _Window:
+    """A part of a JSON text, which is read as far as it is needed."""
+
+    def __init__(self, head: bytes, blocks: Iterator[bytes]):
+        self._blocks = blocks
+        self._decode = codecs.getincrementaldecoder("utf-8")()
+        self._bytes = 0
+        self.text, self.place, self.at_end = "", 0, False
+        self._add(head, final=False)
+
+    def _add(self, block: bytes, final: bool) -> None:
+        waiting = len(self._decode.getstate()[0])
+        try:
+            more = self._decode.decode(block, final)
+        except UnicodeDecodeError as error:
+            place = self._bytes - waiting + error.start
+            raise Unusable(f"is not UTF-8 text (byte {place})") from None
+        self._bytes += len(block)
+        self.text = self.text[self.place :] + more
+        self.place = 0
+
+    def more(self) -> None:
+        """Reads as much again as there is, or up to the end."""
+        wanted = 2 * max(len(self.text) - self.place, BLOCK // 8)
+        while len(self.text) - self.place < wanted and not self.at_end:
+            block = next(self._blocks, None)
+            self.at_end = block is None
+            self._add(block or b"", final=self.at_end)
+
+    @property
+    def byte(self) -> int:
+        """Where in the file the window stands."""
+        return self._bytes - len(self.text[self.place :].encode())
+
+    def skip_space(self) -> str:
+        """Goes to the next character that is no space, and returns it; at the end ''."""
+        while True:
+            while self.place < len(self.text) and self.text[self.place] in _SPACE:
+                self.place += 1
+            if self.place < len(self.text) or self.at_end:
+                return self.text[self.place : self.place + 1]
+            self.more()
+
+
+def _from_values(head: bytes, blocks: Iterator[bytes]) -> Iterator[tuple[int, Any]]:
+    """Yields the elements of arrays, and values that follow each other, with their numbers."""
+    window, decoder = _Window(head, blocks), json.JSONDecoder()
+    number, inside, after = 0, False, False
+    while True:
+        sign = window.skip_space()
+        if not sign and inside:
+            raise Unusable(f"ends too early: its array is not closed at byte {window.byte}")
+        if not sign:
+            return
+        if sign == "[" and not inside:
+            inside, after = True, False
+        elif sign == "]" and inside:
+            inside, after = False, False
+        elif sign == "," and inside and after:
+            after = False
+        elif inside and after:
+            raise Unusable(f"is damaged: there is no comma before byte {window.byte}")
+        else:
+            number += 1
+            yield number, _next_value(window, decoder, number)
+            after = True
+            continue
+        window.place += 1
+
+
+def _next_value(window: _Window, decoder: json.JSONDecoder, number: int) -> Any:
+    while True:
+        try:
+            value, end = decoder.raw_decode(window.text, window.place)
+            # A number may go on.
+            if end < len(window.text) or window.at_end:
+                window.place = end
+                return value
+        except RecursionError:
+            raise Unusable(f"has too many brackets within brackets at byte {window.byte}") from None
+        except ValueError as error:
+            if window.at_end or len(window.text) - window.place > _LONGEST_VALUE:
+                reason = str(error).partition(": line")[0]
+                raise Unusable(
+                    f"ends too early or is damaged: object {number}, from byte {window.byte} on "
+                    f"({reason})"
+                ) from None
+        window.more()

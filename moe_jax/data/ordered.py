@@ -15,6 +15,7 @@ import tensorflow as tf
 from etils import epath
 
 from moe_jax.data.config import DataConfig
+from moe_jax.data.own_files import files_digest
 from moe_jax.errors import UserError
 
 ABOUT, ORDER = "about.json", "order.npy"
@@ -25,14 +26,16 @@ _DATA = ("task", "sequence_length", "vocabulary", "objective", "pack", "seed", "
 def describe(config: DataConfig) -> dict[str, object]:
     """Returns what a directory of scores says of its data."""
     values = dataclasses.asdict(config)
-    return {"data": {name: values[name] for name in _DATA}}
+    data = {name: values[name] for name in _DATA}
+    return {"data": data, "files": files_digest(config.rates)}
 
 
 def scored_config(directory: str, config: DataConfig) -> DataConfig:
     """Returns the data that were scored, with the directories and the batch of `config`.
 
     Raises:
-        UserError: if it is no directory of scores, or rows of another length are asked for.
+        UserError: if it is no directory of scores, rows of another length are asked for, or the
+            files have changed since they were scored.
     """
     path = epath.Path(directory).expanduser() / ABOUT
     if not path.exists() or not (path.parent / ORDER).exists():
@@ -40,7 +43,8 @@ def scored_config(directory: str, config: DataConfig) -> DataConfig:
             f"{directory} has no complete scores ({ABOUT}, {ORDER}); make them with "
             "`moe-jax data score --checkpoint=RUN --output_dir=DIR`"
         )
-    data = json.loads(path.read_text())["data"]
+    about = json.loads(path.read_text())
+    data = about["data"]
     if not isinstance(data["task"], str):
         data["task"] = tuple(map(tuple, data["task"]))
     if data["sequence_length"] != config.sequence_length:
@@ -50,7 +54,13 @@ def scored_config(directory: str, config: DataConfig) -> DataConfig:
         )
     if data["pack"] and data["objective"] != "lm":
         raise UserError(f"the rows scored in {directory} hold several examples each")
-    return dataclasses.replace(config, **data)
+    scored = dataclasses.replace(config, **data)
+    if about.get("files") != files_digest(scored.rates):
+        raise UserError(
+            f"the files of {scored.task_name} are not those that were scored in {directory}; score "
+            "them again, with `moe-jax data score`"
+        )
+    return scored
 
 
 def order_digest(directory: str) -> str:

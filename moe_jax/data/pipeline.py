@@ -103,7 +103,8 @@ def eval_batches(config: DataConfig) -> list[Batch]:
     if not batches:
         raise UserError(
             f"task {config.task_name!r} has no text in its split {config.eval_split!r} "
-            "(of a user's files every 20th piece of 64 lines is held out)"
+            "(of a user's files about one in twenty bytes is held out, in pieces: all of a single "
+            "short text, or of copies of one, is for training)"
         )
     return batches
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from etils import epath
 
 from moe_jax.data.config import DataConfig
+from moe_jax.data.positions import can_go_on, describe_data
 from moe_jax.data.rows import rows_of, vocabulary_of
 from moe_jax.errors import UserError
 
@@ -72,7 +73,14 @@ class Stream(Iterator[dict[str, np.ndarray]]):
         self._iterator = iter(rows.batch(size, drop_remainder=True).prefetch(2))
 
     def __next__(self) -> dict[str, np.ndarray]:
-        return {name: value.numpy() for name, value in next(self._iterator).items()}
+        try:
+            return {name: value.numpy() for name, value in next(self._iterator).items()}
+        except tf.errors.OpError as error:
+            # Such as a file that was there at the start and is gone.
+            raise UserError(
+                f"the data of {self._config.task_name!r} cannot be read any more: "
+                f"{error.message.splitlines()[0]}"
+            ) from None
 
     def _check_one_batch(self, size: int) -> None:
         """Refuses too few rows: the stream would be empty or one batch repeated."""
@@ -92,7 +100,7 @@ class Stream(Iterator[dict[str, np.ndarray]]):
         config = self._config
         vocabulary = vocabulary_of(config)
         return {
-            "task": config.task_name,
+            **describe_data(config),
             "sequence_length": config.sequence_length,
             "batch_size": config.batch_size,
             "shards": config.shards,
@@ -113,7 +121,7 @@ class Stream(Iterator[dict[str, np.ndarray]]):
         (own / _FINGERPRINT).write_text(json.dumps(self._fingerprint(), indent=1))
 
     def restore(self, directory: epath.Path) -> None:
-        """Goes to a saved position.
+        """Goes to a saved position, or stays at the start of files that have changed as meant.
 
         Raises:
             UserError: if the position was saved for other data or another batch.
@@ -124,11 +132,7 @@ class Stream(Iterator[dict[str, np.ndarray]]):
                 own = directory / other
         saved = {**_NOT_IN_FORMAT_1, **json.loads((own / _FINGERPRINT).read_text())}
         now = self._fingerprint()
-        changed = [f"{k}: {saved.get(k)!r} -> {now[k]!r}" for k in now if saved.get(k) != now[k]]
-        if changed:
-            raise UserError(
-                "the saved position in the data does not fit this configuration "
-                f"({'; '.join(changed)}); go back to it, or start in another --output_dir"
-            )
+        if not can_go_on("data", saved, now, self._config.allow_changed_files):
+            return
         checkpoint = tf.train.Checkpoint(iterator=self._iterator)
         checkpoint.read(str(own / "position")).assert_consumed()

@@ -20,16 +20,9 @@ from moe_jax.data import catalog
 from moe_jax.data.config import DataConfig
 from moe_jax.data.corpus import embedded_documents
 from moe_jax.data.definition import TaskDefinition
-from moe_jax.data.documents import text_source, tfrecord_source
-from moe_jax.data.files import (
-    JSONL_SUFFIXES,
-    TFRECORD_SUFFIXES,
-    find_files,
-    find_text_files,
-)
-from moe_jax.data.jsonl import convert
 from moe_jax.data.objectives import keep_text, objective
 from moe_jax.data.ordered import order_digest, ordered_source, scored_config
+from moe_jax.data.own_files import OwnFiles, own_files
 from moe_jax.data.prepared import prepared_source
 from moe_jax.data.vocabulary import load_vocabulary
 from moe_jax.errors import UserError, nearest
@@ -51,6 +44,7 @@ class NamedTask:
         targets_length: of prompted tasks, the most tokens of a target; 0 for as long as a row.
         notes: what a user should be told about its files.
         ordered: its order is a curriculum: never shuffled.
+        files: a user's own files that it reads.
     """
 
     seqio_name: str
@@ -58,6 +52,7 @@ class NamedTask:
     targets_length: int = 0
     notes: tuple[str, ...] = ()
     ordered: bool = False
+    files: tuple[OwnFiles, ...] = ()
 
     @property
     def provider(self) -> seqio.Task | seqio.Mixture:
@@ -123,7 +118,9 @@ def _mixture(config: DataConfig, rates: Mapping[str, float]) -> NamedTask:
         )
     lengths = [part.targets_length for part in parts.values()]
     notes = tuple(note for part in parts.values() for note in part.notes)
-    return NamedTask(name, kinds.pop(), 0 if 0 in lengths else max(lengths), notes)
+    files = tuple(own for part in parts.values() for own in part.files)
+    length = 0 if 0 in lengths else max(lengths)
+    return NamedTask(name, kinds.pop(), length, notes, files=files)
 
 
 def _one(config: DataConfig, name: str) -> NamedTask:
@@ -167,12 +164,11 @@ def _ordered(config: DataConfig, directory: str) -> NamedTask:
 
 @dataclasses.dataclass(frozen=True)
 class _PlainText:
-    """A source of documents, the field of their text, notes, and what tells it from others."""
+    """A source of documents, the field of their text, and the user's files that they are from."""
 
     source: seqio.DataSource
     field: str = "text"
-    notes: tuple[str, ...] = ()
-    identity: tuple[str, ...] = ()
+    own: OwnFiles | None = None
 
 
 def _stream(config: DataConfig, name: str, text: _PlainText) -> NamedTask:
@@ -180,8 +176,9 @@ def _stream(config: DataConfig, name: str, text: _PlainText) -> NamedTask:
     plain = config.objective == "lm"
     vocabulary = load_vocabulary(config.vocabulary)
     feature = seqio.Feature(vocabulary, add_eos=True, dtype=tf.int32)
+    files = () if text.own is None else (text.own,)
     registered = _register(
-        _identifier(name, config.objective, _contents(vocabulary), *text.identity),
+        _identifier(name, config.objective, _contents(vocabulary), *(f.digest() for f in files)),
         config,
         source=lambda: text.source,
         preprocessors=[
@@ -195,7 +192,8 @@ def _stream(config: DataConfig, name: str, text: _PlainText) -> NamedTask:
         output_features={"targets": feature} if plain else _both(feature),
         metric_fns=[],
     )
-    return NamedTask(registered, STREAM if plain else PROMPTED, 0, text.notes)
+    notes = tuple(note for own in files for note in own.notes())
+    return NamedTask(registered, STREAM if plain else PROMPTED, 0, notes, files=files)
 
 
 def _prompted(config: DataConfig, definition: TaskDefinition) -> NamedTask:
@@ -255,22 +253,11 @@ def _plain_text(config: DataConfig, name: str) -> _PlainText | None:
         return _PlainText(prepared_source(known.source, config.tfds_data_dir), known.field)
     if prefix not in catalog.OWN_FILES or not rest:
         return None
-    if prefix == "text":
-        found = find_text_files(rest)
-        return _PlainText(text_source(found.paths), "text", found.notes(), found.paths)
-    pattern, _, field = rest.partition("#")
-    field = field or "text"
-    if prefix == "tfds":
-        return _PlainText(prepared_source(pattern, config.tfds_data_dir), field)
-    if prefix == "tfrecord":
-        found = find_files(pattern, TFRECORD_SUFFIXES)
-        source = tfrecord_source(found.paths, field)
-        return _PlainText(source, "text", found.notes(), found.paths)
-    found = find_files(pattern, JSONL_SUFFIXES)
-    converted = [convert(path, field) for path in found.paths]
-    paths = tuple(path for path, _ in converted)
-    notes = tuple(note for _, note in converted if note)
-    return _PlainText(tfrecord_source(paths, "text"), "text", found.notes() + notes, paths)
+    own = own_files(name)
+    if own is not None:
+        return _PlainText(own.source(), own=own)
+    data_set, _, field = rest.partition("#")
+    return _PlainText(prepared_source(data_set, config.tfds_data_dir), field or "text")
 
 
 def _embedded_source() -> seqio.DataSource:
@@ -285,5 +272,7 @@ def _embedded_source() -> seqio.DataSource:
 def _identifier(name: str, *rest: str) -> str:
     """Returns a valid and unique seqio name; the `__` marks those that no user chose."""
     shown = re.sub(r"\W", "_", os.path.basename(name.rstrip("/*"))) or "task"
-    digest = hashlib.sha256("\0".join((name, *rest)).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(
+        "\0".join((name, *rest)).encode("utf-8", "surrogateescape")
+    ).hexdigest()[:12]
     return f"{shown}__{digest}"

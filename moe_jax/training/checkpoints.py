@@ -6,22 +6,19 @@ that evaluation needs), `optimizer`, `guard`, `data` (the position in the traini
 processes of a run save and restore together; how many there are does not matter to what is saved.
 """
 
-import dataclasses
 import datetime
 import gc
-import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint import checkpoint_managers
 
 from moe_jax.errors import UserError
 from moe_jax.models.functional import LanguageModel, Variables
-from moe_jax.settings import PositiveInt, Settings, counted, rule
 from moe_jax.sharding.processes import barrier, is_main
+from moe_jax.training.checkpoint_config import CheckpointConfig
 from moe_jax.training.checkpoint_items import (
     Position,
     RestorePosition,
@@ -46,54 +43,6 @@ from moe_jax.training.state import TrainState, abstract_state
 # 2: the position in the data by stream; 1 had that of the only stream.
 FORMAT_VERSION = 3
 _READABLE = (1, 2, 3)
-# Of a checkpoint whose evaluation was not finite.
-_WORST = {"causal_loss": math.inf}
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointConfig(Settings, called="Checkpoints"):
-    """When to save and what to keep.
-
-    Attributes:
-        every: steps between checkpoints; the last step is always saved.
-        keep: how many of the latest are kept.
-        keep_every: checkpoints of steps divisible by it are kept for good; 0 for none.
-        keep_best: how many of those with the lowest held-out causal loss are kept too; only
-            checkpoints of steps that were evaluated count.
-        failures: saves that may fail in a row (a full disk, a directory that is gone) before
-            training stops; each is reported, and the next is tried in its turn.
-    """
-
-    every: PositiveInt = 1000
-    keep: PositiveInt = 3
-    keep_every: Annotated[int, counted("none")] = 0
-    keep_best: Annotated[int, counted("none")] = 0
-    failures: PositiveInt = 3
-
-    @staticmethod
-    @rule
-    def _kept_steps_are_saved(keep_every: int, every: int) -> None:
-        if keep_every % every:
-            raise UserError(
-                f"Checkpoints.keep_every = {keep_every} is not a multiple of "
-                f"Checkpoints.every = {every}: nothing is saved at such steps"
-            )
-
-    def policy(self) -> checkpoint_managers.PreservationPolicy:
-        """Returns Orbax's policy of what to keep."""
-        policies: list[checkpoint_managers.PreservationPolicy]
-        policies = [checkpoint_managers.LatestN(self.keep)]
-        if self.keep_every:
-            policies.append(checkpoint_managers.EveryNSteps(self.keep_every))
-        if self.keep_best:
-            policies.append(
-                checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: -(comparable(metrics) or _WORST)["causal_loss"],
-                    n=self.keep_best,
-                    keep_checkpoints_without_metrics=False,
-                )
-            )
-        return checkpoint_managers.AnyPreservationPolicy(policies)
 
 
 class Damaged(Exception):

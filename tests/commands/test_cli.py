@@ -192,7 +192,7 @@ def test_generate_reads_gin_files_over_the_run(trained, home, capsys):
         (None, ["--gin.Data.vocabulary=/nowhere.model"], "no vocabulary /nowhere.model"),
         (None, ["--gin.Model.vocab_size=512"], "smaller than the vocabulary of 8192"),
         (None, ["--outptu_dir=x"], "Did you mean '--output_dir'?"),
-        (b"\x00\x01\x02", [], "not a text file (it has NUL bytes)"),
+        (b"\x00\x01\x02", [], "not a text file (NUL byte at byte 0)"),
         (b"caf\xe9 au lait\n" * 99, [], "not UTF-8 text (byte 3)"),
         (b"", [], "is empty"),
         (b"Too little text.\n", [], "fewer than one batch of 8"),

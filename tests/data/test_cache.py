@@ -36,7 +36,7 @@ def cached(config, tmp_path_factory):
     """Returns the configuration that reads a cache of three files a split, and what was written."""
     home = tmp_path_factory.mktemp("cached")
     patch = pytest.MonkeyPatch()
-    patch.setattr(cache, "_EXAMPLES_PER_FILE", 30)
+    patch.setattr(cache, "_EXAMPLES_PER_FILE", 80)
     written = cache_task(config, str(home))
     patch.undo()
     return dataclasses.replace(config, cache_dir=str(home)), written

@@ -8,6 +8,7 @@ import seqio
 import tensorflow as tf
 
 from moe_jax.data.config import DataConfig
+from moe_jax.data.own_files import own_files
 from moe_jax.data.statistics import statistics
 from moe_jax.data.vocabulary import load_vocabulary
 from moe_jax.data.vocabulary_size import vocabulary_size
@@ -18,13 +19,13 @@ VOCABULARY = load_vocabulary("embedded")
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """Returns the configuration of a text, and its documents: every 20th is held out."""
+    """Returns the configuration of a text, and its pieces that are not held out."""
     lines = [f"Line {i}, {'whale ' * (i % 17)}" for i in range(64 * 45)]
     path = tmp_path_factory.mktemp("statistics") / "book.txt"
     path.write_text("\n".join(lines))
-    documents = ["\n".join(lines[i : i + 64]) + "\n" for i in range(0, len(lines), 64)]
     config = DataConfig(f"text:{path}", sequence_length=48, batch_size=4)
-    return config, [d for i, d in enumerate(documents) if i % 20]
+    pieces = own_files(config.task).source().get_dataset("train", shuffle=False)
+    return config, [piece["text"].decode() for piece in pieces.as_numpy_iterator()]
 
 
 def quantiles(sizes):
@@ -141,10 +142,11 @@ def test_unknown_pieces_and_splits(text, tmp_path):
     with pytest.raises(UserError, match="no split 'tset'; it has: train, validation"):
         statistics(config, "tset", 0)
     (tmp_path / "one.txt").write_text("A whale.\n")
-    # One document, held out: none to train on.
+    # One piece, to train on: none is held out.
     one = dataclasses.replace(config, task=f"text:{tmp_path}/one.txt")
-    with pytest.raises(UserError, match="there is nothing in the split 'train'"):
-        statistics(one, "train", 0)
+    assert statistics(one, "train", 0).examples == 1
+    with pytest.raises(UserError, match="there is nothing in the split 'validation'"):
+        statistics(one, "validation", 0)
 
 
 def test_the_size_of_a_vocabulary_without_tensorflow_is_seqios():

@@ -121,7 +121,7 @@ def test_streams_divide_the_batch():
 
 
 def test_too_little_text_for_a_stream_is_named(tmp_path):
-    (tmp_path / "book.txt").write_text("A whale and a ship.\n" * 40)
+    (tmp_path / "book.txt").write_text("A whale and a ship.\n" * 4)
     config = DataConfig(task=f"text:{tmp_path}/*.txt", sequence_length=32, batch_size=8, shards=4)
     with pytest.raises(UserError, match=r"in stream 1 of 4, fewer than one batch of 2"):
         TrainBatches(config, (2, 4))

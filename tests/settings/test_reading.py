@@ -111,7 +111,7 @@ def test_files_that_are_none(here, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("etils.epath.gpath.PosixGPath.open", denied)
-    assert refusal("good.gin") == ["cannot read the gin file good.gin: Permission denied"]
+    assert refusal("good.gin") == ["the gin file 'good.gin' cannot be read: Permission denied"]
 
 
 def test_mistakes_of_all_kinds_are_told_at_once(here):

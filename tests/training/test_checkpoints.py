@@ -14,7 +14,8 @@ from etils import epath
 from moe_jax.errors import UserError
 from moe_jax.models.functional import Variables
 from moe_jax.routing.expert_choice import ExpertChoice
-from moe_jax.training.checkpoints import CheckpointConfig, Checkpoints
+from moe_jax.training.checkpoint_config import CheckpointConfig
+from moe_jax.training.checkpoints import Checkpoints
 from moe_jax.training.optimizers import adafactor, adamw
 from moe_jax.training.schedules import inverse_square_root
 from moe_jax.training.state import make_state
