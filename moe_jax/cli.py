@@ -13,6 +13,7 @@ from typing import Any
 from moe_jax.commands.arguments import make_parser
 from moe_jax.commands.huge_pages import restart_with_huge_pages
 from moe_jax.errors import Interrupted, UserError, nearest
+from moe_jax.waiting import waiting
 
 _GIN_PREFIX = "--gin."
 
@@ -196,6 +197,7 @@ def _compile(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
         args.tokens,
         args.output_dir,
         [_program(), *sys.argv[1:]],
+        variants=not args.no_variants,
     )
     return compile_for(options, _files(args), bindings, _paths(args))
 
@@ -259,8 +261,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         args, bindings = _parse(argv)
-        _start(args)
-        result = _VERBS[args.verb](args, bindings)
+        # Until the verb itself says what it does: imports can take a while.
+        with waiting(f"moe-jax {args.verb}", gives_way=True):
+            _start(args)
+            result = _VERBS[args.verb](args, bindings)
     except UserError as error:
         if debug:
             raise
@@ -272,18 +276,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        return _stopped(error)
+        return _stopped(error, "--json" in argv)
     if args.json and _is_main():
         print(json.dumps(result))
     return 0
 
 
-def _stopped(error: Exception) -> int:
+def _stopped(error: Exception, as_json: bool) -> int:
     """Reports an exception that is not the user's mistake, or an interrupt of training."""
     if isinstance(error, Interrupted):
-        number, message = error.args
+        number, message, *results = error.args
         if _is_main():
             print(message)
+            for result in results if as_json else ():
+                print(json.dumps(result))
         return 128 + int(number)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" for {error.filename}" if error.filename else ""

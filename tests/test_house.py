@@ -25,6 +25,7 @@ LAYERS = [
     ["routing"],
     ["types"],
     ["config"],
+    ["waiting"],
     ["errors"],
     ["version", "__init__"],
 ]

@@ -11,6 +11,7 @@ from rich.table import Table
 from moe_jax import experiment
 from moe_jax.commands.quiet import quiet
 from moe_jax.data.config import DataConfig
+from moe_jax.waiting import waiting
 
 # Characters of a text that are shown.
 _SHOWN = 1000
@@ -26,7 +27,7 @@ def load_data(
 
 def list_tasks(debug: bool = False) -> dict[str, Any]:
     """Prints the tasks and mixtures that `Data.task` can name."""
-    with quiet(debug):
+    with waiting("listing the tasks"), quiet(debug):
         from moe_jax.data import catalog
 
         definitions, suites = catalog.definitions(), catalog.suites()
@@ -71,7 +72,7 @@ def show(config: DataConfig, split: str, examples: int, debug: bool = False) -> 
     Raises:
         UserError: if the task or the split is not there.
     """
-    with quiet(debug):
+    with waiting(f"reading {config.task_name}"), quiet(debug):
         from moe_jax.data import pipeline
         from moe_jax.data.rows import rows_of
         from moe_jax.data.tasks import find_task
@@ -127,7 +128,7 @@ def stats(config: DataConfig, split: str, limit: int, debug: bool = False) -> di
         UserError: if the task or the split is not there.
     """
     console = Console()
-    with console.status("reading ..."), quiet(debug):
+    with waiting(f"reading {config.task_name}"), quiet(debug):
         from moe_jax.data.rows import notes_of
         from moe_jax.data.statistics import statistics
 
@@ -170,7 +171,7 @@ def cache(
         UserError: if the task cannot be cached, or is in the directory already.
     """
     console = Console()
-    with console.status("tokenising ..."), quiet(debug):
+    with waiting(f"tokenising {config.task_name}"), quiet(debug):
         from moe_jax.data.cache import cache_task
 
         written = cache_task(config, output_dir, force)

@@ -8,6 +8,7 @@ from moe_jax.commands.report import print_results
 from moe_jax.commands.start import make_checked_partition, make_console
 from moe_jax.evaluation.perplexity import Evaluator
 from moe_jax.sharding.processes import together
+from moe_jax.waiting import waiting
 
 
 def evaluate(
@@ -27,14 +28,14 @@ def evaluate(
         directory, described = load_experiment(checkpoint, files, bindings, search_paths)
     console = make_console()
     model = described.language_model(make_checked_partition(described))
-    with quiet(debug):
+    with waiting("loading the checkpoint", silent=console.quiet), quiet(debug):
         step, variables = load_variables(directory, step, model)
-    with console.status("reading the data ..."), quiet(debug), together():
+    with waiting("reading the data", silent=console.quiet), quiet(debug), together():
         from moe_jax.data import pipeline
 
         held_out = pipeline.eval_batches(described.data)
         bytes_of_token = pipeline.token_bytes(described.data, described.model.vocab_size)
-    with console.status(f"evaluating step {step} ..."):
+    with waiting(f"evaluating step {step}", silent=console.quiet):
         figures = Evaluator(model, held_out, bytes_of_token)(variables).as_dict()
     console.print(f"{directory}, step {step}, {described.data.task_name}", highlight=False)
     print_results(console, figures, described.active_router)

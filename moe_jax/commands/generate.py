@@ -7,6 +7,7 @@ from rich.console import Console
 from moe_jax.commands.load import load_experiment, load_variables
 from moe_jax.commands.quiet import quiet
 from moe_jax.evaluation.generate import Generator
+from moe_jax.waiting import waiting
 
 
 def generate(
@@ -27,7 +28,7 @@ def generate(
     directory, described = load_experiment(checkpoint, files, bindings, search_paths)
     console = Console()
     model = described.language_model()
-    with console.status("loading ..."), quiet(debug):
+    with waiting("loading the checkpoint"), quiet(debug):
         from moe_jax.data.vocabulary import load_vocabulary
 
         vocabulary = load_vocabulary(described.data.vocabulary)
@@ -36,7 +37,8 @@ def generate(
     generator = Generator(model, described.sampling, vocabulary.eos_id)
     texts = []
     for index in range(samples):
-        new = generator(variables, tokens, described.sampling.seed + index)
+        with waiting(f"writing sample {index + 1} of {samples}"):
+            new = generator(variables, tokens, described.sampling.seed + index)
         texts.append(vocabulary.decode(new))
         console.print(prompt, style="bold", end="", markup=False, highlight=False)
         console.print(texts[-1], markup=False, highlight=False)

@@ -5,18 +5,30 @@ import os
 import sys
 
 import jax
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable, RenderHook
 
 from moe_jax import config
 from moe_jax.experiment import Experiment
 from moe_jax.sharding import processes
 from moe_jax.sharding.mesh import AXES
 from moe_jax.sharding.partition import Partition
+from moe_jax.waiting import hide
 
 
 def make_console() -> Console:
     """Returns the console of this process: of several, only the first prints."""
-    return Console(quiet=not processes.is_main())
+    console = Console(quiet=not processes.is_main())
+    console.push_render_hook(_Aside())
+    return console
+
+
+class _Aside(RenderHook):
+    """Takes the line of what is waited for away before anything else is printed."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Returns what is printed as it is."""
+        hide()
+        return renderables
 
 
 def make_checked_partition(described: Experiment) -> Partition | None:

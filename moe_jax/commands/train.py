@@ -28,11 +28,13 @@ from moe_jax.training import run_directory
 from moe_jax.training.account import Account
 from moe_jax.training.checkpoints import Checkpoints
 from moe_jax.training.loop import Curriculum, Instruments, Loop, Stream
+from moe_jax.training.memory_estimate import CheckedStep, Limit, check_state, find_limit
 from moe_jax.training.profiling import Profiler
 from moe_jax.training.progress import make_reporter
-from moe_jax.training.state import make_state
+from moe_jax.training.state import abstract_state, make_state
 from moe_jax.training.watchdog import Watchdog
 from moe_jax.training.writers import make_writer, read_metrics
+from moe_jax.waiting import waiting
 
 if TYPE_CHECKING:
     from moe_jax.data.curriculum import CurriculumBatches
@@ -106,7 +108,8 @@ def _run(
 ) -> str | None:
     """Trains, and returns a sample."""
     latest = checkpoints.latest()
-    with console.status("reading the data ..."), quiet(debug), together():
+    quiet_wait = functools.partial(waiting, silent=console.quiet)
+    with quiet_wait("reading the data"), quiet(debug), together():
         from moe_jax.data import pipeline
 
         vocabulary = pipeline.vocabulary_of(described.data)
@@ -120,9 +123,11 @@ def _run(
     model, optimizer = described.language_model(partition), described.optimizer
     evaluator = Evaluator(model, held_out, bytes_of_token)
     print_header(console, described, directory, mesh_line(partition) if partition else None)
-    with quiet(debug):
+    limit = _checked_limit(described, model)
+    with quiet_wait("restoring the checkpoint"), quiet(debug):
         restored = checkpoints.restore(model, optimizer, batches)
-    first, state = restored or (0, make_state(model, optimizer, described.train.seed))
+    with quiet_wait("making the parameters"):
+        first, state = restored or (0, make_state(model, optimizer, described.train.seed))
     if latest is not None:
         console.print(f"Going on from step {first} in {directory}")
     # Only now: a configuration that does not fit the checkpoint must not take the run's place.
@@ -131,9 +136,10 @@ def _run(
     with together():
         see = _instruments(described, directory, console, checkpoints, first, account)
     see.writer.write_text("config.gin", config.operative())
+    step = described.train_step(model)
     loop = Loop(
         config=described.train,
-        step=described.train_step(model),
+        step=step if limit is None else CheckedStep(step, limit, see.reporter.message),
         batches=batches,
         evaluate=lambda variables: evaluator(variables).as_dict(),
         checkpoints=checkpoints,
@@ -151,7 +157,21 @@ def _run(
             f"Stopped and saved at step {int(state.step)} of {described.train.steps}. "
             f"To go on, run the same command again:\n  {shlex.join(command)}",
         )
-    return _sample(described, partition, state.variables, vocabulary)
+    with quiet_wait("writing a sample"):
+        return _sample(described, partition, state.variables, vocabulary)
+
+
+def _checked_limit(described: Experiment, model: LanguageModel) -> Limit | None:
+    """Returns the memory of the devices; None where it is not known or not to be checked.
+
+    Raises:
+        UserError: if what trains surely does not fit it.
+    """
+    devices = model.partition.local_devices if model.partition else jax.local_devices()[:1]
+    limit = find_limit(devices) if described.train.check_memory else None
+    if limit is not None:
+        check_state(abstract_state(model, described.optimizer), limit)
+    return limit
 
 
 def _instruments(

@@ -57,6 +57,7 @@ class TrainConfig:
         profile_at: the first step of a trace in RUN/traces; 0 for none. While a run goes,
             `echo 5 > RUN/profile` asks for one of the next 5 steps.
         profile_steps: steps of the trace.
+        check_memory: refuse to train what does not fit the devices' memory, before it is allocated.
         compiler_options: of the TPU's compiler, for the training step; other platforms, which do
             not know them, compile without.
     """
@@ -68,6 +69,7 @@ class TrainConfig:
     eval_every: int = 1000
     profile_at: int = 0
     profile_steps: int = 3
+    check_memory: bool = True
     compiler_options: Mapping[str, bool | int | float | str] = dataclasses.field(
         default_factory=dict
     )
@@ -106,7 +108,7 @@ class Instruments:
     @contextlib.contextmanager
     def doing(self, what: str) -> Iterator[None]:
         """Accounts for something that is no step, which may take longer than one."""
-        with self.account.spent(what), self.watchdog.paused(what):
+        with self.account.spent(what), self.watchdog.paused(what), self.reporter.doing(what):
             yield
 
 
