@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 # A log is never silent for five seconds.
-BEAT_SECONDS = 4.0
+BEAT_SECONDS = 3.5
 # What takes less is not worth a line.
-SHORT_SECONDS = 1.0
+SHORT_SECONDS = 0.5
 _TICK_SECONDS = 0.25
 # Of all waits: when the last line was printed, at first when the process began to import.
 _last_line = time.monotonic()

@@ -66,13 +66,15 @@ def nearest_fit(job: Job, configured: Answer, watch: Watch) -> list[Trial]:
     """
     best = Trial(AS_CONFIGURED, (), configured)
     kinds: list[tuple[str, Callable[[Job], Sequence[Variant]]]] = [
-        ("mesh", lambda job: _meshes(job, watch)),
-        ("keeping less", lambda job: list(smaller_variants(load_job(job), job.topology))),
-        ("mesh", lambda job: tensor_variants(load_job(job), job.topology)),
+        ("mesh file", _files),
+        ("mesh", _meshes),
+        ("saving", lambda job: list(smaller_variants(load_job(job), job.topology))),
+        ("tensor parallelism", lambda job: tensor_variants(load_job(job), job.topology)),
     ]
     trials: list[Trial] = []
     for kind, make in kinds:
-        variants = make(changed(job, best))
+        with watch.trying(f"choosing what to try: {kind}"):
+            variants = make(changed(job, best))
         of_kind = []
         for number, variant in enumerate(variants, 1):
             prefix = f"{kind} {number} of {len(variants)}: "
@@ -88,24 +90,30 @@ def _total(trial: Trial) -> float:
     return math.inf if trial.answer is None else trial.answer.memory.total
 
 
-def _meshes(job: Job, watch: Watch) -> list[Variant]:
-    """Returns meshes that can hold the state: files first, then the least state a device."""
-    described, limit = load_job(job), job.topology.chip.hbm_limit_per_device
-    with watch.trying("the state on other meshes"):
-        configured = _least(job, Variant(AS_CONFIGURED, ()))
-        files = [
-            variant
-            for variant in mesh_file_variants(described, job.topology)
-            if variant.name not in job.files and _least(job, variant) <= limit
-        ]
-        # Those with the most devices for the experts first.
-        meshes = [
-            (round(least / limit, 2), variant)
-            for variant in reversed(mesh_variants(described, job.topology))
-            if (least := _least(job, variant)) <= min(limit, _LESS * configured)
-        ]
-    meshes.sort(key=lambda item: item[0])
-    return files + [variant for _, variant in meshes[:MESHES]]
+def _files(job: Job) -> list[Variant]:
+    """Returns the package's mesh files for the chip that can hold the state."""
+    limit = job.topology.chip.hbm_limit_per_device
+    found = mesh_file_variants(load_job(job), job.topology)
+    return [each for each in found if each.name not in job.files and _least(job, each) <= limit]
+
+
+def _meshes(job: Job) -> list[Variant]:
+    """Returns the meshes with the least state a device."""
+    limit = job.topology.chip.hbm_limit_per_device
+    most = min(limit, _LESS * _least(job, Variant(AS_CONFIGURED, ())))
+    # Of as much state, those with the most devices for the experts first.
+    found = [
+        (round(least / limit, 2), variant)
+        for variant in reversed(mesh_variants(load_job(job), job.topology))
+        if (least := _least(job, variant)) <= most
+    ]
+    found.sort(key=lambda item: item[0])
+    # Of meshes that differ in their rules only: the one with the least.
+    meshes: dict[tuple[str, ...], Variant] = {}
+    for _, variant in found:
+        shape = tuple(each for each in variant.bindings if not each.startswith("Mesh.rules"))
+        meshes.setdefault(shape, variant)
+    return list(meshes.values())[:MESHES]
 
 
 def _least(job: Job, variant: Variant) -> float:
