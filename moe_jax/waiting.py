@@ -82,7 +82,7 @@ def waiting(what: str, *, silent: bool = False, gives_way: bool = False) -> Iter
             so that anything can be printed meanwhile.
     """
     file = _standard_error()
-    moves = file.isatty() and os.environ.get("TERM") != "dumb" and not gives_way
+    moves = not gives_way and _is_terminal(file)
     show = _nothing if silent else _Spinner(file).show if moves else functools.partial(_line, file)
     wait = Wait(what, show, moves, gives_way)
     _watch_from_now_on()
@@ -151,6 +151,13 @@ def _line(file: TextIO, text: str | None) -> None:
 
 def _nothing(text: str | None) -> None:
     """Shows nothing."""
+
+
+def _is_terminal(file: TextIO) -> bool:
+    try:
+        return file.isatty() and os.environ.get("TERM") != "dumb"
+    except ValueError:  # It is closed.
+        return False
 
 
 def _standard_error() -> TextIO:
