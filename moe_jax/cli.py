@@ -300,6 +300,13 @@ def _stopped(error: Exception, as_json: bool) -> int:
         )
         return _leave(1)
     text = " ".join(str(error).split())[:500]
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        print(
+            f"moe-jax: the memory is used up: {text or 'MemoryError'}. Use smaller micro-batches "
+            "(Train.accumulation), Model.remat = 'full', a smaller model, or more devices",
+            file=sys.stderr,
+        )
+        return _leave(1)
     print(
         f"moe-jax: {type(error).__name__}: {text} (this may be a bug; --debug shows where)",
         file=sys.stderr,

@@ -108,8 +108,9 @@ def _run(
 ) -> str | None:
     """Trains, and returns a sample."""
     latest = checkpoints.latest()
-    quiet_wait = functools.partial(waiting, silent=console.quiet)
-    with quiet_wait("reading the data"), quiet(debug), together():
+    model = described.language_model(partition)
+    limit = _checked_limit(described, model)
+    with waiting("reading the data", silent=console.quiet), quiet(debug), together():
         from moe_jax.data import pipeline
 
         vocabulary = pipeline.vocabulary_of(described.data)
@@ -120,14 +121,12 @@ def _run(
         notes = pipeline.notes_of(described.data)
     for note in notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
-    model, optimizer = described.language_model(partition), described.optimizer
     evaluator = Evaluator(model, held_out, bytes_of_token)
     print_header(console, described, directory, mesh_line(partition) if partition else None)
-    limit = _checked_limit(described, model)
-    with quiet_wait("restoring the checkpoint"), quiet(debug):
-        restored = checkpoints.restore(model, optimizer, batches)
-    with quiet_wait("making the parameters"):
-        first, state = restored or (0, make_state(model, optimizer, described.train.seed))
+    with waiting("making or restoring the parameters", silent=console.quiet):
+        with quiet(debug):
+            restored = checkpoints.restore(model, described.optimizer, batches)
+        first, state = restored or (0, make_state(model, described.optimizer, described.train.seed))
     if latest is not None:
         console.print(f"Going on from step {first} in {directory}")
     # Only now: a configuration that does not fit the checkpoint must not take the run's place.
@@ -136,10 +135,9 @@ def _run(
     with together():
         see = _instruments(described, directory, console, checkpoints, first, account)
     see.writer.write_text("config.gin", config.operative())
-    step = described.train_step(model)
     loop = Loop(
         config=described.train,
-        step=step if limit is None else CheckedStep(step, limit, see.reporter.message),
+        step=_step(described, model, limit, see),
         batches=batches,
         evaluate=lambda variables: evaluator(variables).as_dict(),
         checkpoints=checkpoints,
@@ -157,8 +155,15 @@ def _run(
             f"Stopped and saved at step {int(state.step)} of {described.train.steps}. "
             f"To go on, run the same command again:\n  {shlex.join(command)}",
         )
-    with quiet_wait("writing a sample"):
-        return _sample(described, partition, state.variables, vocabulary)
+    return _sample(described, partition, state.variables, vocabulary)
+
+
+def _step(
+    described: Experiment, model: LanguageModel, limit: Limit | None, see: Instruments
+) -> Any:
+    """Returns the training step, which is checked against the memory if that is known."""
+    step = described.train_step(model)
+    return step if limit is None else CheckedStep(step, limit, see.reporter.message)
 
 
 def _checked_limit(described: Experiment, model: LanguageModel) -> Limit | None:
@@ -247,7 +252,8 @@ def _sample(
     if not is_main():
         return None
     generator = Generator(described.language_model(), described.sampling, vocabulary.eos_id)
-    return str(vocabulary.decode(generator(variables, [])))
+    with waiting("writing a sample"):
+        return str(vocabulary.decode(generator(variables, [])))
 
 
 def _finish(

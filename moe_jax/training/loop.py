@@ -213,7 +213,7 @@ class Loop:
             with self._pace.paused(), see.doing("curriculum"):
                 see.reporter.message(self.curriculum.begin(variables))
         try:
-            with see.account.spent("data"):
+            with see.account.spent("data"), see.reporter.doing("data"):
                 return next(self.batches)
         except (UserError, KeyboardInterrupt):
             raise

@@ -1,6 +1,7 @@
 """What a person sees while training runs."""
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ _DOING = {
     "evaluation": "evaluating",
     "checkpoint": "saving",
     "curriculum": "ordering the epoch",
+    "data": "waiting for data",
 }
 # A log has a line at least as often.
 _MOST_SECONDS = 60.0
@@ -131,7 +133,7 @@ class BarReporter:
 
 
 class LineReporter:
-    """The same for logs: a line every 5% of the steps, and at least every minute.
+    """The same for logs: the first step, every 5% of the steps, and at least every minute.
 
     Args:
         console: to print to.
@@ -143,7 +145,7 @@ class LineReporter:
         self, console: Console, lines: int = 20, now: Callable[[], float] = time.monotonic
     ):
         self._console, self._lines, self._now = console, lines, now
-        self._shown = now()
+        self._shown = -math.inf
 
     def start(self, step: int, steps: int) -> None:
         """Begins at `step` of `steps`."""
@@ -153,7 +155,7 @@ class LineReporter:
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
         """Prints a line if it is time."""
         left = self._left.update(step)
-        is_late = self._now() - self._shown >= _MOST_SECONDS
+        is_late = self._now() >= self._shown + _MOST_SECONDS
         if step % self._every == 0 or step == self._steps or is_late:
             self._shown = self._now()
             self.message(
