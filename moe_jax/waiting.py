@@ -1,6 +1,7 @@
 """Says what a person waits for: a line that moves on a terminal, elsewhere one every few seconds.
 
-It all goes to standard error, so that standard output holds results only.
+It all goes to standard error, so that standard output holds results only. The environment variable
+`MOE_JAX_WAITING=0` turns it off.
 """
 
 import contextlib
@@ -81,12 +82,16 @@ def waiting(what: str, *, silent: bool = False, gives_way: bool = False) -> Iter
         gives_way: end with the first wait inside instead of coming back after it; it never moves,
             so that anything can be printed meanwhile.
     """
+    global _last_line
+    silent = silent or os.environ.get("MOE_JAX_WAITING") == "0"
     file = _standard_error()
     moves = not gives_way and _is_terminal(file)
     show = _nothing if silent else _Spinner(file).show if moves else functools.partial(_line, file)
     wait = Wait(what, show, moves, gives_way)
     _watch_from_now_on()
     with _lock:
+        if gives_way:
+            _last_line = time.monotonic()
         hide()
         while _open and _open[-1].gives_way:
             _open.pop()

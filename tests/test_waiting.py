@@ -17,6 +17,7 @@ def clock(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(module, "_last_line", 100.0)
     monkeypatch.setattr(module, "_open", [])
+    monkeypatch.delenv("MOE_JAX_WAITING")
     monkeypatch.setattr(module, "_watch_from_now_on", lambda: None)
     return now
 
@@ -95,6 +96,11 @@ def test_silent_processes_say_nothing(clock, monkeypatch):
     with waiting("reading", silent=True) as wait:
         wait._clock = lambda: 1e6
         wait.tick()
+    monkeypatch.setenv("MOE_JAX_WAITING", "0")
+    with waiting("reading") as wait:
+        wait._clock = lambda: 1.5e6
+        wait.tick()
+    monkeypatch.delenv("MOE_JAX_WAITING")
     with waiting("reading") as wait:
         wait._clock = lambda: 2e6
         wait.tick()
@@ -122,8 +128,9 @@ with module.waiting("reading"), quiet():
     time.sleep(0.5)
 print("result")
 """
+    environment = {k: value for k, value in os.environ.items() if k != "MOE_JAX_WAITING"}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout == "result\n"
     assert done.stderr.splitlines()[:2] == ["  reading ... 0 s"] * 2
