@@ -16,6 +16,7 @@ from moe_jax.commands.arguments import make_parser
 from moe_jax.commands.huge_pages import restart_with_huge_pages
 from moe_jax.commands.terminal import protect
 from moe_jax.errors import Interrupted, UserError, nearest
+from moe_jax.waiting import waiting
 
 _GIN_PREFIX = "--gin."
 
@@ -228,6 +229,7 @@ def _compile(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
         args.tokens,
         args.output_dir,
         [_program(), *sys.argv[1:]],
+        variants=not args.no_variants,
     )
     return compile_for(options, _files(args), bindings, _paths(args))
 
@@ -302,9 +304,10 @@ def _main(argv: Sequence[str]) -> int:
     try:
         args, bindings = _parse(argv)
         environment.prepare(debug)
-        _start(args)
-        _keep_compiled(args)
-        with _permissions(args):
+        # Until the verb itself says what it does: imports can take a while.
+        with waiting(f"moe-jax {args.verb}", gives_way=True), _permissions(args):
+            _start(args)
+            _keep_compiled(args)
             result = _VERBS[args.verb](args, bindings)
     except UserError as error:
         if debug:
@@ -318,7 +321,7 @@ def _main(argv: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        return _stopped(error)
+        return _stopped(error, "--json" in argv)
     if args.json and _is_main():
         print(strict_json.dumps(result))
     if found := strict_json.not_finite(result):
@@ -329,12 +332,14 @@ def _main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _stopped(error: Exception) -> int:
+def _stopped(error: Exception, as_json: bool) -> int:
     """Reports an exception that is not the user's mistake, or an interrupt of training."""
     if isinstance(error, Interrupted):
-        number, message = error.args
+        number, message, *results = error.args
         if _is_main():
             print(message)
+            for result in results if as_json else ():
+                print(strict_json.dumps(result))
         return 128 + int(number)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" for {error.filename}" if error.filename else ""
@@ -348,6 +353,13 @@ def _stopped(error: Exception) -> int:
         print(f"moe-jax: {line}", file=sys.stderr)
         return _leave(1)
     text = " ".join(str(error).split())[:500]
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        print(
+            f"moe-jax: the memory is used up: {text or 'MemoryError'}. Use smaller micro-batches "
+            "(Train.accumulation), Model.remat = 'full', a smaller model, or more devices",
+            file=sys.stderr,
+        )
+        return _leave(1)
     print(
         f"moe-jax: {type(error).__name__}: {text} (this may be a bug; --debug shows where)",
         file=sys.stderr,

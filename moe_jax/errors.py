@@ -14,7 +14,7 @@ def combined(messages: Iterable[str]) -> UserError:
 
 
 class Interrupted(Exception):
-    """Training was stopped by a signal, with everything saved; `args`: the signal, a message."""
+    """Stopped by a signal, with everything saved; `args`: the signal, a message, any result."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

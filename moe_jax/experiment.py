@@ -48,7 +48,7 @@ from moe_jax.routing.token_choice import TokenChoice
 from moe_jax.settings import PositiveInt, Settings, checked, rule
 from moe_jax.sharding import mesh
 from moe_jax.sharding.mesh import BATCH_AXES, MeshConfig
-from moe_jax.sharding.partition import Partition, make_partition
+from moe_jax.sharding.partition import Partition, make_abstract_partition, make_partition
 from moe_jax.training.checkpoint_config import CheckpointConfig
 from moe_jax.training.guard import GuardConfig
 from moe_jax.training.loop import TrainConfig
@@ -150,7 +150,17 @@ class Experiment(Settings):
         Raises:
             UserError: if the mesh, or the batch's rows, do not fit them.
         """
-        partition = make_partition(self.mesh, devices)
+        return self._checked(make_partition(self.mesh, devices))
+
+    def abstract_partition(self, devices: int) -> Partition:
+        """Arranges so many devices that need not be there: how arrays are cut over them.
+
+        Raises:
+            UserError: if the mesh, or the batch's rows, do not fit them.
+        """
+        return self._checked(make_abstract_partition(self.mesh, devices))
+
+    def _checked(self, partition: Partition) -> Partition:
         rows, parts = self.data.batch_size // self.train.accumulation, partition.batch_shards
         if rows % parts:
             raise UserError(

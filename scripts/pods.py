@@ -165,6 +165,8 @@ def row(pod: str, what: str, known: dict[str, Any]) -> tuple[str, ...]:
     """Returns a row of a table."""
     if "error" in known:
         return pod, what, known["error"][:160], "", "", "", "", ""
+    if not known["fits"]:
+        return pod, what, "no", f"{known['hbm_gib']:.1f}", "-", "-", "-", "-"
     return (
         pod,
         what,
@@ -203,7 +205,7 @@ def agreement(figures: dict[str, Any]) -> str:
     rows = []
     for question in models():
         known = [figures[name][question.key] for name in ("quick", "models")]
-        if any("error" in each for each in known):
+        if any("error" in each or not each["fits"] for each in known):
             continue
         seconds = [each["step_seconds"] for each in known]
         milliseconds = [f"{each * 1e3:,.0f}" for each in seconds]

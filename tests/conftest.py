@@ -11,6 +11,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # See scripts/test.sh: too few threads for virtual devices hang in jax 0.10.2.
 os.environ.setdefault("NPROC", "16")
+# Errors are one line; on a busy machine what is waited for would be others.
+os.environ["MOE_JAX_WAITING"] = "0"
 
 # Compiled functions are shared by the two workers and by all processes that tests start: most of
 # them train the same tiny model. Made by the first process; the others find it in the environment.

@@ -29,6 +29,7 @@ LAYERS = [
     ["gin_sources"],
     ["strict_json"],
     ["settings"],
+    ["waiting"],
     ["errors"],
     ["formatting"],
     ["version", "__init__"],

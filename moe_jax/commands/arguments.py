@@ -164,6 +164,11 @@ def _add_compile(verb: argparse.ArgumentParser) -> None:
         help="try meshes, rematerialisation and dispatches, and rank those that fit",
     )
     verb.add_argument(
+        "--no_variants",
+        action="store_true",
+        help="answer only; do not look for what fits where this does not",
+    )
+    verb.add_argument(
         "--tokens", type=float, default=1e12, metavar="N", help="budget that chip-days are for"
     )
     verb.add_argument("--output_dir", metavar="DIR", help="where compile.json and .md are written")

@@ -15,6 +15,7 @@ from moe_jax.errors import UserError, nearest
 from moe_jax.formatting import decimal
 from moe_jax.models.config import DTYPES
 from moe_jax.routing.registry import ROUTERS, get_router
+from moe_jax.waiting import waiting
 
 
 def bench_step(
@@ -31,12 +32,12 @@ def bench_step(
     """
     described = experiment.load(files, bindings, search_paths)
     console = make_console()
-    with console.status("reading the data ..."), quiet(debug):
+    with waiting("reading the data"), quiet(debug):
         from moe_jax.data import pipeline
 
         batches = pipeline.TrainBatches(described.data)
         next(batches)
-    with console.status(f"measuring {steps} steps ..."), quiet(debug):
+    with waiting(f"measuring {steps} steps"), quiet(debug):
         times = measure(described, lambda: next(batches), steps)
     table = Table("part", "ms", "share", title=f"A training step, {', '.join(files)}")
     for name, value in sorted(times.parts.items(), key=lambda item: -item[1]):
@@ -77,11 +78,11 @@ def bench_data(
     """
     described = experiment.load(files, bindings, search_paths)
     console = make_console()
-    with console.status("measuring the data ..."), quiet(debug):
+    with waiting("measuring the data"), quiet(debug):
         from moe_jax.benchmarks import pipeline
 
         stages = pipeline.measure(described.data, seconds)
-    with console.status("measuring a step ..."), quiet(debug):
+    with waiting("measuring a step"), quiet(debug):
         from moe_jax.data.pipeline import TrainBatches
 
         batches = TrainBatches(described.data)
@@ -117,7 +118,7 @@ def bench_routing(
     for name in dispatches:
         get_dispatch(name)
     console = make_console()
-    with console.status(f"measuring {len(routers)} routers, {rounds} rounds ..."):
+    with waiting(f"measuring {len(routers)} routers, {rounds} rounds"):
         result = routing.measure(shape, routers, dispatches, dtype, rounds)
     table = Table(
         *("router", "dispatch", "ms", "of dense", "memory of dense", "GFLOP/s"),
@@ -156,7 +157,7 @@ def bench_adaptive(size: str, dtype: str, rounds: int) -> dict[str, Any]:
     """
     shape = _size(size, dtype)
     console = make_console()
-    with console.status(f"measuring {len(adaptive.PAPER)} shares, {rounds} rounds ..."):
+    with waiting(f"measuring {len(adaptive.PAPER)} shares, {rounds} rounds"):
         rows = adaptive.measure(shape, "grouped", dtype, rounds)
     table = Table(
         *("one-expert tokens", "time", "computation", "paper: time", "paper: computation"),

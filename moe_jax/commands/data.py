@@ -13,6 +13,7 @@ from moe_jax import experiment
 from moe_jax.commands.console import make_console
 from moe_jax.commands.quiet import quiet
 from moe_jax.data.config import DataConfig
+from moe_jax.waiting import waiting
 
 if TYPE_CHECKING:
     from moe_jax.data.tasks import NamedTask
@@ -31,7 +32,7 @@ def load_data(
 
 def list_tasks(debug: bool = False) -> dict[str, Any]:
     """Prints the tasks and mixtures that `Data.task` can name."""
-    with quiet(debug):
+    with waiting("listing the tasks"), quiet(debug):
         from moe_jax.data import catalog
 
         definitions, suites = catalog.definitions(), catalog.suites()
@@ -76,8 +77,8 @@ def show(config: DataConfig, split: str, examples: int, debug: bool = False) -> 
     Raises:
         UserError: if the task or the split is not there.
     """
-    console = Console()
-    with quiet(debug):
+    console = make_console()
+    with waiting(f"reading {config.task_name}"), quiet(debug):
         from moe_jax.data import pipeline
         from moe_jax.data.rows import rows_of
 
@@ -141,7 +142,7 @@ def stats(config: DataConfig, split: str, limit: int, debug: bool = False) -> di
         UserError: if the task or the split is not there.
     """
     console = make_console()
-    with console.status("reading ..."), quiet(debug):
+    with waiting(f"reading {config.task_name}"), quiet(debug):
         from moe_jax.data.statistics import statistics
 
         notes = _find(config, console).notes
@@ -183,7 +184,7 @@ def cache(
         UserError: if the task cannot be cached, or is in the directory already.
     """
     console = make_console()
-    with console.status("tokenising ..."), quiet(debug):
+    with waiting(f"tokenising {config.task_name}"), quiet(debug):
         from moe_jax.data.cache import cache_task
 
         _find(config, console)

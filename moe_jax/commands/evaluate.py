@@ -10,6 +10,7 @@ from moe_jax.commands.start import make_checked_partition, make_console
 from moe_jax.evaluation.perplexity import Evaluator
 from moe_jax.sharding.processes import together
 from moe_jax.training.data_record import evaluation_notes
+from moe_jax.waiting import waiting
 
 
 def evaluate(
@@ -29,9 +30,9 @@ def evaluate(
         directory, described = load_experiment(checkpoint, files, bindings, search_paths)
     console = make_console()
     model = described.language_model(make_checked_partition(described))
-    with quiet(debug):
+    with waiting("loading the checkpoint", silent=console.quiet), quiet(debug):
         step, variables = load_variables(directory, step, model)
-    with console.status("reading the data ..."), quiet(debug), together():
+    with waiting("reading the data", silent=console.quiet), quiet(debug), together():
         from moe_jax.data import pipeline
 
         held_out = pipeline.eval_batches(described.data)
@@ -39,7 +40,7 @@ def evaluate(
         notes = evaluation_notes(directory, described.data)
     for line in notes:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    with console.status(f"evaluating step {step} ..."):
+    with waiting(f"evaluating step {step}", silent=console.quiet):
         figures = Evaluator(model, held_out, bytes_of_token)(variables).as_dict()
     console.print(f"{directory}, step {step}, {described.data.task_name}", highlight=False)
     if (note := other_router(directory)) is not None:

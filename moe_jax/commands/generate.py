@@ -8,6 +8,7 @@ from moe_jax.commands.other_router import other_router
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.samples import print_samples
 from moe_jax.evaluation.generate import Generator
+from moe_jax.waiting import waiting
 
 
 def generate(
@@ -28,7 +29,7 @@ def generate(
     directory, described = load_experiment(checkpoint, files, bindings, search_paths)
     console = make_console()
     model = described.language_model()
-    with console.status("loading ..."), quiet(debug):
+    with waiting("loading the checkpoint"), quiet(debug):
         from moe_jax.data.prompts import encode_prompt, has_questions
         from moe_jax.data.vocabulary import load_vocabulary
 
@@ -37,8 +38,11 @@ def generate(
         tokens = encode_prompt(described.data, vocabulary, prompt)
         are_answers = has_questions(described.data)
     generator = Generator(model, described.sampling, vocabulary.eos_id)
-    seeds = range(described.sampling.seed, described.sampling.seed + samples)
-    texts = [vocabulary.decode(generator(variables, tokens, seed)) for seed in seeds]
+    texts = []
+    for index in range(samples):
+        with waiting(f"writing sample {index + 1} of {samples}"):
+            new = generator(variables, tokens, described.sampling.seed + index)
+        texts.append(vocabulary.decode(new))
     if (note := other_router(directory)) is not None:
         console.print(f"Mind that {note}", highlight=False, markup=False, soft_wrap=True)
     print_samples(console, prompt, texts, are_answers)

@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
+from etils import epath
 
 from moe_jax.commands.background import Background
 from moe_jax.data.batch import Batch
@@ -13,12 +15,13 @@ from moe_jax.data.import_tensorflow import get_ready_for_threads
 from moe_jax.data.prompts import Asked, what_to_ask
 from moe_jax.experiment import Experiment
 from moe_jax.models.functional import LanguageModel
-from moe_jax.sharding.partition import Partition
 from moe_jax.sharding.processes import together
 from moe_jax.training.account import Account
 from moe_jax.training.compile_ahead import lower_ahead
+from moe_jax.training.data_record import find_data
 from moe_jax.training.loop import Stream
-from moe_jax.training.state import TrainState, make_state
+from moe_jax.training.memory_estimate import Limit, check_step, step_bytes
+from moe_jax.training.state import TrainState, abstract_state, make_state
 
 if TYPE_CHECKING:
     from moe_jax.data.curriculum import CurriculumBatches
@@ -62,52 +65,77 @@ class Ready:
     is_compiled: bool
 
 
-def get_ready(
-    described: Experiment,
-    model: LanguageModel,
-    step: Any,
-    find: Callable[[], tuple[str, ...]],
-    account: Account,
-    *,
-    restored: bool,
-) -> Ready:
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What is known of a run before its data are.
+
+    Attributes:
+        described: the run.
+        model: its model.
+        step: its jitted step.
+        directory: of the run.
+        limit: the memory of a device; None to allocate without looking.
+        goes_on: whether the state will come from a checkpoint.
+    """
+
+    described: Experiment
+    model: LanguageModel
+    step: Any
+    directory: epath.Path
+    limit: Limit | None
+    goes_on: bool
+
+    def new_state(self) -> TrainState:
+        """Makes the state before the first step."""
+        return make_state(self.model, self.described.optimizer, self.described.train.seed)
+
+    def lower(self) -> jax.stages.Lowered | None:
+        """Traces the step; None where the shapes of batches are known by the data only."""
+        rows = self.model.partition.rows if self.model.partition else None
+        batch = expected_batch(self.described.data, rows)
+        if batch is None:
+            return None
+        optimizer = self.described.optimizer
+        return lower_ahead(self.step, self.model, optimizer, batch, restored=self.goes_on)
+
+    def compile(self, lowered: jax.stages.Lowered, say: Callable[[str], None]) -> None:
+        """Compiles the step, and compares what it takes with the memory there is."""
+        total = step_bytes(lowered.compile())
+        if self.limit is not None and total is not None:
+            state = abstract_state(self.model, self.described.optimizer)
+            check_step(total, state, self.limit, say)
+
+
+def get_ready(start: Start, account: Account, say: Callable[[str], None]) -> Ready:
     """Opens the data, compiles the step, and makes a state unless it will be restored.
 
     Importing TensorFlow and opening the data keep one core busy, compiling keeps the others.
 
     Args:
-        described: the run.
-        model: its model.
-        step: its jitted step.
-        find: finds the data, and returns what is to be said of them.
+        start: of the run.
         account: told what compiling takes.
-        restored: whether the state will come from a checkpoint.
+        say: prints a line.
 
     Raises:
-        UserError: if the data of any process cannot be used.
+        UserError: if the data of any process cannot be used, or the memory does not suffice.
     """
-    partition, optimizer = model.partition, described.optimizer
-    expected = expected_batch(described.data, partition.rows if partition else None)
-    lowered = state = None
-    if expected is not None:
-        # Before TensorFlow is imported: two threads that run Python only slow each other down.
-        with account.spent("compile"):
-            lowered = lower_ahead(step, model, optimizer, expected, restored=restored)
+    # Before TensorFlow is imported: two threads that run Python only slow each other down.
+    with account.spent("compile"):
+        lowered = start.lower()
+    state = None
     get_ready_for_threads()
-    with Background(lambda: open_data(described, partition, find)) as opening:
+    with Background(lambda: open_data(start, say)) as opening:
         if lowered is not None:
             with account.spent("compile"):
-                lowered.compile()
-        if not restored:
-            state = make_state(model, optimizer, described.train.seed)
+                start.compile(lowered, say)
+        if not start.goes_on:
+            state = start.new_state()
         with together():
             data = opening.result()
     return Ready(data, state, lowered is not None)
 
 
-def open_data(
-    described: Experiment, partition: Partition | None, find: Callable[[], tuple[str, ...]]
-) -> OpenData:
+def open_data(start: Start, say: Callable[[str], None]) -> OpenData:
     """Opens the data of a run; the first to need TensorFlow, which it imports.
 
     Raises:
@@ -116,8 +144,9 @@ def open_data(
     from moe_jax.data import pipeline
     from moe_jax.data.placed import curriculum_batches, train_batches
 
+    described, partition = start.described, start.model.partition
     config = described.data
-    notes = find()
+    notes = find_data(config, start.directory, start.goes_on, say)
     vocabulary = pipeline.vocabulary_of(config)
     described.check_vocabulary(vocabulary.vocab_size)
     batches: Stream

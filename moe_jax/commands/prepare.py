@@ -15,6 +15,7 @@ from moe_jax.data.prepare.layout import check_folder
 from moe_jax.data.prepare.report import Prepared
 from moe_jax.data.prepare.write import prepare as write
 from moe_jax.errors import UserError
+from moe_jax.waiting import waiting
 
 
 def prepare(
@@ -44,14 +45,14 @@ def prepare(
     if "://" in data_dir:
         raise UserError(f"--data_dir={data_dir}: prepare locally, then copy the directory there")
     target = Path(data_dir).expanduser()
-    with console.status(f"preparing {data_set.title} ..."), quiet(debug):
+    with waiting(f"preparing {data_set.title}"), quiet(debug):
         prepared = write(data_set, folder, target, force)
     _print(console, data_set, prepared)
     for line in prepared.notes:
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nIn {prepared.directory}", markup=False, highlight=False, soft_wrap=True)
     console.print("\nNext:", style="bold")
-    with quiet(debug):
+    with waiting("looking for its tasks"), quiet(debug):
         from moe_jax.data.catalog import tasks_of
 
         tasks = tasks_of(data_set.title) or [f"tfds:{data_set.title}:{data_set.version}"]

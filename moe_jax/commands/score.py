@@ -13,6 +13,7 @@ from moe_jax.commands.start import make_checked_partition, make_console
 from moe_jax.sharding.processes import together
 from moe_jax.training import run_directory
 from moe_jax.training.owner import Owner
+from moe_jax.waiting import waiting
 
 
 def score(
@@ -38,9 +39,9 @@ def score(
     data = described.data
     data = dataclasses.replace(data, curriculum=data.curriculum or "similarity")
     model = described.language_model(make_checked_partition(described))
-    with quiet(debug):
+    with waiting("loading the checkpoint", silent=console.quiet), quiet(debug):
         step, variables = load_variables(directory, step, model)
-    with console.status("reading the data ..."), quiet(debug), together():
+    with waiting("reading the data", silent=console.quiet), quiet(debug), together():
         from moe_jax.data.curriculum import read_rows
         from moe_jax.evaluation.complexity import ComplexityScorer, make_order, read_vectors
 
@@ -48,7 +49,7 @@ def score(
     target = run_directory.prepare(output_dir)
     about = {"checkpoint": str(directory), "step": step}
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    with Owner(target, command, say), console.status("scoring ..."):
+    with Owner(target, command, say), waiting("scoring", silent=console.quiet):
         order = make_order(ComplexityScorer(model), variables, rows, data, target, about)
         vectors = read_vectors(target)
     means = [float(value) for value in vectors.mean(0)]

@@ -5,7 +5,7 @@ import os
 import sys
 
 import jax
-from rich.console import Console
+from rich.console import Console, ConsoleRenderable, RenderHook
 
 from moe_jax import config
 from moe_jax.commands import console
@@ -14,11 +14,23 @@ from moe_jax.experiment import Experiment
 from moe_jax.sharding import processes
 from moe_jax.sharding.mesh import AXES
 from moe_jax.sharding.partition import Partition
+from moe_jax.waiting import hide
 
 
 def make_console() -> Console:
     """Returns the console of this process: of several, only the first prints."""
-    return console.make_console(quiet=not processes.is_main())
+    made = console.make_console(quiet=not processes.is_main())
+    made.push_render_hook(_Aside())
+    return made
+
+
+class _Aside(RenderHook):
+    """Takes the line of what is waited for away before anything else is printed."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Returns what is printed as it is."""
+        hide()
+        return renderables
 
 
 def make_checked_partition(described: Experiment) -> Partition | None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from moe_jax import config, experiment
 from moe_jax.commands import environment, output
-from moe_jax.commands.opening import get_ready
+from moe_jax.commands.opening import Start, get_ready
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_header, print_results
 from moe_jax.commands.samples import next_commands, print_samples
@@ -35,14 +35,16 @@ from moe_jax.training.account import Account
 from moe_jax.training.checkpoints import Checkpoints
 from moe_jax.training.config_difference import difference
 from moe_jax.training.loop import Curriculum, Instruments, Loop
+from moe_jax.training.memory_estimate import CheckedStep, Limit, check_state, find_limit
 from moe_jax.training.misfit import explaining
 from moe_jax.training.owner import Owner
 from moe_jax.training.profiling import Profiler
 from moe_jax.training.progress import make_reporter
-from moe_jax.training.state import make_state
+from moe_jax.training.state import abstract_state
 from moe_jax.training.watchdog import Watchdog
 from moe_jax.training.whole_file import is_remote
 from moe_jax.training.writers import make_writer, read_metrics
+from moe_jax.waiting import waiting
 
 if TYPE_CHECKING:
     from moe_jax.data.curriculum import CurriculumBatches
@@ -151,22 +153,20 @@ def _run(
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     latest = checkpoints.latest()
     model, optimizer = described.language_model(partition), described.optimizer
-    seed = described.train.seed
-    step = described.train_step(model)
+    limit, step = _checked_limit(described, model), described.train_step(model)
     print_header(console, described, directory, mesh_line(partition) if partition else None)
-    with console.status("opening the data and compiling the step ..."), quiet(debug):
-        find = functools.partial(
-            data_record.find_data, described.data, directory, latest is not None, say
-        )
-        ready = get_ready(described, model, step, find, account, restored=latest is not None)
+    start = Start(described, model, step, directory, limit, goes_on=latest is not None)
+    with waiting("opening the data and compiling the step", silent=console.quiet), quiet(debug):
+        ready = get_ready(start, account, say)
     data = ready.data
     data_record.check_same_files(described.data)
     for note in data.notes:
         say(note)
     evaluator = Evaluator(model, data.held_out, data.bytes_of_token)
-    with quiet(debug), explaining(directory, config.operative(), trains=True):
+    fits = explaining(directory, config.operative(), trains=True)
+    with waiting("restoring the parameters", silent=console.quiet), quiet(debug), fits:
         restored = checkpoints.restore(model, optimizer, data.batches)
-    first, state = restored or (0, ready.state or make_state(model, optimizer, seed))
+    first, state = restored or (0, ready.state or start.new_state())
     if latest is not None:
         console.print(f"Going on from step {first} in {directory}")
     # Only now: a configuration that does not fit the checkpoint must not take the run's place.
@@ -176,7 +176,7 @@ def _run(
     see.writer.write_text("config.gin", config.operative())
     loop = Loop(
         config=described.train,
-        step=step,
+        step=step if ready.is_compiled or limit is None else CheckedStep(step, limit, say),
         batches=data.batches,
         evaluate=lambda variables: evaluator(variables).as_dict(),
         checkpoints=checkpoints,
@@ -197,6 +197,19 @@ def _run(
             f"To go on, run the same command again:\n  {shlex.join(command)}",
         )
     return _sample(described, partition, state.variables, data.vocabulary, data.asked)
+
+
+def _checked_limit(described: Experiment, model: LanguageModel) -> Limit | None:
+    """Returns the memory of the devices; None where it is not known or not to be checked.
+
+    Raises:
+        UserError: if what trains surely does not fit it.
+    """
+    devices = model.partition.local_devices if model.partition else jax.local_devices()[:1]
+    limit = find_limit(devices) if described.train.check_memory else None
+    if limit is not None:
+        check_state(abstract_state(model, described.optimizer), limit)
+    return limit
 
 
 def _instruments(
@@ -288,7 +301,8 @@ def _sample(
     generator = Generator(described.language_model(), described.sampling, vocabulary.eos_id)
     question = asked.prompt if asked.is_question else ""
     tokens = encode_prompt(described.data, vocabulary, question)
-    return str(vocabulary.decode(generator(variables, tokens)))
+    with waiting("writing a sample"):
+        return str(vocabulary.decode(generator(variables, tokens)))
 
 
 def _finish(

@@ -34,6 +34,10 @@ NO_CODE = (
     "; no code was generated, which takes minutes and can still fail, for want of fast memory or "
     "for an option that the chip does not know: --full does it"
 )
+NOT_RUN = (
+    "memory is the compiler's own assignment of buffers; what does not fit cannot run, so that no "
+    "time was estimated"
+)
 BETWEEN_SLICES = (
     "the step time leaves out what travels between slices, over the data-centre network",
 )
@@ -49,7 +53,7 @@ class Moved:
         count: runs.
         bytes: payload, by the definition of `collectives`.
         bound_bytes: the least, by `bounds`; 0 for what the step need not send.
-        seconds: on the links, at the faster end of the bracket.
+        seconds: on the links, at the faster end of the bracket; None for what cannot run.
         exposed: of them, while nothing is computed.
     """
 
@@ -58,8 +62,8 @@ class Moved:
     count: float
     bytes: float
     bound_bytes: float
-    seconds: float
-    exposed: float
+    seconds: float | None
+    exposed: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +78,8 @@ class Answer:
         flops: of matrix products a chip, as compiled.
         model_flops: of a chip by `moe_jax/flops.py`: forward and backward once.
         tokens: a chip and step.
-        fastest: step time where collectives take what the links allow.
+        fastest: step time where collectives take what the links allow; None for what does not
+            fit, which cannot run.
         slowest: the same with one torus axis at a time.
         unknown_loops: loops whose turns depend on data, which the step time leaves out.
         unpriced_kernels: kernels that do not say what they cost, which the step time leaves out.
@@ -92,8 +97,8 @@ class Answer:
     flops: float
     model_flops: float
     tokens: float
-    fastest: StepTime
-    slowest: StepTime
+    fastest: StepTime | None
+    slowest: StepTime | None
     unknown_loops: tuple[str, ...]
     unpriced_kernels: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -105,8 +110,14 @@ class Answer:
     @property
     def fits(self) -> bool:
         """Whether a chip's memory holds it, by the compiler or its limit."""
-        within = self.memory.total <= self.topology.chip.hbm_limit_per_device
-        return within and not self.is_exceeded
+        return not self.is_exceeded and _is_within(self.memory, self.topology)
+
+    @property
+    def bracket(self) -> tuple[StepTime, StepTime] | None:
+        """The fastest and the slowest step; None for what cannot run."""
+        if self.fastest is None or self.slowest is None:
+            return None
+        return self.fastest, self.slowest
 
     def utilisation(self, time: StepTime) -> float:
         """Returns the model FLOPs utilisation (MFU)."""
@@ -118,16 +129,21 @@ class Answer:
         return self.topology.chip.peak_flops / self.topology.chip.devices
 
     @property
-    def tokens_per_second_per_chip(self) -> float:
-        """At the faster end of the bracket."""
+    def tokens_per_second_per_chip(self) -> float | None:
+        """At the faster end of the bracket; None for what cannot run."""
+        if self.fastest is None:
+            return None
         return self.tokens * self.topology.chip.devices / self.fastest.seconds
 
-    def chip_days(self, tokens: float) -> float:
-        """Returns chip-days for a number of tokens, at the faster end of the bracket."""
-        return tokens / self.tokens_per_second_per_chip / 86400
+    def chip_days(self, tokens: float) -> float | None:
+        """Returns chip-days for a number of tokens, at the faster end of the bracket, or None."""
+        speed = self.tokens_per_second_per_chip
+        return None if speed is None else tokens / speed / 86400
 
     def as_dict(self, tokens: float) -> dict[str, Any]:
         """Returns it for JSON; bytes and seconds, a chip and step.
+
+        Of what does not fit, all that is measured in time is None: it cannot run.
 
         Args:
             tokens: budget that chip-days are for.
@@ -142,21 +158,12 @@ class Answer:
             "hbm_limit_gib": limit / GIB,
             "memory_bytes": {**memory.parts, "heap": memory.heap},
             "largest": [{"what": what, "bytes": size} for what, size in memory.largest(3)],
-            "step_seconds": self.fastest.seconds,
-            "step_seconds_high": self.slowest.seconds,
-            "mfu": self.utilisation(self.fastest),
-            "mfu_low": self.utilisation(self.slowest),
+            **self._times(),
             "flops": self.flops,
             "model_flops": self.model_flops,
             "tokens_per_second_per_chip": self.tokens_per_second_per_chip,
             "token_budget": tokens,
             "chip_days": self.chip_days(tokens),
-            "seconds": {
-                "products": self.fastest.matmul,
-                "other": self.fastest.other,
-                "copies": self.fastest.copies,
-                "collectives": sum(self.fastest.exposed.values()),
-            },
             "parts": dict(self.parts),
             "collectives": [
                 {**dataclasses.asdict(row), "axis": "+".join(row.axes) if row.axes else None}
@@ -170,9 +177,28 @@ class Answer:
             "full": self.full,
         }
 
+    def _times(self) -> dict[str, Any]:
+        if self.fastest is None or self.slowest is None:
+            names = ("step_seconds", "step_seconds_high", "mfu", "mfu_low", "seconds")
+            return dict.fromkeys(names)
+        return {
+            "step_seconds": self.fastest.seconds,
+            "step_seconds_high": self.slowest.seconds,
+            "mfu": self.utilisation(self.fastest),
+            "mfu_low": self.utilisation(self.slowest),
+            "seconds": {
+                "products": self.fastest.matmul,
+                "other": self.fastest.other,
+                "copies": self.fastest.copies,
+                "collectives": sum(self.fastest.exposed.values()),
+            },
+        }
+
     @property
     def method(self) -> str:
         """How the step time was found, in two sentences."""
+        if self.fastest is None:
+            return NOT_RUN
         if self.full:
             return METHOD.format(cycles=" or by the compiler's cycles")
         return METHOD.format(cycles="") + NO_CODE
@@ -194,23 +220,27 @@ def read_answer(described: Experiment, topology: Topology, compiled: Compilation
     module = parse_module(compiled.program)
     # Further turns of dispatches without a capacity: none while experts are balanced.
     runs = count_runs(module, unknown_trip_count=0)
+    memory = read_memory(compiled.buffers, compiled.live, compiled.argument_bytes, module)
+    is_exceeded = compiled.exceeded is not None
+    fits = not is_exceeded and _is_within(memory, topology)
     program = Program(
         module,
         runs,
         find_products(module, runs, filled_share(described, compiled.mesh)),
-        find_traffic(module, runs),
+        find_traffic(module, runs) if fits else [],
         find_collectives(module, runs),
     )
     chip, dimensions = topology.chip, len(topology.shape)
     places = np.array(compiled.coordinates)[:, :dimensions]
     torus = Torus(topology.shape, topology.wraps, chip.ici_link_bandwidth, places, chip.devices)
-    fastest, slowest = (estimate(program, chip, torus, one_axis) for one_axis in (False, True))
+    fastest = estimate(program, chip, torus, False) if fits else None
+    slowest = estimate(program, chip, torus, True) if fits else None
     devices = math.prod(compiled.mesh.values())
     tokens = described.data.batch_size * described.data.sequence_length / devices
     return Answer(
         topology=topology,
         mesh=compiled.mesh,
-        memory=read_memory(compiled.buffers, compiled.live, compiled.argument_bytes, module),
+        memory=memory,
         moved=tuple(_moved(program, compiled, torus, fastest)),
         flops=total_flops(program.products),
         model_flops=described.train_flops_per_token() * tokens,
@@ -220,11 +250,15 @@ def read_answer(described: Experiment, topology: Topology, compiled: Compilation
         unknown_loops=tuple(loop.op_name or loop.name for loop in runs.unknown),
         unpriced_kernels=tuple(each.op_name or each.name for each in unpriced(program.products)),
         warnings=compiled.warnings + (BETWEEN_SLICES if topology.slices > 1 else ()),
-        parts=_parts(fastest),
+        parts={} if fastest is None else _parts(fastest),
         compile_seconds=compiled.seconds,
         full=compiled.full,
-        is_exceeded=compiled.exceeded is not None,
+        is_exceeded=is_exceeded,
     )
+
+
+def _is_within(memory: Memory, topology: Topology) -> bool:
+    return memory.total <= topology.chip.hbm_limit_per_device
 
 
 def _parts(time: StepTime) -> dict[str, float]:
@@ -234,7 +268,9 @@ def _parts(time: StepTime) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def _moved(program: Program, compiled: Compilation, torus: Torus, time: StepTime) -> list[Moved]:
+def _moved(
+    program: Program, compiled: Compilation, torus: Torus, time: StepTime | None
+) -> list[Moved]:
     """Returns collectives by kind and axes beside the bounds, the most exposed first."""
     names = list(compiled.mesh)
     mesh = np.arange(math.prod(compiled.mesh.values())).reshape(tuple(compiled.mesh.values()))
@@ -246,18 +282,21 @@ def _moved(program: Program, compiled: Compilation, torus: Torus, time: StepTime
         row = rows.setdefault((_kind(each), each.axes(mesh, names)), defaultdict(float))
         row["count"] += each.runs
         row["bytes"] += each.payload_bytes * each.runs
-        row["seconds"] += torus.seconds_of(each)[0] * each.runs
-        row["exposed"] += time.exposed.get(place, 0.0) / started[place]
+        if time is not None:
+            row["seconds"] += torus.seconds_of(each)[0] * each.runs
+            row["exposed"] += time.exposed.get(place, 0.0) / started[place]
     bounds = _bounds(compiled.bounds)
     for key in bounds:
         rows.setdefault(key, defaultdict(float))
     found = [
         Moved(
-            *key, row["count"], row["bytes"], bounds.get(key, 0.0), row["seconds"], row["exposed"]
+            *(*key, row["count"], row["bytes"], bounds.get(key, 0.0)),
+            seconds=None if time is None else row["seconds"],
+            exposed=None if time is None else row["exposed"],
         )
         for key, row in rows.items()
     ]
-    return sorted(found, key=lambda row: (-row.exposed, -row.bytes))
+    return sorted(found, key=lambda row: (-(row.exposed or 0.0), -row.bytes))
 
 
 def _kind(collective: Collective) -> str:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +32,13 @@ _GENERATED = "after_codegen.txt"
 _PAUSE_SECONDS = 0.3
 # Of HBM; kernels can exceed other memories, which nothing that is kept or not would mend.
 _EXCEEDED = re.compile("HbmOom|Ran out of memory (on|in memory space) hbm", re.IGNORECASE)
+
+# Is told what is being done.
+Say = Callable[[str], None]
+
+
+def say_nothing(what: str) -> None:
+    """Tells nobody."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +94,12 @@ class Compilation:
     full: bool
 
 
-def compile_step(job: Job) -> Compilation:
+def compile_step(job: Job, say: Say = say_nothing) -> Compilation:
     """Compiles the training step that gin files describe for a topology.
+
+    Args:
+        job: what to compile.
+        say: told what the compiler is at.
 
     Raises:
         UserError: for a mistake in the configuration, without the TPU compiler, or when it fails
@@ -98,7 +109,7 @@ def compile_step(job: Job) -> Compilation:
     with tempfile.TemporaryDirectory(prefix="moe_jax_compile_") as name:
         directory = Path(name)
         with _child(job, directory) as process:
-            found = _wait(job, process, directory, start)
+            found = _wait(job, process, directory, start, say)
         return dataclasses.replace(found, seconds=time.monotonic() - start)
 
 
@@ -139,11 +150,16 @@ def _child(job: Job, directory: Path) -> Iterator[subprocess.Popen]:
             process.kill()
 
 
-def _wait(job: Job, process: subprocess.Popen, directory: Path, start: float) -> Compilation:
+def _wait(
+    job: Job, process: subprocess.Popen, directory: Path, start: float, say: Say
+) -> Compilation:
     """Waits until what the job asks for is on disk."""
     before: tuple[int, ...] = ()
     while process.poll() is None:
         sizes = _sizes(directory / "dump")
+        is_lowered = (directory / "result.json").exists()
+        stage = "optimising" if is_lowered else "tracing the step"
+        say("generating code" if job.full and all(sizes) else stage)
         # The compiler may write a file again, after it has tried another schedule.
         if not job.full and all(sizes) and sizes == before:
             break

@@ -1,7 +1,6 @@
 """The trainer's own step, traced for devices that are not there."""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -12,7 +11,8 @@ from moe_jax.data.config import DataConfig
 from moe_jax.experiment import Experiment
 from moe_jax.pods.bounds import Bound, lower_bounds
 from moe_jax.sharding.partition import Partition
-from moe_jax.training.state import TrainState, abstract_state
+from moe_jax.training.memory_estimate import device_bytes, state_bytes
+from moe_jax.training.state import abstract_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ def lower_step(described: Experiment, devices: list[jax.Device]) -> LoweredStep:
         lowered,
         dict(partition.mesh.shape),
         [tuple(device.coords) for device in partition.mesh.devices.flat],
-        _bytes(state, batch),
+        {**state_bytes(state), "batch": device_bytes(batch)},
         lower_bounds(described, model),
     )
 
@@ -65,17 +65,17 @@ def abstract_batch(data: DataConfig, partition: Partition) -> Batch:
     return Batch(tokens, tokens, weights, positions_BS=known, segments_BS=known, prefix_BS=prefix)
 
 
-def _bytes(state: TrainState, batch: Batch) -> dict[str, int]:
-    """Returns bytes a device by what they hold."""
-    parts = {
-        "parameters": state.variables.params,
-        "router state": state.variables.router_state,
-        "optimiser": state.optimizer_state,
-        "batch": batch,
-    }
-    return {name: sum(map(_device_bytes, jax.tree.leaves(tree))) for name, tree in parts.items()}
+def argument_bytes(described: Experiment, devices: int) -> dict[str, int]:
+    """Returns bytes a device of what a step is given, over so many devices; compiles nothing.
 
+    Args:
+        described: what is trained.
+        devices: over how many; they need not be there.
 
-def _device_bytes(leaf: jax.ShapeDtypeStruct) -> int:
-    shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
-    return math.prod(shape) * leaf.dtype.itemsize
+    Raises:
+        UserError: if the mesh or the batch do not fit them.
+    """
+    partition = described.abstract_partition(devices)
+    state = abstract_state(described.language_model(partition), described.optimizer)
+    batch = abstract_batch(described.data, partition)
+    return {**state_bytes(state), "batch": device_bytes(batch)}

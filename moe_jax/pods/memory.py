@@ -22,6 +22,9 @@ _THROUGH = frozenset(
 _DEPTH = 16
 _KEPT = ", kept of every layer"
 _REST = "the rest"
+# Ends the names of what is there when the most is alive.
+AT_PEAK = ", while the step runs"
+PACKING, PADDING = "packing", "padding and results"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +45,26 @@ class Memory:
 
     @property
     def parts(self) -> dict[str, int]:
-        """Bytes of all arguments, and of what is there at the peak."""
-        made = {f"{part}, while the step runs": size for part, size in self.at_peak.items()}
-        return {**self.arguments, **made}
+        """Bytes of all arguments, of what is there at the peak, and of what lies between.
+
+        Packing is what the heap has more than what is in it at its peak: gaps between buffers
+        that are not alive together. Padding are XLA's tiles, of arguments and results.
+        """
+        made = {f"{part}{AT_PEAK}": size for part, size in self.at_peak.items()}
+        between = {
+            f"{PACKING}{AT_PEAK}": self.heap - sum(self.at_peak.values()),
+            PADDING: self.total - self.heap - sum(self.arguments.values()),
+        }
+        return {**self.arguments, **made, **{k: size for k, size in between.items() if size > 0}}
+
+    @property
+    def rows(self) -> list[tuple[str, int]]:
+        """The consumers and their bytes, the largest first."""
+        return sorted(self.parts.items(), key=lambda item: -item[1])
 
     def largest(self, count: int) -> list[tuple[str, int]]:
         """Returns the largest consumers and their bytes."""
-        return sorted(self.parts.items(), key=lambda item: -item[1])[:count]
+        return self.rows[:count]
 
 
 def read_memory(buffers: str, live: str, arguments: Mapping[str, int], module: Module) -> Memory:
@@ -195,8 +211,12 @@ class _Owners:
             names = names[index : index + 1]
         elif instruction.opcode not in _THROUGH:
             return _REST
+        found: list[str | None] = []
         for name in names:
-            found = self._of(computation, computation.by_name[name], index, depth) if depth else ""
-            if found and not found.startswith(_REST):
-                return found
-        return _REST
+            operand = computation.by_name[name]
+            found.append(self._of(computation, operand, index, depth) if depth else _REST)
+            if not (found[-1] or _REST).startswith(_REST):
+                return found[-1]
+        # An argument of the step as it came, or converted.
+        is_copy = instruction.opcode in _THROUGH and found and all(each is None for each in found)
+        return None if is_copy else _REST

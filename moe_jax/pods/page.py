@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from moe_jax.formatting import decimal
 from moe_jax.pods.answer import GIB, Answer, Moved
+from moe_jax.pods.memory import AT_PEAK
 from moe_jax.pods.sweep import Trial
 
 
@@ -15,20 +16,20 @@ def summary_lines(answer: Answer, tokens: float) -> list[str]:
         tokens: budget that chip-days are for.
     """
     memory, limit = answer.memory, answer.topology.chip.hbm_limit_per_device
-    fast, slow = answer.fastest, answer.slowest
     lines = [
         f"{'Fits' if answer.fits else 'DOES NOT FIT'}: {decimal(memory.total / GIB, 2)} of "
-        f"{limit / GIB:.2f} GiB a device",
-        f"Step: {decimal(fast.seconds * 1e3, 0)} ms (links at their best) to "
-        f"{decimal(slow.seconds * 1e3, 0)} ms (one torus axis at a time), estimated",
-        f"MFU: {answer.utilisation(fast):.3f} to {answer.utilisation(slow):.3f} (model FLOPs, "
-        "attention over the whole square)",
-        f"FLOPs: {decimal(answer.flops / 1e12, 1)} T a device as compiled, "
-        f"{decimal(answer.model_flops / 1e12, 1)} T of the model",
-        f"Speed: {decimal(answer.tokens_per_second_per_chip, 0)} tokens/s a chip; "
-        f"{tokens:.3g} tokens take {decimal(answer.chip_days(tokens), 0)} chip-days "
-        f"({decimal(answer.chip_days(tokens) / answer.topology.chips, 1)} days)",
+        f"{limit / GIB:.2f} GiB a device"
     ]
+    flops = (
+        f"FLOPs: {decimal(answer.flops / 1e12, 1)} T a device as compiled, "
+        f"{decimal(answer.model_flops / 1e12, 1)} T of the model"
+    )
+    if answer.bracket is None:
+        largest = ", ".join(f"{what} {size / GIB:.2f} GiB" for what, size in memory.largest(3))
+        lines += [f"The largest: {largest}", flops]
+    else:
+        step, utilisation, speed = _speed_lines(answer, tokens)
+        lines += [step, utilisation, flops, speed]
     lines += [f"Warning: {text}" for text in answer.warnings]
     if answer.unknown_loops:
         lines.append(
@@ -46,17 +47,36 @@ def _loops(names: Sequence[str]) -> str:
     return first if len(names) == 1 else f"each of {len(names)} loops ({names[0]}, ...)"
 
 
+def _speed_lines(answer: Answer, tokens: float) -> list[str]:
+    """Returns what is known of a step that can run."""
+    assert answer.bracket is not None
+    fast, slow = answer.bracket
+    days = answer.chip_days(tokens) or 0.0
+    return [
+        f"Step: {decimal(fast.seconds * 1e3, 0)} ms (links at their best) to "
+        f"{decimal(slow.seconds * 1e3, 0)} ms (one torus axis at a time), estimated",
+        f"MFU: {answer.utilisation(fast):.3f} to {answer.utilisation(slow):.3f} (model FLOPs, "
+        "attention over the whole square)",
+        f"Speed: {decimal(answer.tokens_per_second_per_chip or 0.0, 0)} tokens/s a chip; "
+        f"{tokens:.3g} tokens take {decimal(days, 0)} chip-days "
+        f"({decimal(days / answer.topology.chips, 1)} days)",
+    ]
+
+
 def memory_rows(answer: Answer) -> list[tuple[str, str]]:
-    """Returns what holds memory, and GiB a device."""
-    memory = answer.memory
-    found = [*memory.arguments.items(), *((f"{k} *", v) for k, v in memory.at_peak.items())]
-    found.append(("padding, packing and results", memory.total - sum(size for _, size in found)))
-    return [(what, f"{size / GIB:.2f}") for what, size in found if size > 0.005 * GIB]
+    """Returns what holds memory and GiB a device, the largest first; * while the step runs."""
+    return [
+        (f"{what.removesuffix(AT_PEAK)} *" if what.endswith(AT_PEAK) else what, f"{size / GIB:.2f}")
+        for what, size in answer.memory.rows
+        if size > 0.005 * GIB
+    ]
 
 
 def time_rows(answer: Answer) -> list[tuple[str, str]]:
-    """Returns what the step spends, in ms."""
+    """Returns what the step spends, in ms; nothing for a step that cannot run."""
     fast = answer.fastest
+    if fast is None:
+        return []
     found = {
         "matrix products": fast.matmul,
         "other instructions": fast.other,
@@ -77,8 +97,8 @@ def moved_row(row: Moved) -> tuple[str, ...]:
         f"{row.count:,.0f}",
         decimal(row.bytes / 1e9, 3),
         decimal(row.bound_bytes / 1e9, 3) if row.bound_bytes else "-",
-        decimal(row.seconds * 1e3, 1),
-        decimal(row.exposed * 1e3, 1),
+        "-" if row.seconds is None else decimal(row.seconds * 1e3, 1),
+        "-" if row.exposed is None else decimal(row.exposed * 1e3, 1),
     )
 
 
@@ -93,14 +113,20 @@ TRIAL_COLUMNS = ("what", "fits", "GiB", "step ms", "MFU")
 def trial_row(trial: Trial) -> tuple[str, ...]:
     """Returns the cells of `TRIAL_COLUMNS`."""
     found = trial.answer
+    if trial.least_bytes:
+        return trial.name, "no", f"> {trial.least_bytes / GIB:.2f}", "-", "-"
     if found is None:
         return trial.name, "refused", "-", "-", " ".join(trial.error.split())[:120]
+    size = decimal(found.memory.total / GIB, 2)
+    if found.bracket is None:
+        return trial.name, "no", size, "-", "-"
+    fast, slow = found.bracket
     return (
         trial.name,
-        "yes" if found.fits else "no",
-        decimal(found.memory.total / GIB, 2),
-        " .. ".join(decimal(t.seconds * 1e3, 0) for t in (found.fastest, found.slowest)),
-        f"{found.utilisation(found.fastest):.3f} .. {found.utilisation(found.slowest):.3f}",
+        "yes",
+        size,
+        f"{decimal(fast.seconds * 1e3, 0)} .. {decimal(slow.seconds * 1e3, 0)}",
+        f"{found.utilisation(fast):.3f} .. {found.utilisation(slow):.3f}",
     )
 
 
@@ -111,7 +137,7 @@ def page(answer: Answer, command: str, tokens: float, trials: Iterable[Trial] = 
         answer: of the compiler.
         command: that made it.
         tokens: budget that chip-days are for.
-        trials: of a sweep.
+        trials: of a sweep, or of what was tried where it does not fit.
     """
     mesh = " x ".join(f"{axis} {size}" for axis, size in answer.mesh.items() if size > 1)
     parts = [(part, decimal(seconds * 1e3, 1)) for part, seconds in answer.parts.items()]
@@ -122,8 +148,13 @@ def page(answer: Answer, command: str, tokens: float, trials: Iterable[Trial] = 
         "\n".join(f"- {line}" for line in summary_lines(answer, tokens)),
         "## Memory, GiB a device\n\n" + table(("what", "GiB"), memory_rows(answer)),
         "\\* while the step runs, when the most is alive.",
-        "## Time, ms a step\n\n" + table(("what", "ms"), time_rows(answer)),
-        "Computation by part of the step:\n\n" + table(("part", "ms"), parts),
+    ]
+    if answer.fits:
+        blocks += [
+            "## Time, ms a step\n\n" + table(("what", "ms"), time_rows(answer)),
+            "Computation by part of the step:\n\n" + table(("part", "ms"), parts),
+        ]
+    blocks += [
         "## Collectives, a device and step\n\n" + table(MOVED_COLUMNS, moved),
         f"Method: {answer.method}.",
     ]

@@ -1,8 +1,10 @@
 """Other ways to run the same model, as gin bindings: what a sweep tries, and what saves memory."""
 
 import dataclasses
+import re
 from collections.abc import Iterator
 
+from moe_jax.config import shipped
 from moe_jax.experiment import Experiment
 from moe_jax.models.config import ACTIVATIONS
 from moe_jax.pods.topologies import Topology
@@ -33,6 +35,8 @@ KEPT = ("moe_rows", "moe_out", "qkv", "attention_context", "moe_in", "ffn_hidden
 assert set(KEPT) <= set(ACTIVATIONS)
 # How many of them are tried.
 _COUNTS = (0, 3, 5, 6, 7)
+# The package's meshes by chip, chips and experts.
+_MESH_FILE = re.compile(r"mesh/([a-z0-9]+)_(\d+)_(\d+)_experts\.gin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +46,12 @@ class Variant:
     Attributes:
         name: in words.
         bindings: gin bindings that make it.
+        files: gin files that make it, under the bindings.
     """
 
     name: str
     bindings: tuple[str, ...]
+    files: tuple[str, ...] = ()
 
 
 def remat_variants() -> list[Variant]:
@@ -56,6 +62,19 @@ def remat_variants() -> list[Variant]:
         bindings = ("Model.remat='named'", f"Model.remat_names={kept!r}")
         found.append(Variant(f"remat keeps {', '.join(kept)}", bindings))
     return found
+
+
+def mesh_file_variants(described: Experiment, topology: Topology) -> list[Variant]:
+    """Returns the package's mesh files for this chip and the experts, the nearest size first."""
+    experts = described.model.num_experts
+    found = []
+    for name in shipped():
+        match = _MESH_FILE.fullmatch(name)
+        if match and match[1] == topology.chip.name and experts and not experts % int(match[3]):
+            chips = int(match[2])
+            apart = max(chips, topology.chips) / min(chips, topology.chips)
+            found.append((apart, Variant(name, (), (name,))))
+    return [variant for _, variant in sorted(found, key=lambda item: item[0])]
 
 
 def mesh_variants(described: Experiment, topology: Topology) -> list[Variant]:
@@ -124,3 +143,17 @@ def smaller_variants(described: Experiment, topology: Topology) -> Iterator[Vari
         if described.data.batch_size % (accumulation * topology.device_count) == 0:
             bindings = ("Model.remat='full'", f"Train.accumulation={accumulation}")
             yield Variant(f"remat full, {accumulation} micro-batches", bindings)
+
+
+def tensor_variants(described: Experiment, topology: Topology) -> list[Variant]:
+    """Returns meshes on which devices share each matrix product, and with it its activations."""
+    found = []
+    for tensor in (2, 4, 8):
+        devices = described.mesh.sizes(topology.device_count)
+        rest, left = divmod(devices["fsdp"] * devices["data"], tensor)
+        heads = described.model.num_heads % (tensor * devices["tensor"])
+        if not left and not heads:
+            sizes = {"data": 1, "fsdp": rest, "tensor": tensor * devices["tensor"]}
+            bindings = tuple(f"Mesh.{axis}={size}" for axis, size in sizes.items())
+            found.append(Variant(f"fsdp {rest}, tensor {sizes['tensor']}", bindings))
+    return found

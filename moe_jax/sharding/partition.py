@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from moe_jax.errors import UserError
-from moe_jax.sharding.mesh import AXIS_SETTINGS, BATCH_AXES, MeshConfig, Rules, make_mesh
+from moe_jax.sharding.mesh import AXES, AXIS_SETTINGS, BATCH_AXES, MeshConfig, Rules, make_mesh
 from moe_jax.sharding.placement import place_rows
 
 # Logical names of the axes of an array; None for one that is not cut.
@@ -41,6 +41,11 @@ class Partition:
     def batch_shards(self) -> int:
         """Parts that the rows of a batch are cut into."""
         return math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
+
+    @property
+    def local_devices(self) -> list[jax.Device]:
+        """The devices of this process."""
+        return list(self.mesh.local_devices)
 
     def size(self, axis: str) -> int:
         """Returns the number of devices along a mesh axis."""
@@ -155,12 +160,23 @@ def make_partition(config: MeshConfig, devices: list[jax.Device] | None = None) 
     Raises:
         UserError: if the mesh does not fit the devices.
     """
-    return Partition(
-        make_mesh(config, devices),
-        config.resolved_rules(),
-        config.expert_parallelism,
-        config.buffer_factor,
-    )
+    return _partition(config, make_mesh(config, devices))
+
+
+def make_abstract_partition(config: MeshConfig, devices: int) -> Partition:
+    """Makes the mesh of a configuration over so many devices that need not be there.
+
+    It says how arrays are cut, and can hold none.
+
+    Raises:
+        UserError: if the mesh does not fit the number of devices.
+    """
+    mesh: Any = AbstractMesh(tuple(config.sizes(devices).values()), AXES)
+    return _partition(config, mesh)
+
+
+def _partition(config: MeshConfig, mesh: Mesh) -> Partition:
+    return Partition(mesh, config.resolved_rules(), config.expert_parallelism, config.buffer_factor)
 
 
 def _entry(axes: tuple[str, ...]) -> str | tuple[str, ...] | None:

@@ -1,6 +1,7 @@
 """When checkpoints are saved, and which are kept."""
 
 import dataclasses
+import math
 from typing import Annotated
 
 from orbax.checkpoint import checkpoint_managers

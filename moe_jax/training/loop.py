@@ -61,6 +61,7 @@ class TrainConfig(Settings, called="Train"):
         profile_at: the first step of a trace in RUN/traces; 0 for none. While a run goes,
             `echo 5 > RUN/profile` asks for one of the next 5 steps.
         profile_steps: steps of the trace.
+        check_memory: refuse to train what does not fit the devices' memory, before it is allocated.
         compiler_options: of the TPU's compiler, for the training step; other platforms, which do
             not know them, compile without.
     """
@@ -72,6 +73,7 @@ class TrainConfig(Settings, called="Train"):
     eval_every: Annotated[int, counted("only at the end")] = 1000
     profile_at: Annotated[int, counted("no trace")] = 0
     profile_steps: PositiveInt = 3
+    check_memory: bool = True
     compiler_options: Mapping[Name, bool | int | float | str] = dataclasses.field(
         default_factory=dict
     )
@@ -107,7 +109,7 @@ class Instruments:
     @contextlib.contextmanager
     def doing(self, what: str) -> Iterator[None]:
         """Accounts for something that is no step, which may take longer than one."""
-        with self.account.spent(what), self.watchdog.paused(what):
+        with self.account.spent(what), self.watchdog.paused(what), self.reporter.doing(what):
             yield
 
 
@@ -221,7 +223,7 @@ class Loop:
             with self._pace.paused(), see.doing("curriculum"):
                 see.reporter.message(self.curriculum.begin(variables))
         try:
-            with see.account.spent("data"):
+            with see.account.spent("data"), see.reporter.doing("data"):
                 return next(self.batches)
         except (UserError, KeyboardInterrupt):
             raise

@@ -1,7 +1,11 @@
 """What a person sees while training runs."""
 
+import contextlib
+import math
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from rich.console import Console
@@ -9,6 +13,18 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 from moe_jax.formatting import decimal
+from moe_jax.waiting import waiting
+
+# What is no step, in words.
+_DOING = {
+    "compile": "compiling the step",
+    "evaluation": "evaluating",
+    "checkpoint": "saving",
+    "curriculum": "ordering the epoch",
+    "data": "waiting for data",
+}
+# A log has a line at least as often.
+_MOST_SECONDS = 60.0
 
 
 class Reporter(Protocol):
@@ -19,6 +35,9 @@ class Reporter(Protocol):
 
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
         """Shows the state after `step`."""
+
+    def doing(self, what: str) -> AbstractContextManager[object]:
+        """Shows inside what is done, if it is no step and takes a while."""
 
     def message(self, text: str) -> None:
         """Shows a line that stays."""
@@ -62,8 +81,10 @@ class _Fields(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         f = task.fields
+        if f.get("doing"):
+            return Text(f"{f['doing']} ...", style="dim")
         if "loss" not in f:
-            return Text("compiling the step ...", style="dim")
+            return Text("")
         return Text(f"loss {f['loss']:.3f}  {speed(f['rate'])}  {f['left']} left")
 
 
@@ -94,6 +115,15 @@ class BarReporter:
             self._task, completed=step, loss=loss, rate=tokens_per_second, left=left
         )
 
+    @contextlib.contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """Says in the bar what is done."""
+        self._progress.update(self._task, doing=_DOING.get(what, what))
+        try:
+            yield
+        finally:
+            self._progress.update(self._task, doing="")
+
     def message(self, text: str) -> None:
         """Prints a line above the bar."""
         self._console.print(text, highlight=False, markup=False)
@@ -104,10 +134,19 @@ class BarReporter:
 
 
 class LineReporter:
-    """The same for logs: a line every 5% of the steps."""
+    """The same for logs: the first step, every 5% of the steps, and at least every minute.
 
-    def __init__(self, console: Console, lines: int = 20):
-        self._console, self._lines = console, lines
+    Args:
+        console: to print to.
+        lines: of a whole run, at least.
+        now: seconds that only grow.
+    """
+
+    def __init__(
+        self, console: Console, lines: int = 20, now: Callable[[], float] = time.monotonic
+    ):
+        self._console, self._lines, self._now = console, lines, now
+        self._shown = -math.inf
 
     def start(self, step: int, steps: int) -> None:
         """Begins at `step` of `steps`."""
@@ -117,11 +156,17 @@ class LineReporter:
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
         """Prints a line if it is time."""
         left = self._left.update(step)
-        if step % self._every == 0 or step == self._steps:
+        is_late = self._now() >= self._shown + _MOST_SECONDS
+        if step % self._every == 0 or step == self._steps or is_late:
+            self._shown = self._now()
             self.message(
                 f"step {step}/{self._steps}  loss {loss:.3f}  {speed(tokens_per_second)}  "
                 f"{left} left"
             )
+
+    def doing(self, what: str) -> AbstractContextManager[object]:
+        """Says on standard error what is done, every few seconds."""
+        return waiting(_DOING.get(what, what))
 
     def message(self, text: str) -> None:
         """Prints a line."""
@@ -139,6 +184,10 @@ class SilentReporter:
 
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
         """Shows nothing."""
+
+    def doing(self, what: str) -> AbstractContextManager[object]:
+        """Shows nothing."""
+        return contextlib.nullcontext()
 
     def message(self, text: str) -> None:
         """Shows nothing."""

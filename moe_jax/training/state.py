@@ -78,10 +78,12 @@ def state_shardings(model: LanguageModel, optimizer: Optimizer) -> Any:
 
 
 def _shapes(model: LanguageModel, optimizer: Optimizer) -> TrainState:
-    params = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    variables: Variables = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), model.abstract()
+    )
     step: Any = jax.ShapeDtypeStruct((), jnp.int32)
-    optimizer_state = jax.eval_shape(optimizer.transform.init, params.params)
-    return TrainState(step, params, optimizer_state, jax.eval_shape(make_guard))
+    optimizer_state = jax.eval_shape(optimizer.transform.init, variables.params)
+    return TrainState(step, variables, optimizer_state, jax.eval_shape(make_guard))
 
 
 def _spec_like(

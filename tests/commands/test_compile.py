@@ -10,12 +10,15 @@ from moe_jax import cli
 from moe_jax.commands import compile as command
 from moe_jax.errors import UserError
 from moe_jax.pods import answer as answers
+from moe_jax.pods import fit as fitting
 from moe_jax.pods import sweep as sweeping
 from moe_jax.pods.memory import Memory
 from moe_jax.pods.step_time import StepTime
 from moe_jax.pods.topologies import parse
 
 FILES = ["--gin_file=runs/pretrain.gin", "--gin_file=models/8b_64e.gin"]
+# All of the state is cut already: no other mesh is tried.
+CUT = ["--gin_file=mesh/fsdp.gin"]
 GIB = 1 << 30
 
 
@@ -34,6 +37,7 @@ def made(gib, seconds=2.0):
         (gib - 4) * GIB,
         {"attention": 9 * GIB, "experts": 2 * GIB},
     )
+    time = time if gib < 15.75 else None
     return answers.Answer(
         parse("v5e:4x4"), {"fsdp": 16}, memory, (), 1e12, 1e12, 1024.0, time, time, (), (), (), {},
         9.0, False,
@@ -42,14 +46,25 @@ def made(gib, seconds=2.0):
 
 @pytest.fixture
 def compiler(monkeypatch, tmp_path):
-    """Puts a function (job) -> Answer in place of the compiler; a library that exists is found."""
+    """Puts a function (job) -> Answer in place of the compiler; a library that exists is found.
+
+    The state takes 4 GiB a device where it is cut over all 16.
+    """
     library = tmp_path / "libtpu.so"
     library.write_text("")
     monkeypatch.setenv("TPU_LIBRARY_PATH", str(library))
 
+    def least_bytes(job):
+        sizes = sweeping.load_job(job).mesh.sizes(job.topology.device_count)
+        return {"parameters": 64 * GIB // (sizes["fsdp"] * sizes["expert"])}
+
+    for module in (sweeping, fitting, command):
+        monkeypatch.setattr(module, "least_bytes", least_bytes)
+    monkeypatch.setattr(command, "least_chips", lambda described, topology: 5)
+
     def use(answer):
-        monkeypatch.setattr(sweeping, "answer", answer)
-        monkeypatch.setattr(command, "answer", answer)
+        monkeypatch.setattr(sweeping, "answer", lambda job, say: answer(job))
+        monkeypatch.setattr(command, "answer", lambda job, say: answer(job))
 
     return use
 
@@ -116,23 +131,120 @@ def test_what_does_not_fit_names_the_largest_and_the_nearest_that_fits(capsys, c
         return made(12 if "Train.accumulation=4" in job.bindings else 20)
 
     compiler(answer)
-    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, "--json")
+    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, *CUT, "--json")
     assert code == 0
-    assert "DOES NOT FIT: 20.00 of 15.75 GiB" in out
+    lines = out.splitlines()
+    assert "DOES NOT FIT: 20.00 of 15.75 GiB a device" in lines
     assert (
-        "The largest: attention, while the step runs 9.00 GiB, parameters 3.00 GiB, experts, "
-        "while the step runs 2.00 GiB" in out
-    )
+        "The largest: attention, while the step runs 9.00 GiB, packing, while the step runs "
+        "5.00 GiB, parameters 3.00 GiB"
+    ) in lines
     assert "--gin.Train.accumulation=4 (12.00 GiB)" in out
-    result = json.loads(out.splitlines()[-1])
+    # The answer comes first, and says nothing of a step that cannot run.
+    first = out[: out.index("remat full, 2 micro-batches")]
+    assert "DOES NOT FIT" in first
+    assert not any(word in first for word in ("Step:", "MFU", "tokens/s", " ms", "chip-days"))
+    assert "  remat full, 2 micro-batches | no | 20.00 | - | -" in lines
+    result = json.loads(lines[-1])
     assert (result["fits"], result["nearest_fit"]["answer"]["fits"]) == (False, True)
     assert result["nearest_fit"]["bindings"] == ["Model.remat='full'", "Train.accumulation=4"]
-    assert [row["bytes"] for row in result["largest"]] == [9 * GIB, 3 * GIB, 2 * GIB]
+    assert [row["bytes"] for row in result["largest"]] == [9 * GIB, 5 * GIB, 3 * GIB]
+    of_time = ("step_seconds", "step_seconds_high", "mfu", "mfu_low", "seconds", "chip_days")
+    assert all(result[name] is None for name in (*of_time, "tokens_per_second_per_chip"))
+    assert result["variants"][-1] == result["nearest_fit"]
+    assert [each["answer"]["fits"] for each in result["variants"]] == [False, True]
+
+
+def test_a_state_that_is_too_large_is_said_before_the_compiler_is_asked(capsys, compiler):
+    printed = []
+
+    def answer(job):
+        printed.append(capsys.readouterr().out)
+        return made(20)
+
+    compiler(answer)
+    run(capsys, "--topology=v5e:4x4", *FILES, "--no_variants")
+    assert "DOES NOT FIT: parameters 64.00 GiB a device, of 15.75 GiB" in printed[0]
+
+
+def test_a_model_for_more_chips_says_how_many(capsys, compiler, monkeypatch):
+    jobs = []
+    compiler(lambda job: jobs.append(job) or made(20))
+    monkeypatch.setattr(command, "least_chips", lambda described, topology: 34)
+    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, "--json")
+    assert code == 0
+    assert "No mesh of 16 chips fits: parameters and optimiser state fill 34 chips" in out
+    assert "Use more chips (v5e:8x8 or larger)" in out
+    assert len(jobs) == 1
+    result = json.loads(out.splitlines()[-1])
+    assert (result["nearest_fit"], result["variants"]) == (None, [])
+
+
+def test_without_variants_there_is_the_answer_only(capsys, compiler):
+    jobs = []
+    compiler(lambda job: jobs.append(job) or made(20))
+    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, "--no_variants", "--json")
+    assert (code, len(jobs)) == (0, 1)
+    result = json.loads(out.splitlines()[-1])
+    assert result["fits"] is False
+    assert "nearest_fit" not in result
+    code, _, err = run(capsys, "--topology=v5e:4x4", *FILES, "--no_variants", "--sweep")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "--no_variants" in err
+
+
+def interrupted(after, gib):
+    """Returns a compiler that answers some times, and is then interrupted."""
+    left = [after]
+
+    def answer(job):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return made(gib)
+
+    return answer
+
+
+def test_ctrl_c_leaves_the_answer(capsys, compiler, tmp_path):
+    compiler(interrupted(2, 20))
+    flags = ["--json", f"--output_dir={tmp_path}"]
+    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, *CUT, *flags)
+    assert code == 130
+    *lines, last = out.splitlines()
+    assert lines[-1] == "Stopped while looking for what fits: the answer above stands"
+    result = json.loads(last)
+    assert (result["fits"], result["nearest_fit"], len(result["variants"])) == (False, None, 1)
+    written = json.loads((tmp_path / "compile.json").read_text())
+    assert written["largest"] == result["largest"]
+    assert "DOES NOT FIT" in (tmp_path / "compile.md").read_text()
+    # Before there is an answer, there is nothing to leave.
+    compiler(interrupted(0, 20))
+    code, out, err = run(capsys, "--topology=v5e:4x4", *FILES, "--json")
+    assert (code, err) == (130, "moe-jax: stopped\n")
+
+
+def test_ctrl_c_in_a_sweep_leaves_the_best_so_far(capsys, compiler):
+    compiler(interrupted(3, 12))
+    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, "--sweep", "--json")
+    assert code == 130
+    assert len(json.loads(out.splitlines()[-1])["trials"]) == 3
+
+
+def test_the_page_has_what_was_tried(capsys, compiler, tmp_path):
+    compiler(lambda job: made(12 if "Train.accumulation=2" in job.bindings else 20))
+    run(capsys, "--topology=v5e:4x4", *FILES, *CUT, f"--output_dir={tmp_path}")
+    text = (tmp_path / "compile.md").read_text()
+    assert "## Time" not in text
+    assert "| packing * | 5.00 |" in text
+    assert "| remat full, 2 micro-batches | yes | 12.00 | 2,000 .. 2,000 |" in text
+    result = json.loads((tmp_path / "compile.json").read_text())
+    assert result["nearest_fit"]["bindings"][-1] == "Train.accumulation=2"
 
 
 def test_if_nothing_fits_it_says_what_else_to_do(capsys, compiler):
     compiler(lambda job: made(20))
-    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, "--json")
+    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, *CUT, "--json")
     assert code == 0
     assert "use more chips" in out
     assert json.loads(out.splitlines()[-1])["nearest_fit"] is None

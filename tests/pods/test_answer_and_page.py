@@ -117,12 +117,14 @@ def test_memory_and_whether_it_fits():
     assert found["memory_bytes"] == {
         **COMPILED.argument_bytes,
         "experts, while the step runs": GIB,
+        "packing, while the step runs": 2 * GIB,
+        "padding and results": GIB / 2 - 64,
         "heap": 3 * GIB,
     }
     assert [row["what"] for row in found["largest"]] == [
+        "packing, while the step runs",
         "parameters",
         "experts, while the step runs",
-        "optimiser",
     ]
     size = int(10.75 * GIB)
     at_limit = BUFFERS.replace(f"size {2 * int(GIB)}", f"size {size + 2 * int(GIB)}")
@@ -199,7 +201,11 @@ def test_the_page_has_the_figures():
     assert "- Warning: something" in lines
     assert "| parameters | 1.00 |" in lines
     assert "| experts * | 1.00 |" in lines
-    assert "| padding, packing and results | 2.50 |" in lines
+    assert "| packing * | 2.00 |" in lines
+    assert "| padding and results | 0.50 |" in lines
+    start = lines.index("| what | GiB |") + 2
+    sizes = [float(row.split("|")[2]) for row in lines[start : lines.index("", start)]]
+    assert sizes == sorted(sizes, reverse=True)
     assert f"| matrix products | {PRODUCT * 1e3:.1f} |" in lines
     assert f"| waiting for collectives | {COLLECTIVES * 1e3:.1f} |" in lines
     ms = f"{ALL_TO_ALL * 1e3:.1f}"
@@ -216,13 +222,36 @@ def test_the_page_has_the_figures():
 
 def test_the_page_says_what_is_not_known():
     found = dataclasses.replace(
-        read(exceeded="HbmOom"), unknown_loops=("a/loop", "b"), unpriced_kernels=("k", "j", "k")
+        read(), unknown_loops=("a/loop", "b"), unpriced_kernels=("k", "j", "k")
     )
     lines = pages.summary_lines(found, 1e12)
-    assert lines[0].startswith("DOES NOT FIT: 5.00")
     left_out = [line for line in lines if line.startswith("Not in the step time: ")]
     assert "each of 2 loops (a/loop, ...), which runs only for what unevenly loaded" in left_out[0]
     assert "kernels that do not say what they cost (j, k)" in left_out[1]
     one = dataclasses.replace(found, unknown_loops=("a/loop",), unpriced_kernels=())
     assert any("time: a loop (a/loop), which runs" in line for line in pages.summary_lines(one, 1))
-    assert pages.trial_row(Trial("t", (), found))[:3] == ("t", "no", "5.00")
+
+
+def test_what_does_not_fit_has_no_time():
+    found, fits = read(exceeded="HbmOom"), read()
+    assert (found.fastest, found.slowest, found.parts) == (None, None, {})
+    result, usual = found.as_dict(1e12), fits.as_dict(1e12)
+    assert result.keys() == usual.keys()
+    of_time = ("step_seconds", "step_seconds_high", "mfu", "mfu_low", "seconds", "chip_days")
+    of_time += ("tokens_per_second_per_chip",)
+    assert all(result[name] is None and usual[name] is not None for name in of_time)
+    known = ("flops", "model_flops", "memory_bytes", "largest", "hbm_gib")
+    assert all(result[name] == usual[name] for name in known)
+    moved = {(r["kind"], r["axis"]): r for r in result["collectives"]}
+    assert all(row["seconds"] is row["exposed"] is None for row in moved.values())
+    assert {(r["kind"], r["axis"]): r["bytes"] for r in usual["collectives"]} == {
+        key: row["bytes"] for key, row in moved.items()
+    }
+    text = pages.page(found, "moe-jax compile", 1e12)
+    assert "- DOES NOT FIT: 5.00 of 15.75 GiB a device" in text
+    assert "- The largest: packing, while the step runs 2.00 GiB, parameters 1.00 GiB" in text
+    assert not any(word in text for word in ("Step:", "MFU", "Speed:", "chip-days", "## Time"))
+    assert "what does not fit cannot run" in text
+    assert pages.trial_row(Trial("t", (), found)) == ("t", "no", "5.00", "-", "-")
+    trial = Trial("t", (), None, least_bytes=int(20 * GIB))
+    assert pages.trial_row(trial) == ("t", "no", "> 20.00", "-", "-")

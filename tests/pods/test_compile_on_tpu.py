@@ -138,6 +138,15 @@ def test_what_does_not_fit_and_the_nearest_that_does():
     assert len(sizes) == 3
     assert sizes == sorted(sizes, reverse=True)
     assert all(row["what"] in done.stdout.replace("\n", " ") for row in result["largest"])
+    assert "packing, while the step runs" in result["memory_bytes"]
+    assert sum(result["memory_bytes"].values()) - result["memory_bytes"]["heap"] == pytest.approx(
+        result["hbm_gib"] * 2**30
+    )
+    # The answer is there before others are tried, and has no time: it cannot run.
+    first, _, _ = done.stdout.partition("remat full, 2 micro-batches")
+    assert "DOES NOT FIT" in first
+    assert not any(word in first for word in ("Step:", "MFU", "Speed:"))
+    assert result["step_seconds"] is result["mfu"] is None
     nearest = result["nearest_fit"]
     assert nearest["bindings"] == ["Model.remat='full'", "Train.accumulation=2"]
     assert nearest["answer"]["fits"] is True

@@ -119,13 +119,16 @@ def test_buffers_belong_to_what_made_them():
 
 
 def test_the_largest_consumers():
-    memory = Memory(9, {"parameters": 5, "optimiser": 3}, 4, {"optimiser": 4, "experts": 1})
+    memory = Memory(30, {"parameters": 5, "optimiser": 3}, 12, {"optimiser": 4, "experts": 1})
     assert memory.largest(3) == [
+        ("padding and results", 30 - 12 - 5 - 3),
+        ("packing, while the step runs", 12 - 4 - 1),
         ("parameters", 5),
-        ("optimiser, while the step runs", 4),
-        ("optimiser", 3),
     ]
-    assert len(memory.parts) == 4
+    assert sum(memory.parts.values()) == memory.total
+    # What there is none of is no row.
+    memory = Memory(13, {"parameters": 5, "optimiser": 3}, 5, {"optimiser": 4, "experts": 1})
+    assert len(memory.rows) == len(memory.parts) == 4
 
 
 def test_another_text_is_refused():
@@ -172,3 +175,27 @@ allocation 1: size 40, preallocated-temp:
 """
     memory = read_memory(buffers, live, {"parameters": 32}, parse_module(program))
     assert (memory.total, memory.at_peak) == (72, {"copies of the arguments": 32})
+
+
+def test_a_converted_argument_is_a_copy():
+    program = """HloModule jit_step, is_scheduled=true
+
+ENTRY %main (p: f32[8]) -> bf16[8] {
+  %p = f32[8] parameter(0)
+  %c = bf16[8] convert(%p)
+  ROOT %n = bf16[8] negate(%c)
+}
+"""
+    buffers = """BufferAssignment:
+allocation 0: size 32, parameter 0, shape |f32[8]| at ShapeIndex {}:
+ value: <1 p @0> (size=32,offset=0): f32[8]{0}
+allocation 1: size 48, preallocated-temp:
+ value: <2 c @0> (size=16,offset=0): bf16[8]{0}
+ value: <3 n @0> (size=16,offset=16): bf16[8]{0}
+"""
+    live = """  Live ranges at 3 (peak):
+    c{}: 16 bytes (cumulative: 16 bytes)
+    n{}: 16 bytes (cumulative: 32 bytes)
+"""
+    memory = read_memory(buffers, live, {"parameters": 32}, parse_module(program))
+    assert memory.at_peak == {"copies of the arguments": 16, "the rest": 16}
