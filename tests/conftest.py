@@ -9,17 +9,18 @@ import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# See tests/helpers/compiling.py: programs are compiled fast, not to be fast.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # See scripts/test.sh: too few threads for virtual devices hang in jax 0.10.2.
 os.environ.setdefault("NPROC", "16")
 
 # Compiled functions are shared by the two workers and by all processes that tests start: most of
 # them train the same tiny model. Made by the first process; the others find it in the environment.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="moe_jax_tests_")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
-import compiling
 import jax
 
 # Virtual devices for the tests of meshes. Not by XLA_FLAGS: processes that tests start have one.
@@ -45,10 +46,3 @@ def one_device(monkeypatch, request):
 @pytest.fixture
 def all_devices():
     """Lets commands in this process see all eight devices."""
-
-
-@pytest.fixture
-def compile_fast():
-    """Compiles in half the time."""
-    with compiling.fast():
-        yield

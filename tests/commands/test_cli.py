@@ -14,8 +14,6 @@ from on_disk import records
 from moe_jax import cli
 from moe_jax.data.corpus import embedded_documents
 
-pytestmark = pytest.mark.slow
-
 GIN = f"""{tiny.RUN}
 STEPS = 6
 Model.num_layers = 2
@@ -98,6 +96,7 @@ def test_a_finished_run_says_so(trained, home, capsys):
     assert "Done already" in out
 
 
+@pytest.mark.slow
 def test_more_steps_resume_where_the_run_was(trained, home, capsys):
     """A run of 6 steps made longer equals one that was long from the start (law 4)."""
     constant = ["--gin.AdamW.learning_rate=@InverseSquareRoot()", "--gin.STEPS=8"]
@@ -217,6 +216,7 @@ def test_another_model_does_not_fit_the_checkpoint(trained, home, capsys):
     assert [(directory / name).read_text() for name in files] == before
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback(home):
     argv = ["train", f"--gin_file={home / 'tiny.gin'}", "--output_dir=x", "--gin.Pool.kind=x"]
     command = [sys.executable, "-m", "moe_jax.cli", *argv]
@@ -227,6 +227,7 @@ def test_debug_shows_the_traceback(home):
     assert "Traceback" in debug.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_saves_and_says_how_to_go_on(home, capsys, number):
     name = f"interrupted_{number}"

@@ -6,6 +6,7 @@ The run without a fault is shared by all. `cases.py` says how each fault is made
 import cases
 import pytest
 from harness import EVERY, STEPS
+from tiers import slow
 
 
 def goes_on(case):
@@ -25,6 +26,7 @@ def test_a_signal_saves_the_step_it_finishes(home, fault, code):
     goes_on(case)
 
 
+@pytest.mark.slow
 def test_a_notice_of_preemption_saves_like_a_signal(home):
     case = cases.preempted(home)
     assert case.ended.code == 143
@@ -34,7 +36,7 @@ def test_a_notice_of_preemption_saves_like_a_signal(home):
     goes_on(case)
 
 
-@pytest.mark.parametrize("fault", [cases.killed, cases.killed_in_save])
+@pytest.mark.parametrize("fault", [slow(cases.killed), cases.killed_in_save])
 def test_a_kill_loses_what_was_not_saved_yet(home, fault):
     case = fault(home)
     assert case.ended.code == -9
@@ -51,6 +53,7 @@ def test_a_kill_after_a_save_leaves_the_record_whole(home):
     goes_on(case)
 
 
+@pytest.mark.slow
 def test_a_hang_ends_with_the_code_for_another_try(home):
     case = cases.source_hangs(home)
     assert case.ended.code == 75
