@@ -57,7 +57,7 @@ VERBS = {
     "generate": f"{CLI}::test_generate_writes_text",
     "status": "tests/commands/test_status.py::test_a_run_that_goes",
     "plot": "tests/commands/test_plot.py::test_two_runs_in_one_png",
-    "config": "tests/commands/test_show_sharding.py::test_bytes_of_every_parameter_on_a_mesh_of_eight",
+    "config": "tests/commands/test_show_sharding.py::test_a_mesh_that_does_not_fit_is_refused",
     "data": "tests/commands/test_data.py::test_show",
     "compile": "tests/commands/test_compile.py::test_what_fits_is_printed_and_written",
     "bench": "tests/commands/test_bench.py::test_routing_rows",

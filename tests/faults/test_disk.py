@@ -33,6 +33,7 @@ def test_a_full_disk_is_said_in_one_line(home):
     assert case.same
 
 
+@pytest.mark.slow
 def test_a_directory_that_goes_away_is_said_in_one_line(home):
     case = cases.vanished(home)
     assert case.ended.code == 1

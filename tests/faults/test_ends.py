@@ -21,6 +21,7 @@ def test_a_signal_saves_the_step_it_finishes(home, fault, code):
     case = fault(home)
     assert case.ended.code == code
     assert f"Stopped and saved at step {case.saved} of {STEPS}" in case.ended.line
+    assert "To go on, run the same command again" in case.ended.out
     assert case.ended.err == ""
     assert case.reached == case.saved
     goes_on(case)

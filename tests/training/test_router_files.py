@@ -47,7 +47,8 @@ def test_file_trains_20_steps(name):
     state = make_state(model, optimizer, 0)
     step = make_train_step(model, optimizer, described.loss)
     batch = tiny.make_batch(16, 16)
-    if model.router.is_learned:
+    # Those of a registered name are in test_step.py, for every expert.
+    if model.router.is_learned and name not in ROUTERS:
         gradient = router_gradient(model, state.variables, batch)
         assert np.abs(gradient).max() > 1e-6
         assert np.isfinite(gradient).all()
