@@ -9,8 +9,6 @@ import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# See tests/helpers/compiling.py: programs are compiled fast, not to be fast.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # See scripts/test.sh: too few threads for virtual devices hang in jax 0.10.2.
 os.environ.setdefault("NPROC", "16")
 
@@ -21,10 +19,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="moe_jax_tests_")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
+import compiling
 import jax
 
 # Virtual devices for the tests of meshes. Not by XLA_FLAGS: processes that tests start have one.
 jax.config.update("jax_num_cpu_devices", 8)
+compiling.fast()
 
 
 def pytest_collection_modifyitems(items):

@@ -1,9 +1,11 @@
 """The command line from end to end, on a model of some thousand parameters and its own text."""
 
 import json
+import os
 import subprocess
 import sys
 
+import compiling
 import numpy as np
 import pytest
 import tiny
@@ -58,7 +60,11 @@ def trained(home):
     argv = ["train", f"--gin_file={home / 'tiny.gin'}", f"--output_dir={home / 'run'}"]
     argv += [f"--gin.TASK=text:{home}/*.txt", "--json"]
     result = subprocess.run(
-        [sys.executable, "-m", "moe_jax.cli", *argv], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "moe_jax.cli", *argv],
+        env={**os.environ, **compiling.ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return home / "run", result
 

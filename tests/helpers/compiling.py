@@ -1,17 +1,25 @@
 """How hard XLA tries: little for tests, which compile much and run next to nothing.
 
-tests/conftest.py sets `JAX_DISABLE_MOST_OPTIMIZATIONS` for the tests and the processes that they
-start: compiling takes about half the time. What is left out is the optimisation of machine code.
-The passes over the program (fusion, sharding, layout) are the same, and so are the numbers but for
-the order of sums. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 scripts/test.sh` tests what users run.
+Compiling takes about half the time. What is left out is the optimisation of machine code. The
+passes over the program (fusion, sharding, layout) are the same, and so are the numbers but for the
+order of sums. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 scripts/test.sh` tests what users run.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import jax
 
 _SWITCH = "jax_disable_most_optimizations"
+# For processes that tests start; not for compilers of TPUs, whose programs are what is tested.
+ENVIRONMENT = {_SWITCH.upper(): os.environ.get(_SWITCH.upper(), "1")}
+
+
+def fast() -> None:
+    """Leaves out most of XLA's optimisations in this process, unless the environment says."""
+    if _SWITCH.upper() not in os.environ:
+        jax.config.update(_SWITCH, True)
 
 
 @contextlib.contextmanager

@@ -17,10 +17,13 @@ from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
 
+import compiling
+
 # What `moe-jax train` imports; found by the server without the paths of the tests.
 PRELOADED = ["moe_jax.cli", "moe_jax.commands.train", "moe_jax.data.placed"]
 # JAX reads these as it is imported: they are the same for all runs.
 ENVIRONMENT = {
+    **compiling.ENVIRONMENT,
     "JAX_PLATFORMS": "cpu",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
