@@ -27,10 +27,29 @@ jax.config.update("jax_num_cpu_devices", 8)
 compiling.fast()
 
 
+# The longest files, the longest first. A worker takes a whole file at a time.
+LONGEST = (
+    "faults/test_ends.py",
+    "e2e/test_processes.py",
+    "invariance/test_mesh_token_choice.py",
+    "invariance/test_mesh_expert_choice.py",
+    "training/test_step.py",
+    "dispatch/test_routed.py",
+    "faults/test_disk.py",
+    "dispatch/test_transports.py",
+    "commands/test_cli.py",
+    "invariance/test_causality.py",
+    "commands/test_data.py",
+    "training/test_router_files.py",
+    "e2e/test_resume.py",
+    "commands/test_bench.py",
+)
+
+
 def pytest_collection_modifyitems(items):
-    """Puts the files of a few long tests first, so that no worker is left with one at the end."""
-    long = ("/e2e/", "/faults/", "/training/", "/invariance/", "/commands/")
-    items.sort(key=lambda item: not any(folder in item.path.as_posix() for folder in long))
+    """Puts the longest files first, so that no worker is left with one at the end."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get("/".join(item.path.parts[-2:]), len(ranks)))
 
 
 @pytest.fixture(autouse=True)
