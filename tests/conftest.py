@@ -24,7 +24,19 @@ import jax
 
 # Virtual devices for the tests of meshes. Not by XLA_FLAGS: processes that tests start have one.
 jax.config.update("jax_num_cpu_devices", 8)
-compiling.fast()
+
+# Compiled fast: whole runs and what allows for sums in another order. Elsewhere numbers are held
+# closer than that.
+FAST = (
+    "tests/commands/",
+    "tests/e2e/",
+    "tests/faults/",
+    "tests/invariance/",
+    "tests/training/",
+    "tests/dispatch/test_routed.py",
+    "tests/dispatch/test_transports.py",
+    "tests/evaluation/test_generate.py",
+)
 
 
 # The longest files, the longest first. A worker takes a whole file at a time.
@@ -44,6 +56,12 @@ LONGEST = (
     "e2e/test_resume.py",
     "commands/test_bench.py",
 )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Before the fixtures of modules, too."""
+    compiling.set_fast(item.nodeid.startswith(FAST))
 
 
 def pytest_collection_modifyitems(items):

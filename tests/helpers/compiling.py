@@ -1,4 +1,4 @@
-"""How hard XLA tries: little for tests, which compile much and run next to nothing.
+"""How hard XLA tries: little for tests that compile much and run next to nothing.
 
 Compiling takes about half the time. What is left out is the optimisation of machine code. The
 passes over the program (fusion, sharding, layout) are the same, and so are the numbers but for the
@@ -16,10 +16,10 @@ _SWITCH = "jax_disable_most_optimizations"
 ENVIRONMENT = {_SWITCH.upper(): os.environ.get(_SWITCH.upper(), "1")}
 
 
-def fast() -> None:
-    """Leaves out most of XLA's optimisations in this process, unless the environment says."""
+def set_fast(fast: bool) -> None:
+    """Leaves most of XLA's optimisations out or in, in this process; the environment decides."""
     if _SWITCH.upper() not in os.environ:
-        jax.config.update(_SWITCH, True)
+        jax.config.update(_SWITCH, fast)
 
 
 @contextlib.contextmanager
