@@ -11,6 +11,7 @@ between the page's markers is replaced. All takes about ten minutes on two cores
 
 import argparse
 import json
+import os
 import platform
 import re
 import sys
@@ -63,6 +64,7 @@ def run_all(only: list[str]) -> str:
     """Does the faults and returns their table."""
     rows = [HEADER]
     with tempfile.TemporaryDirectory() as directory:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{directory}/compiled")
         home = Home(Path(directory))
         for fault in FAULTS:
             if only and fault.__name__ not in only:

@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# Runs the tests against the installed package: scripts/test.sh [pytest arguments]
+# Runs the tests against the installed package:
 #
-#   scripts/test.sh -m "not slow"            without the long ones
-#   scripts/test.sh tests/routing -n 0 -x    one directory, one process, stop at the first failure
+#   scripts/test.sh                          the contract: every law, verb, router and fault
+#   scripts/test.sh --all                    everything
+#   scripts/test.sh tests/routing -n 0 -x    pytest's arguments: here one directory, in one process,
+#                                            up to the first failure
+#
+# More arguments after --all are pytest's, too.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -10,6 +14,13 @@ venv="${MOE_JAX_VENV:-$root/.venv}"
 [[ "$venv" == /* ]] || venv="$PWD/$venv"
 export MOE_JAX_VENV="$venv"
 bash "$root/scripts/setup.sh" dev
+
+if (($# == 0)); then
+  echo "The tests of the contract: those without the marker slow. Everything: scripts/test.sh --all"
+  set -- -m "not slow"
+elif [[ "$1" == "--all" ]]; then
+  shift
+fi
 
 export JAX_PLATFORMS=cpu
 # The size of XLA's thread pool. With eight virtual devices on few cores it would have eight threads,

@@ -16,9 +16,9 @@ os.environ["MOE_JAX_WAITING"] = "0"
 
 # Compiled functions are shared by the two workers and by all processes that tests start: most of
 # them train the same tiny model. Made by the first process; the others find it in the environment.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="moe_jax_tests_")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import compiling
@@ -27,11 +27,49 @@ import jax
 # Virtual devices for the tests of meshes. Not by XLA_FLAGS: processes that tests start have one.
 jax.config.update("jax_num_cpu_devices", 8)
 
+# Compiled fast: whole runs and what allows for sums in another order. Elsewhere numbers are held
+# closer than that.
+FAST = (
+    "tests/commands/",
+    "tests/e2e/",
+    "tests/faults/",
+    "tests/invariance/",
+    "tests/training/",
+    "tests/dispatch/test_routed.py",
+    "tests/dispatch/test_transports.py",
+    "tests/evaluation/test_generate.py",
+)
+
+
+# The longest files, the longest first. A worker takes a whole file at a time.
+LONGEST = (
+    "faults/test_ends.py",
+    "e2e/test_processes.py",
+    "invariance/test_mesh_token_choice.py",
+    "invariance/test_mesh_expert_choice.py",
+    "training/test_step.py",
+    "dispatch/test_routed.py",
+    "faults/test_disk.py",
+    "dispatch/test_transports.py",
+    "commands/test_cli.py",
+    "invariance/test_causality.py",
+    "commands/test_data.py",
+    "training/test_router_files.py",
+    "e2e/test_resume.py",
+    "commands/test_bench.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Before the fixtures of modules, too."""
+    compiling.set_fast(item.nodeid.startswith(FAST))
+
 
 def pytest_collection_modifyitems(items):
-    """Puts the files of a few long tests first, so that no worker is left with one at the end."""
-    long = ("/e2e/", "/faults/", "/training/", "/invariance/", "/commands/")
-    items.sort(key=lambda item: not any(folder in item.path.as_posix() for folder in long))
+    """Puts the longest files first, so that no worker is left with one at the end."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get("/".join(item.path.parts[-2:]), len(ranks)))
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +85,3 @@ def one_device(monkeypatch, request):
 @pytest.fixture
 def all_devices():
     """Lets commands in this process see all eight devices."""
-
-
-@pytest.fixture
-def compile_fast():
-    """Compiles in half the time."""
-    with compiling.fast():
-        yield

@@ -5,6 +5,7 @@ import json
 import optax
 import pytest
 import tiny
+from tiers import mostly_slow
 
 from moe_jax import cli
 from moe_jax.benchmarks import interleaved, layer, train_step
@@ -37,6 +38,7 @@ def test_routing_rows(capsys):
     assert "expert_choice" in out
 
 
+@pytest.mark.slow
 def test_adaptive_rows(capsys):
     code, out, _ = run(capsys, "adaptive", "--size=XS", "--rounds=2", "--json")
     assert code == 0
@@ -86,7 +88,7 @@ def test_every_case_runs_right_after_its_reference():
     assert len(times["a"].case) == len(times["b"].reference) == 2
 
 
-@pytest.mark.parametrize("dispatch", ["grouped", "gather"])
+@pytest.mark.parametrize("dispatch", mostly_slow(["grouped", "gather"]))
 def test_every_printed_part_of_a_step_is_found_in_the_program(dispatch):
     model, _ = tiny.make(ExpertChoice(), dispatch=dispatch)
     optimizer, batch = Optimizer(optax.sgd(0.1), lambda step: 0.1), tiny.make_batch(2, 16)

@@ -14,8 +14,6 @@ from moe_jax.data.config import DataConfig
 from moe_jax.data.curriculum import read_rows
 from moe_jax.data.vocabulary import load_vocabulary
 
-pytestmark = pytest.mark.slow
-
 GIN = f"""{tiny.RUN}{tiny.STEADY}
 include 'routers/adaptive.gin'
 STEPS = 5
@@ -177,6 +175,7 @@ def test_mistakes_are_one_line(run, argv, message):
     assert message in run("data", *argv, ok=False)
 
 
+@pytest.mark.slow
 def test_training_on_a_folder_names_the_files_left_out(run, home, tmp_path):
     (tmp_path / "good.txt").write_text((home / "books" / "book.txt").read_text())
     (tmp_path / "photo.txt").write_bytes(b"\x89PNG\0\0")
@@ -193,6 +192,7 @@ def steps_per_epoch(home):
     return len(read_rows(data_of(home))["decoder_target_tokens"]) // 8
 
 
+@pytest.mark.slow
 def test_a_resumed_curriculum_equals_an_uninterrupted_one(run, home, steps_per_epoch):
     """Stopped in the middle of the second epoch and again exactly where the third starts."""
     total = 3 * steps_per_epoch - 1
@@ -221,6 +221,7 @@ def test_a_resumed_curriculum_equals_an_uninterrupted_one(run, home, steps_per_e
     assert any((orders[0] != order).any() for order in orders[2:])
 
 
+@pytest.mark.slow
 def test_scores_order_the_training_of_another_run(run, home):
     if not (home / "whole").exists():
         train(run, home, "whole", "--gin.Data.curriculum='mean'", "--gin.STEPS=2")

@@ -11,6 +11,7 @@ import mesh_step
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from tiers import mostly_slow
 
 from moe_jax.dispatch.expert_parallel import Exchange, expert_parallel
 from moe_jax.dispatch.network import ExpertNetwork
@@ -130,6 +131,7 @@ def test_pairs(which):
     check(pairs(which))
 
 
+@pytest.mark.slow
 def test_buffers_of_one_turn_and_of_many():
     check(pairs("random"), buffer_factor=100.0)
     check(pairs("all to one expert"), expected=0.1)
@@ -155,7 +157,7 @@ def collectives(hlo: str) -> collections.Counter[tuple[str, str]]:
     return counts
 
 
-@pytest.mark.parametrize("name", ["expert_choice", "switch", "gshard_top2"])
+@pytest.mark.parametrize("name", mostly_slow(["expert_choice", "switch", "gshard_top2"]))
 def test_a_layer_has_the_collectives_that_theory_asks_for(name):
     """To the experts and back, forward and backward; weights and activations do not travel."""
     router = dataclasses.replace(get_router(name), pool=Pool("batch", rows=2))
@@ -167,6 +169,7 @@ def test_a_layer_has_the_collectives_that_theory_asks_for(name):
     assert {kind for kind, _ in counts} == {"all-to-all", "all-reduce"}
 
 
+@pytest.mark.slow
 def test_a_layer_without_capacity_sends_its_counts_and_weights_as_well():
     router = dataclasses.replace(get_router("topk"), pool=Pool("batch", rows=2))
     result = mesh_step.run(router, mesh_step.Setting(), MeshConfig(data=2, expert=4))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from tiers import mostly_slow
 
 from moe_jax.dispatch import DISPATCHES, get_dispatch
 from moe_jax.dispatch.network import ExpertNetwork
@@ -18,8 +19,6 @@ from moe_jax.routing.pools import KINDS, Pool
 from moe_jax.routing.registry import ROUTERS as REGISTERED
 from moe_jax.routing.scores import router_logits
 from moe_jax.routing.threshold import ExpertThreshold
-
-pytestmark = pytest.mark.usefixtures("compile_fast")
 
 B, S, D, F, E = 3, 7, 5, 6, 4
 MASK = np.arange(S) < np.array([7, 4, 0])[:, None]
@@ -128,8 +127,10 @@ def all_transports(router, arrays, cotangent_BSD, tokens_BS, key):
     return results
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", REGISTERED)
+@pytest.mark.parametrize("kind", mostly_slow(KINDS, ["batch"]))
+@pytest.mark.parametrize(
+    "name", mostly_slow(REGISTERED, ["expert_choice", "switch", "topk", "adaptive"])
+)
 def test_every_router_gives_the_same_on_every_transport(name, kind):
     """Forward and gradients, that of the router's matrix included, with padding and a key."""
     router = dataclasses.replace(REGISTERED[name](), pool=Pool(kind))

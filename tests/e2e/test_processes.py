@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import tiny
@@ -23,6 +24,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.multidevice]
 SCRIPT = Path(__file__).parents[2] / "scripts" / "launch_local.sh"
 # Relative, of losses in float32: sums are in another order. 2e-7 was seen.
 TOLERANCE = 1e-5
+# Seconds that no process takes, even on a busy machine.
+PATIENCE = 600
 GIN = f"""{tiny.RUN}{tiny.STEADY}
 include 'routers/topk.gin'
 STEPS = 100000
@@ -45,15 +48,9 @@ def home(tmp_path_factory):
     return directory
 
 
-def environment(home):
-    """Returns the environment of a launch; programs are compiled fast, and kept for the next."""
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(home / "cache"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    own = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    return {**own, **cache, "MOE_JAX_PYTHON": sys.executable}
+def environment():
+    """Returns the environment of a launch with the script, which compiles like a forked process."""
+    return {**os.environ, **forked.ENVIRONMENT, "MOE_JAX_PYTHON": sys.executable}
 
 
 def arguments(home, name, *more):
@@ -66,26 +63,30 @@ def arguments(home, name, *more):
 
 
 def launch(home, processes, devices, argv):
-    """Runs a command as several processes with the script, to its end."""
-    return subprocess.run(
+    """Runs a command as several processes with the script; returns what the first printed."""
+    done = subprocess.run(
         ["bash", SCRIPT, str(processes), str(devices), "--", *argv],
-        env=environment(home),
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def alone(home, devices, argv):
+    """Runs a command as one process; returns what it printed."""
+    process = forked.Forked([*argv, f"--cpu_devices={devices}"], home / "log_of_one")
+    assert process.wait(PATIENCE) == 0, process.err.read_text()
+    return process.out.read_text()
 
 
 def start(home, index, address, argv, processes=2, devices=2):
     """Starts one process of several."""
     flags = [f"--coordinator={address}", f"--num_processes={processes}", f"--process_id={index}"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "moe_jax.cli", *argv, *flags, f"--cpu_devices={devices}"],
-        env={**environment(home), "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    log = home / f"log_of_{argv[2].rpartition('/')[2]}_{index}"
+    return forked.Forked([*argv, *flags, f"--cpu_devices={devices}"], log)
 
 
 def free_address():
@@ -105,9 +106,9 @@ def stopped(home):
     ):
         time.sleep(0.05)
     both[1].send_signal(signal.SIGTERM)
-    outputs = [process.communicate(timeout=120) for process in both]
+    codes = [process.wait(PATIENCE) for process in both]
     step = max(losses(home / "stopped"), default=0)
-    return step, [process.returncode for process in both], outputs
+    return step, codes, [(process.out.read_text(), process.err.read_text()) for process in both]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def whole(home, stopped):
     """Returns the run of one process with four devices, four steps longer than the stopped."""
     step = stopped[0]
     more = [f"--gin.STEPS={step + 4}", f"--gin.Checkpoints.every={step}", "--json"]
-    return launch(home, 1, 4, arguments(home, "whole", *more))
+    return alone(home, 4, arguments(home, "whole", *more))
 
 
 def test_a_signal_to_one_process_stops_both_at_the_same_step(home, stopped):
@@ -137,8 +138,7 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(home, stopped):
 
 def test_two_processes_train_like_one(home, stopped, whole):
     step, *_ = stopped
-    assert whole.returncode == 0, whole.stderr
-    assert np.isfinite(json.loads(whole.stdout.splitlines()[-1])["causal_loss"])
+    assert np.isfinite(json.loads(whole.splitlines()[-1])["causal_loss"])
     two, one = losses(home / "stopped"), losses(home / "whole")
     assert list(two) == list(range(1, step + 1))
     for done, loss in two.items():
@@ -155,9 +155,9 @@ def test_any_number_of_processes_goes_on(home, stopped, whole, source, processes
     shutil.copytree(home / source, home / name)
     shutil.rmtree(home / name / "checkpoints" / str(step + 4), ignore_errors=True)
     assert saved(home / name) == [step]
-    run = launch(home, processes, devices, arguments(home, name, f"--gin.STEPS={step + 4}"))
-    assert run.returncode == 0, run.stderr
-    assert f"Going on from step {step}" in run.stdout
+    argv = arguments(home, name, f"--gin.STEPS={step + 4}")
+    shown = alone(home, devices, argv) if processes == 1 else launch(home, processes, devices, argv)
+    assert f"Going on from step {step}" in shown
     expected, found = losses(home / "whole"), losses(home / name)
     assert list(found) == list(range(1, step + 5))
     for done in range(step + 1, step + 5):
@@ -173,8 +173,8 @@ def test_processes_that_differ_are_refused(home):
     ]
     host = socket.gethostname()
     for process in both:
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 1
+        assert process.wait(PATIENCE) == 1
+        err = process.err.read_text()
         assert (
             "moe-jax: the processes are not the same: "
             f"Data.batch_size is 8 in process 0 ({host}), 16 in process 1 ({host})"
@@ -189,11 +189,11 @@ def test_a_missing_process_is_named(home):
     here = [start(home, index, address, argv, processes=3) for index in (0, 2)]
     late = start(home, 1, free_address(), argv)
     for process in here:
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 1
+        assert process.wait(PATIENCE) == 1
+        err = process.err.read_text()
         assert "process 1 is missing: 2 of 3 processes came within 4 seconds" in err
         assert err.count("\n") == 1
-    _, err = late.communicate(timeout=60)
-    assert late.returncode == 1
+    assert late.wait(PATIENCE) == 1
+    err = late.err.read_text()
     assert "process 0 is missing: it did not answer process 1" in err
     assert not (home / "missing").exists()

@@ -10,16 +10,16 @@ import re
 import shutil
 from pathlib import Path
 
-import compiling
 import jax
 import pytest
 import tiny
 from on_disk import evaluation, losses, records, saved
+from tiers import slow
 
 from moe_jax import cli
 from moe_jax.sharding import mesh
 
-pytestmark = [pytest.mark.slow, pytest.mark.multidevice]
+pytestmark = pytest.mark.multidevice
 
 # Relative, of losses in float32: sums are in another order. 3e-7 was seen.
 TOLERANCE = 1e-5
@@ -37,8 +37,8 @@ Checkpoints.every = 10
 CASES = [
     ("expert_choice", 1, []),
     ("expert_choice", 2, ["--gin.Mesh.fsdp=2"]),
-    ("expert_choice", 4, ["--gin.Mesh.expert=2"]),
-    ("vmoe_priority", 1, []),
+    slow("expert_choice", 4, ["--gin.Mesh.expert=2"]),
+    slow("vmoe_priority", 1, []),
 ]
 
 
@@ -57,8 +57,7 @@ def home(tmp_path_factory):
 def train(home, name, *more):
     """Trains in this process."""
     argv = ["train", f"--gin_file={home / 'tiny.gin'}", f"--output_dir={home / name}", *more]
-    with compiling.fast():
-        assert cli.main(argv) == 0
+    assert cli.main(argv) == 0
 
 
 def lasting(directory):
@@ -72,12 +71,16 @@ def lasting(directory):
 
 @pytest.fixture(scope="module")
 def whole(home):
-    """Returns the directories of runs of 20 steps on one device, by router."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mesh, "available_devices", lambda: jax.devices()[:1])
-        for router in {case[0] for case in CASES}:
-            train(home, router, f"--gin_file=routers/{router}.gin")
-    return {case[0]: home / case[0] for case in CASES}
+    """Returns a function: the directory of a router's run of 20 steps on one device."""
+
+    def directory(router):
+        if not (home / router).exists():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(mesh, "available_devices", lambda: jax.devices()[:1])
+                train(home, router, f"--gin_file=routers/{router}.gin")
+        return home / router
+
+    return directory
 
 
 @pytest.mark.parametrize(("router", "devices", "flags"), CASES)
@@ -86,7 +89,7 @@ def test_ten_steps_and_ten_more_are_twenty(
 ):
     monkeypatch.setattr(mesh, "available_devices", lambda: jax.devices()[:devices])
     # As a process that was killed at step 13 leaves it.
-    resumed = Path(shutil.copytree(whole[router], home / f"{router}_{devices}"))
+    resumed = Path(shutil.copytree(whole(router), home / f"{router}_{devices}"))
     shutil.rmtree(resumed / "checkpoints" / "20")
     metrics = resumed / "metrics.jsonl"
     metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:13]))
@@ -95,11 +98,11 @@ def test_ten_steps_and_ten_more_are_twenty(
     assert "Going on from step 10" in capsys.readouterr().out
     sizes = json.loads((resumed / "run.json").read_text())["mesh"]
     assert devices == 1 or math.prod(sizes.values()) == devices
-    found, expected = losses(resumed), losses(whole[router])
+    found, expected = losses(resumed), losses(whole(router))
     assert list(found) == list(expected) == list(range(1, 21))
     if devices == 1:
-        assert lasting(resumed) == lasting(whole[router])
+        assert lasting(resumed) == lasting(whole(router))
     for step, loss in found.items():
         assert loss == pytest.approx(expected[step], rel=TOLERANCE), step
-    ends = [evaluation(of)["causal_loss"] for of in (resumed, whole[router])]
+    ends = [evaluation(of)["causal_loss"] for of in (resumed, whole(router))]
     assert ends[0] == pytest.approx(ends[1], rel=TOLERANCE)

@@ -149,6 +149,7 @@ MESHES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.multidevice
 @pytest.mark.parametrize(("router", "mesh"), MESHES, ids=["pairs", "row", "position", "batch"])
 def test_a_mesh_gives_the_vectors_of_one_device(all_devices, router, mesh):

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from forked import Forked
 from on_disk import losses
 
 # No run takes longer on a busy machine; one that does is killed and fails its test.
-PATIENCE = 150.0
+PATIENCE = 600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +50,9 @@ class Ended:
 class Running:
     """A process that runs."""
 
-    def __init__(self, directory: Path, command: list[str], environment: dict[str, str], log: Path):
+    def __init__(self, directory: Path, process: Forked):
         self.directory = directory
-        # Files and not pipes, which would stop a process that prints much.
-        self._files = [log.with_suffix(suffix) for suffix in (".out", ".err")]
-        with self._files[0].open("w") as out, self._files[1].open("w") as err:
-            self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
+        self.process = process
         self._deadline = time.monotonic() + PATIENCE
 
     def wait_for(self, condition: Callable[[], bool], pause: float = 0.02) -> None:
@@ -80,9 +78,9 @@ class Running:
                 break
             except subprocess.TimeoutExpired:
                 self.process.send_signal(number)
-        self.process.wait()
-        out, err = (path.read_text() for path in self._files)
-        return Ended(self.directory, self.process.returncode, out, err)
+        code = self.process.wait()
+        out, err = self.process.out.read_text(), self.process.err.read_text()
+        return Ended(self.directory, code, out, err)
 
     def signal(self, number: int) -> Ended:
         """Sends a signal and waits for the end."""

@@ -4,14 +4,13 @@ Used by the tests of this folder and by `scripts/faults.py`.
 """
 
 import functools
-import os
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import tiny
 from child import Ended, Running
+from forked import Forked
 from on_disk import evaluation, losses
 
 STEPS, EVERY = 12, 2
@@ -46,26 +45,12 @@ class Home:
             variables: of the environment.
         """
         directory = self.directory / name
-        command = [sys.executable, "-m", "moe_jax.cli", "train", *arguments]
-        command += [f"--gin_file={self.directory / 'tiny.gin'}", f"--output_dir={directory}"]
-        path = os.pathsep.join(filter(None, [str(_INSIDE), os.environ.get("PYTHONPATH")]))
-        # Compiled programs are kept for the next run.
-        environment = {
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": path,
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
-            "JAX_COMPILATION_CACHE_DIR": str(self.directory / "cache"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-            "PYTHONFAULTHANDLER": "1",
-            "MOE_JAX_METADATA_URL": "",
-            "MOE_JAX_TEST_FAULT": fault,
-            **variables,
-        }
+        argv = ["train", "--allow_imports=faults_inside", *arguments]
+        argv += [f"--gin_file={self.directory / 'tiny.gin'}", f"--output_dir={directory}"]
+        own = {"MOE_JAX_METADATA_URL": "", "MOE_JAX_TEST_FAULT": fault, **variables}
         # Not beside the run: its disk may be full.
         log = self.directory / f"log_{len(list(self.directory.glob('log_*.out')))}_{directory.name}"
-        return Running(directory, command, environment, log)
+        return Running(directory, Forked(argv, log, own, [_INSIDE]))
 
     def run(self, name: str, *arguments: str, **more: str) -> Ended:
         """Runs `moe-jax train` to its end."""

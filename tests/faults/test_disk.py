@@ -7,6 +7,7 @@ import pytest
 from harness import STEPS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [cases.flipped, cases.truncated, cases.deleted])
 def test_a_damaged_checkpoint_is_left_for_the_one_before(home, fault):
     case = fault(home)
@@ -20,6 +21,7 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(home, fault):
     assert case.same
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_in_one_line(home):
     case = cases.full_disk(home)
     assert case.ended.code == 1
@@ -31,6 +33,7 @@ def test_a_full_disk_is_said_in_one_line(home):
     assert case.same
 
 
+@pytest.mark.slow
 def test_a_directory_that_goes_away_is_said_in_one_line(home):
     case = cases.vanished(home)
     assert case.ended.code == 1

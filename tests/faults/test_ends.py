@@ -22,11 +22,13 @@ def test_a_signal_saves_the_step_it_finishes(home, fault, code):
     case = fault(home)
     assert case.ended.code == code
     assert f"Stopped and saved at step {case.saved} of {STEPS}" in case.ended.line
+    assert "To go on, run the same command again" in case.ended.out
     assert case.ended.err == ""
     assert case.reached == case.saved
     goes_on(case)
 
 
+@pytest.mark.slow
 def test_a_notice_of_preemption_saves_like_a_signal(home):
     case = cases.preempted(home)
     assert case.ended.code == 143
@@ -74,6 +76,7 @@ def test_a_kill_after_a_save_leaves_the_record_whole(home):
     goes_on(case)
 
 
+@pytest.mark.slow
 def test_a_hang_ends_with_the_code_for_another_try(home):
     case = cases.source_hangs(home)
     assert case.ended.code == 75

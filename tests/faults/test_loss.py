@@ -3,10 +3,12 @@
 import math
 
 import cases
+import pytest
 from harness import STEPS
 from on_disk import evaluation, records
 
 
+@pytest.mark.slow
 def test_one_bad_loss_is_skipped(home):
     case = cases.spike(home)
     assert case.ended.code == 0, case.ended

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tiny
 from mesh_step import SEED, Setting, check, label
+from tiers import mostly_slow, slow
 
 from moe_jax.models.functional import LanguageModel
 from moe_jax.routing.capped import CappedExpertChoice
@@ -28,21 +29,25 @@ MESHES = {
 IMPLICIT = MeshConfig(data=2, fsdp=1, expert=2, tensor=2, expert_parallelism="implicit")
 
 
-@pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES.keys())
+@pytest.mark.parametrize(
+    "mesh", mostly_slow(MESHES, ["data 2, expert 4", "fsdp 2, expert 2, tensor 2"])
+)
 def test_pools_of_one_device(mesh):
-    check(OWN, mesh)
+    check(OWN, MESHES[mesh])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["data 2, expert 4", "fsdp 2, expert 2, tensor 2"])
 def test_pools_that_straddle_devices(mesh):
     check(WHOLE, MESHES[mesh], Setting(num_layers=2))
 
 
-@pytest.mark.parametrize("router", [WHOLE, OWN], ids=["whole batch", "two rows"])
+@pytest.mark.parametrize("router", [slow(WHOLE), OWN], ids=["whole batch", "two rows"])
 def test_implicit_expert_parallelism(router):
     check(router, IMPLICIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("router", "mesh"),
     [
@@ -62,9 +67,9 @@ def test_variants(router, mesh):
 @pytest.mark.parametrize(
     "setting",
     [
-        Setting(remat="full", num_layers=4, scan_layers=False),
+        slow(Setting(remat="full", num_layers=4, scan_layers=False)),
         Setting(remat="dots_no_batch", num_layers=4, accumulation=2),
-        Setting(dispatch="gather"),
+        slow(Setting(dispatch="gather")),
     ],
     ids=label,
 )
@@ -72,12 +77,13 @@ def test_settings(setting):
     check(OWN, MESHES["fsdp 2, expert 2, tensor 2"], setting)
 
 
+@pytest.mark.slow
 def test_dense_weights_in_parts_over_two_axes():
     """The layout of `mesh/pod_64_experts.gin`."""
     check(OWN, MeshConfig(data=1, fsdp=2, expert=4, rules={"embed": ("fsdp", "expert")}))
 
 
-@pytest.mark.parametrize("mesh", ["slice 2, data 2, fsdp 2", "fsdp 2, tensor 2"])
+@pytest.mark.parametrize("mesh", [slow("slice 2, data 2, fsdp 2"), "fsdp 2, tensor 2"])
 def test_dense_model(mesh):
     check(None, MESHES[mesh])
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 from mesh_step import Setting, check, label
+from tiers import slow
 
 from moe_jax.routing.adaptive import Adaptive
 from moe_jax.routing.fixed import ForcedBalanced, Hash, RandomExperts, Thor
@@ -33,24 +34,24 @@ NOISY = router("topk", k=2, noise=1.0, capacity_factor=1.5, order="priority")
     ("which", "mesh"),
     [
         (router("switch"), EXPERT_4),
-        (router("switch", rows=0), ALL),
-        (router("gshard_top2"), ALL),
-        (router("gshard_top2", rows=0), EXPERT_4),
-        (router("glam_top2"), DATA),
-        (router("topk"), EXPERT_4),
+        slow(router("switch", rows=0), ALL),
+        slow(router("gshard_top2"), ALL),
+        slow(router("gshard_top2", rows=0), EXPERT_4),
+        slow(router("glam_top2"), DATA),
+        slow(router("topk"), EXPERT_4),
         (router("topk", rows=0), ALL),
-        (router("topk"), NARROW),
-        (router("topk", balance="bias"), DATA),
-        (router("topk", balance="quantile"), ALL),
-        (router("topk", balance_over="pool"), EXPERT_4),
-        (NOISY, EXPERT_4),
+        slow(router("topk"), NARROW),
+        slow(router("topk", balance="bias"), DATA),
+        slow(router("topk", balance="quantile"), ALL),
+        slow(router("topk", balance_over="pool"), EXPERT_4),
+        slow(NOISY, EXPERT_4),
         (Adaptive(pool=Pool("sequence")), ALL),
-        (Adaptive(threshold=1.0, expected_experts=1.0), EXPERT_4),
-        (Hash(), EXPERT_4),
-        (RandomExperts(k=2), ALL),
-        (ForcedBalanced(k=1), DATA),
-        (Thor(), EXPERT_4),
-        (Thor(drawn_per="token"), DATA),
+        slow(Adaptive(threshold=1.0, expected_experts=1.0), EXPERT_4),
+        slow(Hash(), EXPERT_4),
+        slow(RandomExperts(k=2), ALL),
+        slow(ForcedBalanced(k=1), DATA),
+        slow(Thor(), EXPERT_4),
+        slow(Thor(drawn_per="token"), DATA),
     ],
     ids=label,
 )
@@ -58,11 +59,13 @@ def test_step(which, mesh):
     check(which, mesh)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["switch", "gshard_top2"])
 def test_implicit_expert_parallelism(name):
     check(router(name), IMPLICIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "setting"),
     [

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from tiers import mostly_slow
 
 from moe_jax import config, experiment
 from moe_jax.models.functional import Variables
@@ -27,7 +28,6 @@ SMALL = [
     "Data.sequence_length=16",
 ]
 STEPS = 20
-pytestmark = pytest.mark.usefixtures("compile_fast")
 
 KERNEL = "groups/layers/0/ffn/router_kernel"
 
@@ -37,7 +37,9 @@ def load(name):
     return experiment.load(["runs/quickstart.gin", f"routers/{name}.gin"], SMALL)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", mostly_slow(NAMES, ["expert_choice", "switch", "adaptive", "topk_shared_grouped"])
+)
 def test_file_trains_20_steps(name):
     described = load(name)
     model = described.language_model()
@@ -45,7 +47,8 @@ def test_file_trains_20_steps(name):
     state = make_state(model, optimizer, 0)
     step = make_train_step(model, optimizer, described.loss)
     batch = tiny.make_batch(16, 16)
-    if model.router.is_learned:
+    # Those of a registered name are in test_step.py, for every expert.
+    if model.router.is_learned and name not in ROUTERS:
         gradient = router_gradient(model, state.variables, batch)
         assert np.abs(gradient).max() > 1e-6
         assert np.isfinite(gradient).all()

@@ -6,13 +6,13 @@ Updates are compared with stochastic gradient descent: they are then the gradien
 import dataclasses
 import functools
 
-import compiling
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import oracles
 import pytest
+from tiers import mostly_slow, slow
 
 from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
@@ -31,8 +31,6 @@ from moe_jax.training.optimizers import Optimizer, adamw
 from moe_jax.training.schedules import warmup_cosine
 from moe_jax.training.state import TrainState, make_state
 from moe_jax.training.step import LossConfig, forward, make_train_step
-
-pytestmark = pytest.mark.usefixtures("compile_fast")
 
 VOCABULARY, ROWS, LENGTH = 64, 4, 16
 SHAPE = {
@@ -149,7 +147,7 @@ def assert_all_same(actual, expected):
         assert_same(a, e)
 
 
-@pytest.mark.parametrize("accumulation", [1, 2, 4])
+@pytest.mark.parametrize("accumulation", [slow(1), 2, slow(4)])
 def test_step_is_plain_gradient_descent(accumulation):
     """Law 2: micro-batches of rows that count different numbers of targets add up to the batch."""
     variables, batch = make_variables(), make_batch()
@@ -165,7 +163,7 @@ def test_step_is_plain_gradient_descent(accumulation):
     assert_all_same(stepped, sgd_step(variables, batch, make_model()))
 
 
-@pytest.mark.parametrize("lengths", [(16, 2, 16, 4), (16, 0, 9, 0)])
+@pytest.mark.parametrize("lengths", mostly_slow([(16, 2, 16, 4), (16, 0, 9, 0)], [(16, 0, 9, 0)]))
 def test_accumulation_of_rows_of_different_lengths(lengths):
     """Micro-batches of few real tokens, or of none, add up to the batch: router losses as well."""
     variables, batch, model = make_variables(), make_batch(lengths), make_model()
@@ -189,7 +187,7 @@ def test_packed_documents_do_not_see_each_other():
     assert_all_same(sgd_step(variables, packed, model), sgd_step(variables, rows, model))
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [slow(1), 2])
 def test_a_batch_of_padding_moves_nothing(accumulation):
     variables, batch = make_variables(), make_batch((0,) * ROWS)
     metrics, *moved = sgd_step(variables, batch, make_model(), accumulation=accumulation)
@@ -204,7 +202,7 @@ def test_accumulation_must_divide_the_rows():
 
 @pytest.mark.parametrize(
     ("remat", "scan"),
-    [*((policy, True) for policy in REMAT_POLICIES[1:]), ("none", False), ("full", False)],
+    [*(slow(policy, True) for policy in REMAT_POLICIES[1:]), ("none", False), slow("full", False)],
 )
 def test_remat_and_scanned_layers_change_nothing(remat, scan):
     """Law 2: what is recomputed and how layers are compiled is not seen in any number."""
@@ -216,8 +214,8 @@ def test_remat_and_scanned_layers_change_nothing(remat, scan):
 
 
 @pytest.mark.parametrize("pool", POOLS)
-@pytest.mark.parametrize("c", [1.0, 2.0])
-@pytest.mark.parametrize("experts", [2, 4])
+@pytest.mark.parametrize("c", [1.0, slow(2.0)])
+@pytest.mark.parametrize("experts", [slow(2), 4])
 def test_router_gradient_is_never_zero(experts, c, pool):
     """Law 5: the loss of the language model alone moves every expert's column."""
     shape = ONE | {"num_experts": experts}
@@ -234,7 +232,7 @@ def test_router_gradient_is_never_zero(experts, c, pool):
     assert np.abs(kernel_LDE).max(axis=1).min() > 1e-4
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", mostly_slow(POOLS))
 def test_order_of_rows_and_rows_of_padding_change_nothing(pool):
     """A pool is a set of tokens, and padding is neither routed nor counted."""
     variables, model = make_variables(**ONE), make_model(ExpertChoice(2.0, Pool(pool)), **ONE)
@@ -280,7 +278,7 @@ CHOICES = [
 
 @pytest.mark.parametrize(
     "router",
-    [*(ROUTERS[name]() for name in LEARNED), *CHOICES],
+    [*(ROUTERS[name]() for name in LEARNED), *(slow(router) for router in CHOICES)],
     ids=[*LEARNED, *(f"{r.k}-{r.score}-{'normalised' if r.normalise else 'raw'}" for r in CHOICES)],
 )
 def test_every_learned_router_gets_a_gradient(router):
@@ -308,7 +306,7 @@ ADDITIVE = {
 TWO = {"position": "rotary", "dispatch": "oracle"}
 
 
-@pytest.mark.parametrize("name", ADDITIVE)
+@pytest.mark.parametrize("name", mostly_slow(ADDITIVE, ["topk", "adaptive"]))
 def test_micro_batches_add_up_for_every_router(name):
     """Law 2: gradients, losses, metrics (ratios, too) and the router's state after the step."""
     router = ADDITIVE[name]
@@ -347,10 +345,10 @@ def test_balance_over_micro_batches_is_another_loss():
 @pytest.mark.parametrize(
     ("name", "remat", "scan"),
     [
-        ("topk", "dots", False),
+        slow("topk", "dots", False),
         ("topk", "named", True),
-        ("switch", "none", False),
-        ("switch", "full", True),
+        slow("switch", "none", False),
+        slow("switch", "full", True),
     ],
 )
 def test_remat_and_scan_change_nothing_for_token_choice(name, remat, scan):
@@ -440,14 +438,13 @@ def training():
         lambda v: oracles.mean_kth_score(forward(model, v, batch).routing.statistics)
     )
     history = []
-    with compiling.fast():
-        state = make_state(model, optimizer, seed=0)
-        for _ in range(30):
-            before = np.asarray(*state.variables.router_state.values())
-            kth_score = np.asarray(statistics(state.variables))
-            state, metrics = step(state, batch)
-            after = np.asarray(*state.variables.router_state.values())
-            history.append((jax.device_get(metrics), before, kth_score, after))
+    state = make_state(model, optimizer, seed=0)
+    for _ in range(30):
+        before = np.asarray(*state.variables.router_state.values())
+        kth_score = np.asarray(statistics(state.variables))
+        state, metrics = step(state, batch)
+        after = np.asarray(*state.variables.router_state.values())
+        history.append((jax.device_get(metrics), before, kth_score, after))
     return step, history
 
 

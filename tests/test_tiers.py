@@ -1,0 +1,139 @@
+"""The default tier has at least one test of every law, verb, router and fault.
+
+The default tier is what `bash scripts/test.sh` runs: the tests without the marker `slow`. The
+tables name a test, or one case of it, for each; the full tier has more of every kind.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cases
+import disk_cases
+import pytest
+
+from moe_jax import cli, config
+from moe_jax.routing.registry import ROUTERS
+
+ROOT = Path(__file__).parent.parent
+MESH = "tests/invariance/test_mesh_expert_choice.py"
+STEP = "tests/training/test_step.py"
+CLI = "tests/commands/test_cli.py"
+ENDS = "tests/faults/test_ends.py"
+CHECKPOINTS = "tests/training/test_checkpoints.py"
+
+LAWS = {
+    "oracle": [
+        "tests/dispatch/test_transports.py::test_forward_equals_the_equation",
+        "tests/dispatch/test_transports.py::test_gradients_equal_the_oracles",
+        "tests/dispatch/test_routed.py::test_every_router_gives_the_same_on_every_transport",
+    ],
+    "mesh": [
+        f"{MESH}::test_pools_of_one_device",
+        f"{MESH}::test_implicit_expert_parallelism",
+        f"{MESH}::test_dense_model",
+        f"{MESH}::test_settings[accumulation 2, remat dots_no_batch, num_layers 4]",
+        "tests/invariance/test_mesh_token_choice.py::test_step",
+        f"{STEP}::test_step_is_plain_gradient_descent[2]",
+        f"{STEP}::test_remat_and_scanned_layers_change_nothing",
+    ],
+    "causality": ["tests/invariance/test_causality.py::test_a_router_that_lies_is_caught"],
+    "resume": ["tests/e2e/test_resume.py::test_ten_steps_and_ten_more_are_twenty"],
+    "router gradient": [f"{STEP}::test_every_learned_router_gets_a_gradient"],
+    "counting": [
+        "tests/test_flops.py::test_totals_of_the_papers_table",
+        "tests/test_flops.py::test_forward_flops_are_xlas",
+    ],
+    "compile once": [f"{STEP}::test_a_run_compiles_its_step_once"],
+    "identity": ["tests/models/test_decoder.py::test_one_expert_is_the_dense_model"],
+    "config": [
+        "tests/test_config.py::test_every_run_resolves_and_uses_all_its_macros",
+        "tests/test_config.py::test_mistakes_are_one_line",
+    ],
+}
+VERBS = {
+    "train": f"{CLI}::test_training_leaves_a_complete_run_directory",
+    "eval": f"{CLI}::test_eval_gives_the_figures_of_training",
+    "generate": f"{CLI}::test_generate_writes_text",
+    "status": "tests/commands/test_status.py::test_a_run_that_goes",
+    "plot": "tests/commands/test_plot.py::test_two_runs_in_one_png",
+    "config": "tests/commands/test_show_sharding.py::test_a_mesh_that_does_not_fit_is_refused",
+    "data": "tests/commands/test_data.py::test_show",
+    "compile": "tests/commands/test_compile.py::test_what_fits_is_printed_and_written",
+    "bench": "tests/commands/test_bench.py::test_routing_rows",
+}
+# Whole runs where the process has to die, the parts of a run where that is enough.
+FAULTS = {
+    "sigterm": f"{ENDS}::test_a_signal_saves_the_step_it_finishes[sigterm-143]",
+    "sigint": f"{ENDS}::test_a_signal_saves_the_step_it_finishes[sigint-130]",
+    "preempted": "tests/training/test_preemption.py::test_preemption_is_told_once",
+    "killed": f"{ENDS}::test_one_directory_takes_one_training_and_a_killed_one_is_taken_over",
+    "killed_in_save": f"{ENDS}::test_a_kill_in_a_save_loses_what_was_not_saved_yet",
+    "killed_after_save": f"{ENDS}::test_a_kill_after_a_save_leaves_the_record_whole",
+    "source_fails": f"{ENDS}::test_data_that_fail_are_named_in_one_line",
+    "source_hangs": "tests/training/test_watchdog.py::test_a_process_that_hangs_ends",
+    "spike": "tests/training/test_guard.py::test_a_skipped_step_changes_nothing_but_the_counts",
+    "diverged": "tests/faults/test_loss.py::test_many_bad_losses_stop_the_run_in_one_line",
+    "flipped": f"{CHECKPOINTS}::test_damage_falls_back_to_the_checkpoint_before[bits-variables]",
+    "truncated": f"{CHECKPOINTS}::test_damage_falls_back_to_the_checkpoint_before[cut-variables]",
+    "deleted": f"{CHECKPOINTS}::test_damage_falls_back_to_the_checkpoint_before[gone-variables]",
+    "full_disk": "tests/training/test_writers.py::test_records_wait_for_a_full_disk",
+    "vanished": f"{CHECKPOINTS}::test_a_save_that_fails_is_reported_and_the_next_is_tried",
+}
+# A registered router goes through a model and its gradients; a file describes a run.
+REGISTERED = {
+    name: f"tests/invariance/test_causality.py::test_every_router_is_what_it_says[{name}-batch]"
+    for name in ROUTERS
+}
+FILES = [name for name in config.shipped() if name.startswith("routers/")]
+
+
+@pytest.fixture(scope="module")
+def default_tier(request):
+    """Returns the tests of the default tier, as pytest names them."""
+    named = [test for tests in LAWS.values() for test in tests]
+    named += [*VERBS.values(), *FAULTS.values(), *REGISTERED.values()]
+    named += ["tests/test_config.py::test_every_file_works_on_top_of_a_run"]
+    items = request.session.items
+    collected = [item.nodeid for item in items if item.get_closest_marker("slow") is None]
+    files = {test.partition("::")[0] for test in named}
+    if files <= {item.nodeid.partition("::")[0] for item in items}:
+        return collected
+    # Only some of the files were asked for.
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-n", "0", "-m", "not slow"]
+    shown = subprocess.run(
+        [*command, *sorted(files)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [line for line in shown.stdout.splitlines() if "::" in line]
+
+
+def assert_has(default_tier, test):
+    assert any(name == test or name.startswith(f"{test}[") for name in default_tier), test
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_every_law(default_tier, law):
+    for test in LAWS[law]:
+        assert_has(default_tier, test)
+
+
+def test_every_verb(default_tier):
+    assert set(VERBS) == set(cli._VERBS)
+    for test in VERBS.values():
+        assert_has(default_tier, test)
+
+
+def test_every_router(default_tier):
+    for test in REGISTERED.values():
+        assert_has(default_tier, test)
+    resolved = "tests/test_config.py::test_every_file_works_on_top_of_a_run"
+    shown = [name for name in default_tier if name.startswith(resolved)]
+    for file in FILES:
+        assert any(file in name for name in shown), file
+
+
+def test_every_fault(default_tier):
+    """Those of docs/results/faults.md."""
+    assert set(FAULTS) == {fault.__name__ for fault in (*cases.CASES, *disk_cases.DISK_CASES)}
+    for test in FAULTS.values():
+        assert_has(default_tier, test)
