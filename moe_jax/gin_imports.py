@@ -21,7 +21,7 @@ import gin
 from gin.config_parser import BindingStatement, BlockDeclaration, ImportStatement
 
 from moe_jax.errors import UserError
-from moe_jax.gin_sources import Line, Reference
+from moe_jax.gin_sources import Line, Reference, leaves
 
 VARIABLE = "MOE_JAX_ALLOW_IMPORTS"
 FLAG = "--allow_imports"
@@ -224,19 +224,8 @@ def _selectors(line: Line) -> Iterator[str]:
     elif isinstance(statement, BindingStatement):
         if statement.arg_name:
             yield statement.selector
-        yield from (reference.selector for reference in _references(statement.value))
-
-
-def _references(value: object) -> Iterator[Reference]:
-    if isinstance(value, Reference):
-        if not value.macro:
-            yield value
-    elif isinstance(value, dict):
-        for pair in value.items():
-            yield from _references(pair)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _references(item)
+        found = (leaf for leaf in leaves(statement.value) if isinstance(leaf, Reference))
+        yield from (reference.selector for reference in found if not reference.macro)
 
 
 def _check_reachable(selector: str, line: Line, modules: list[str]) -> None:

@@ -6,13 +6,13 @@ user, unless the package's own files name it.
 """
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import gin
 from gin.config_parser import BindingStatement
 
 from moe_jax.errors import UserError
-from moe_jax.gin_sources import NETWORK_PLACE, Line
+from moe_jax.gin_sources import NETWORK_PLACE, Line, leaves
 
 
 def check(lines: Sequence[Line], run: str, own_texts: Iterable[str]) -> None:
@@ -38,7 +38,8 @@ def check(lines: Sequence[Line], run: str, own_texts: Iterable[str]) -> None:
             in_effect[_key(line.statement)] = line
     for name, line in in_effect.items():
         value = line.statement.value
-        places = {place for text in _texts(value) for place in NETWORK_PLACE.findall(text)}
+        texts = (leaf for leaf in leaves(value) if isinstance(leaf, str))
+        places = {place for text in texts for place in NETWORK_PLACE.findall(text)}
         if line.root == run and not places <= trusted:
             raise UserError(
                 f"{name} = {value!r} was refused ({line.where}): a run on this machine does not "
@@ -54,14 +55,3 @@ def _key(statement: BindingStatement) -> str:
     found = gin.config._REGISTRY.matching_selectors(statement.selector)
     selector = found[0].rpartition(".")[2] if len(found) == 1 else statement.selector
     return "/".join(filter(None, (statement.scope, f"{selector}.{statement.arg_name}")))
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for pair in value.items():
-            yield from _texts(pair)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item)

@@ -10,7 +10,7 @@ import io
 import os
 import re
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etils import epath
@@ -166,6 +166,17 @@ class Sources:
         where = f" to include ({found[-1].where})" if found else ""
         shown = ", ".join(place or os.getcwd() for place in places)
         raise UserError(f"there is no gin file {file!r}{where}; looked in {shown}")
+
+
+def leaves(value: object) -> Iterator[object]:
+    """Returns what a value holds at any depth, the keys of dictionaries included."""
+    if isinstance(value, dict):
+        value = list(value.items())
+    if not isinstance(value, list | tuple):
+        yield value
+        return
+    for item in value:
+        yield from leaves(item)
 
 
 def is_file(path: str) -> bool:

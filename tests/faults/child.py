@@ -80,7 +80,9 @@ class Running:
                 self.process.send_signal(number)
         code = self.process.wait()
         out, err = self.process.out.read_text(), self.process.err.read_text()
-        return Ended(self.directory, code, out, err)
+        # What is said of the module that faults come from.
+        said = [line for line in err.splitlines(True) if "imported faults_inside" not in line]
+        return Ended(self.directory, code, out, "".join(said))
 
     def signal(self, number: int) -> Ended:
         """Sends a signal and waits for the end."""
