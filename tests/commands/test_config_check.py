@@ -75,7 +75,7 @@ def check(capsys, *bindings, files=(QUICKSTART,)):
         ("Data.vocabulary=/no/where.model", "there is no vocabulary /no/where.model"),
         ("Mesh.data=3", "16 rows (Data.batch_size / Train.accumulation) do not divide over Mesh"),
         ("Mesh.tensor=8", "Mesh.tensor = 8 does not divide Model.num_heads = 4"),
-        ("Mesh.expert=16", "groups/layers/0/ffn/experts/"),
+        ("Mesh.expert=16", "Mesh.expert = 16 does not divide Model.num_experts = 8"),
     ],
 )
 def test_a_mistake_is_one_line(capsys, binding, line):

@@ -25,7 +25,7 @@ def set_fast(fast: bool) -> None:
 @contextlib.contextmanager
 def optimised() -> Iterator[None]:
     """Compiles as a user's run does, inside: for steps that take longer than their compilation."""
-    before = getattr(jax.config, _SWITCH)
+    before = jax.config.values[_SWITCH]
     jax.config.update(_SWITCH, False)
     try:
         yield
