@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from moe_jax import cli, experiment
+from moe_jax.commands import opening
 from moe_jax.commands import train as command
 from moe_jax.training.memory_estimate import Limit
 
@@ -19,8 +20,8 @@ def small(monkeypatch):
     def fail(*args):
         raise AssertionError("something was allocated")
 
-    monkeypatch.setattr(command, "make_state", fail)
-    monkeypatch.setattr(command, "_batches", fail)
+    monkeypatch.setattr(opening, "make_state", fail)
+    monkeypatch.setattr(opening, "open_data", fail)
 
 
 def test_what_does_not_fit_is_one_line_with_the_numbers(small, capsys, tmp_path):

@@ -4,6 +4,7 @@ Used by the tests of this folder and by `scripts/faults.py`.
 """
 
 import functools
+import itertools
 import shutil
 import signal
 from pathlib import Path
@@ -30,6 +31,7 @@ class Home:
 
     def __init__(self, directory: Path):
         self.directory = directory
+        self._starts = itertools.count()
         chapters = (f"Chapter {i} tells of whale number {i * 7}." for i in range(1500))
         (directory / "book.txt").write_text("\n".join(chapters))
         task = f"TASK = 'text:{directory}/book.txt'\n"
@@ -49,7 +51,7 @@ class Home:
         argv += [f"--gin_file={self.directory / 'tiny.gin'}", f"--output_dir={directory}"]
         own = {"MOE_JAX_METADATA_URL": "", "MOE_JAX_TEST_FAULT": fault, **variables}
         # Not beside the run: its disk may be full.
-        log = self.directory / f"log_{len(list(self.directory.glob('log_*.out')))}_{directory.name}"
+        log = self.directory / f"log_{next(self._starts)}_{directory.name}"
         return Running(directory, Forked(argv, log, own, [_INSIDE]))
 
     def run(self, name: str, *arguments: str, **more: str) -> Ended:
