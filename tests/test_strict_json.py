@@ -15,15 +15,21 @@ from moe_jax.strict_json import dumps, not_finite
 PACKAGE = Path(__file__).parent.parent / "moe_jax"
 # Messages between processes, and files of names, paths and whole numbers.
 OTHER = {
+    "commands/load.py",
     "data/cache.py",
     "data/curriculum.py",
     "data/jsonl.py",
+    "data/own_files.py",
+    "data/split.py",
     "data/streams.py",
+    "data/verdicts.py",
     "evaluation/complexity.py",
     "pods/child.py",
     "pods/compiler.py",
     "sharding/processes.py",
     "sharding/rendezvous.py",
+    "training/data_record.py",
+    "training/owner_file.py",
 }
 VALUE = {
     "loss": math.nan,

@@ -260,7 +260,8 @@ def poisoned(state, item):
         params["embedding"] = params["embedding"].at[3, 1].set(np.nan)
         return dataclasses.replace(state, variables=Variables(params, state.variables.router_state))
     leaves, structure = jax.tree.flatten(state.optimizer_state)
-    leaves[-1] = leaves[-1].at[0].set(np.inf)
+    index = max(range(len(leaves)), key=lambda i: leaves[i].ndim)
+    leaves[index] = leaves[index].at[0].set(np.inf)
     return dataclasses.replace(state, optimizer_state=jax.tree.unflatten(structure, leaves))
 
 
@@ -285,7 +286,7 @@ def test_a_checkpoint_that_is_not_finite_is_left_for_the_one_before(copy, model,
         checkpoints.save(4, poisoned(state, "variables"), Place(4))
     checkpoints.close()
     reader = Checkpoints(copy)
-    with pytest.raises(UserError, match=r"checkpoint 4 .*params/embedding has .* others: 1, 2, 3"):
+    with pytest.raises(UserError, match=r"checkpoint 4 .*params/embedding has .* others: 2, 3"):
         reader.restore_variables(4, model)
     reader.close()
     number, _, place, (line,) = restore(copy, model)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from moe_jax.training.digest import digests, examine
+from moe_jax.training.digest import digests, examine, shapes
 
 
 def numpy_digest(array):

@@ -32,9 +32,6 @@ def constant(rate):
     return lambda step: jnp.float32(rate)
 
 
-pytestmark = pytest.mark.usefixtures("compile_fast")
-
-
 @functools.cache
 def make_model(mesh=None):
     partition = None if mesh is None else make_partition(mesh, jax.devices()[:4])
