@@ -32,7 +32,6 @@ def constant(rate):
     return lambda step: jnp.float32(rate)
 
 
-@functools.cache
 def make_model(mesh=None):
     partition = None if mesh is None else make_partition(mesh, jax.devices()[:4])
     return LanguageModel(tiny.config(**SHAPE), ExpertChoice(2.0), partition)
