@@ -7,11 +7,11 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from moe_jax import strict_json
-from moe_jax.commands import environment, output
+from moe_jax.commands import environment, garbage, output
 from moe_jax.commands.arguments import make_parser
 from moe_jax.commands.huge_pages import restart_with_huge_pages
 from moe_jax.commands.terminal import protect
@@ -218,8 +218,6 @@ def _data(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
 def _compile(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     # Before JAX starts: it would look for a TPU, and on a machine with one take it.
     os.environ["JAX_PLATFORMS"] = "cpu"
-    # Terminated, it takes its compiler and its files along.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     from moe_jax.commands.compile import CompileOptions, compile_for
 
     options = CompileOptions(
@@ -231,7 +229,18 @@ def _compile(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
         [_program(), *sys.argv[1:]],
         variants=not args.no_variants,
     )
-    return compile_for(options, _files(args), bindings, _paths(args))
+    with _exit_when_terminated():
+        return compile_for(options, _files(args), bindings, _paths(args))
+
+
+@contextlib.contextmanager
+def _exit_when_terminated() -> Iterator[None]:
+    """Lets SIGTERM end the process as an error does, so that child processes and files go along."""
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _bench(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
@@ -291,6 +300,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     protect()
     output.watch_readers(goes_on=output.leaves_files(argv))
     restart_with_huge_pages()
+    if argv[:1] in (["train"], ["eval"], ["generate"]):
+        garbage.put_off()  # They resume it.
     try:
         return _main(argv)
     finally:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from moe_jax.commands import garbage
 from moe_jax.commands.load import load_experiment, load_variables
 from moe_jax.commands.other_router import other_router
 from moe_jax.commands.quiet import quiet
@@ -38,6 +39,7 @@ def evaluate(
         held_out = pipeline.eval_batches(described.data)
         bytes_of_token = pipeline.token_bytes(described.data, described.model.vocab_size)
         notes = evaluation_notes(directory, described.data)
+    garbage.resume()
     for line in notes:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     with waiting(f"evaluating step {step}", silent=console.quiet):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from moe_jax.commands import garbage
 from moe_jax.commands.console import make_console
 from moe_jax.commands.load import load_experiment, load_variables
 from moe_jax.commands.other_router import other_router
@@ -37,6 +38,7 @@ def generate(
         step, variables = load_variables(directory, step, model)
         tokens = encode_prompt(described.data, vocabulary, prompt)
         are_answers = has_questions(described.data)
+    garbage.resume()
     generator = Generator(model, described.sampling, vocabulary.eos_id)
     texts = []
     for index in range(samples):

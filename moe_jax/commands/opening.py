@@ -11,7 +11,7 @@ from etils import epath
 from moe_jax.commands.background import Background
 from moe_jax.data.batch import Batch
 from moe_jax.data.expected import expected_batch
-from moe_jax.data.import_tensorflow import get_ready_for_threads
+from moe_jax.data.import_tensorflow import get_ready_for_threads, load_libraries
 from moe_jax.data.prompts import Asked, what_to_ask
 from moe_jax.experiment import Experiment
 from moe_jax.models.functional import LanguageModel
@@ -119,10 +119,10 @@ def get_ready(start: Start, account: Account, say: Callable[[str], None]) -> Rea
     Raises:
         UserError: if the data of any process cannot be used, or the memory does not suffice.
     """
-    # Before TensorFlow is imported: two threads that run Python only slow each other down.
-    with account.spent("compile"):
-        lowered = start.lower()
     state = None
+    # TensorFlow is imported after that: two threads that run Python only slow each other down.
+    with Background(load_libraries), account.spent("compile"):
+        lowered = start.lower()
     get_ready_for_threads()
     with Background(lambda: open_data(start, say)) as opening:
         if lowered is not None:

@@ -11,7 +11,7 @@ from etils import epath
 from rich.console import Console
 
 from moe_jax import config, experiment
-from moe_jax.commands import environment, output
+from moe_jax.commands import environment, garbage, output
 from moe_jax.commands.opening import Start, get_ready
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_header, print_results
@@ -186,6 +186,7 @@ def _run(
         curriculum=_orders(data.curriculum, model, described, directory),
         owner=owner,
     )
+    garbage.resume()
     try:
         state, signal = loop.run(state)
     finally:

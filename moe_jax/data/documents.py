@@ -27,8 +27,8 @@ SPLITS = ("train", "validation")
 _CYCLE_LENGTH, _BLOCK_LENGTH = 8, 16
 # So many records are parsed at once.
 _RECORDS = 16
-# A piece ends at a space if there is one so many bytes before its end.
-_BACK = 64
+# A piece ends with a line, or else with a word, if one ends so many bytes before its end.
+_BACK = 512
 
 
 class DocumentSource(seqio.DataSource):
@@ -141,7 +141,7 @@ def _without_mark(lines: tf.data.Dataset, mark: tf.Tensor) -> tf.data.Dataset:
 
 
 def _pieces(documents: tf.Tensor, piece_bytes: int) -> tf.Tensor:
-    """Cuts texts into pieces of even sizes, where a word starts or else a character.
+    """Cuts texts into pieces of about even sizes, where a line starts, or a word, or a character.
 
     Args:
         documents: [D] string.
@@ -169,15 +169,18 @@ def _cut(text: tf.Tensor, piece_bytes: int) -> tf.Tensor:
     def bound(index: tf.Tensor) -> tf.Tensor:
         """Returns where a piece starts: at a multiple of the size or a little before it."""
         place = tf.minimum(index * each, size)
-        back = tf.minimum(place, _BACK)
+        # Pieces that end early by less than half do not become empty or much longer than others.
+        back = tf.minimum(place, tf.minimum(each // 2, _BACK))
         around = tf.io.decode_raw(tf.strings.substr(text, place - back, back + 1), tf.uint8)
         around = around[: back + 1]
         # Bytes 10xxxxxx go on with a character.
         starts = tf.not_equal(tf.bitwise.bitwise_and(around, 0xC0), 0x80)
-        spaces = tf.logical_or(tf.equal(around, ord(" ")), tf.equal(around, ord("\n")))
-        words = tf.concat([[False], spaces[:-1]], axis=0)
-        last = tf.cond(tf.reduce_any(words), lambda: _last(words), lambda: _last(starts))
-        return tf.where(place >= size, size, place - back + last)
+        ends = tf.concat([[0], around[:-1]], axis=0)  # The byte before each.
+        lines = tf.equal(ends, ord("\n"))
+        words = tf.logical_or(lines, tf.equal(ends, ord(" ")))
+        best = tf.where(tf.reduce_any(words), words, starts)
+        best = tf.where(tf.reduce_any(lines), lines, best)
+        return tf.where(place >= size, size, place - back + _last(best))
 
     def piece(index: tf.Tensor) -> tf.Tensor:
         start, end = bound(index), bound(index + 1)

@@ -7,14 +7,17 @@ imported, Keras is said to be missing to the first, and put off to its first use
 `tf.keras` and `import keras` work as ever afterwards.
 """
 
+import ctypes
 import importlib.abc
 import importlib.machinery
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 _LAYERS = "tensorflow_text.python.keras"
+_LIBRARIES = ("libtensorflow_framework.so.2", "libtensorflow_cc.so.2")
 
 
 class _NotNow(importlib.abc.Loader):
@@ -71,6 +74,23 @@ def put_keras_off() -> None:
     """Makes later imports of TensorFlow do without Keras."""
     if "tensorflow" not in sys.modules and _KerasOnDemand not in sys.meta_path:
         sys.meta_path.insert(0, _KerasOnDemand)
+
+
+def load_libraries() -> None:
+    """Loads TensorFlow's shared libraries, a gigabyte, where they are known by name (Linux).
+
+    Unlike an import of them, it lets other threads run Python meanwhile; the import then finds them
+    loaded.
+    """
+    spec = importlib.machinery.PathFinder.find_spec("tensorflow")
+    if spec is None or sys.platform != "linux":
+        return
+    # A function of a library that ctypes loaded is called without Python's global lock.
+    dlopen = ctypes.CDLL(None).dlopen
+    for folder in spec.submodule_search_locations or ():
+        for name in _LIBRARIES:
+            if os.path.exists(path := os.path.join(folder, name)):
+                dlopen(os.fsencode(path), os.RTLD_NOW)
 
 
 def get_ready_for_threads() -> None:

@@ -14,7 +14,7 @@ from etils import epath
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
 from moe_jax.data.converters import DocumentRows, PromptedRows
-from moe_jax.data.tasks import EXAMPLES, PROMPTED, NamedTask, find_task
+from moe_jax.data.tasks import EXAMPLES, PROMPTED, STREAM, NamedTask, find_task
 from moe_jax.errors import UserError
 
 
@@ -44,6 +44,22 @@ def rows_of(
         UserError: if the task has no such split.
     """
     task = find_task(config)
+    read = _rows_of
+    if not _needs_autograph(config, task):
+        # Everything that is mapped is TensorFlow's operations: to translate it would take most of
+        # the time that opening the data takes.
+        read = tf.autograph.experimental.do_not_convert(read)
+    return read(config, task, split, training, stream)
+
+
+def _needs_autograph(config: DataConfig, task: NamedTask) -> bool:
+    """Returns whether Python's control flow is to be translated: a user's, or seqio's packing."""
+    return task.is_registered or (config.pack and task.kind != STREAM)
+
+
+def _rows_of(
+    config: DataConfig, task: NamedTask, split: str, training: bool, stream: int | None
+) -> tf.data.Dataset:
     provider = task.provider
     if split not in provider.splits:
         known = ", ".join(sorted(provider.splits))

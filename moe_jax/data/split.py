@@ -20,7 +20,7 @@ from moe_jax.data.files import FoundFiles
 from moe_jax.data.verdicts import write_whole
 
 # To be raised when the same files are split differently.
-VERSION = 3
+VERSION = 4
 HELD_OUT_EVERY = 20
 # Tokenising takes memory by the length of a piece. Small corpora have a hundred pieces or more.
 MOST_PIECE_BYTES, LEAST_PIECE_BYTES, LEAST_PIECES = 1 << 16, 1 << 8, 100

@@ -45,6 +45,7 @@ class NamedTask:
         notes: what a user should be told about its files.
         ordered: its order is a curriculum: never shuffled.
         files: a user's own files that it reads.
+        is_registered: by a user, with functions that may be Python for AutoGraph to translate.
     """
 
     seqio_name: str
@@ -53,6 +54,7 @@ class NamedTask:
     notes: tuple[str, ...] = ()
     ordered: bool = False
     files: tuple[OwnFiles, ...] = ()
+    is_registered: bool = False
 
     @property
     def provider(self) -> seqio.Task | seqio.Mixture:
@@ -120,7 +122,8 @@ def _mixture(config: DataConfig, rates: Mapping[str, float]) -> NamedTask:
     notes = tuple(note for part in parts.values() for note in part.notes)
     files = tuple(own for part in parts.values() for own in part.files)
     length = 0 if 0 in lengths else max(lengths)
-    return NamedTask(name, kinds.pop(), length, notes, files=files)
+    is_registered = any(part.is_registered for part in parts.values())
+    return NamedTask(name, kinds.pop(), length, notes, files=files, is_registered=is_registered)
 
 
 def _one(config: DataConfig, name: str) -> NamedTask:
@@ -136,7 +139,7 @@ def _one(config: DataConfig, name: str) -> NamedTask:
     known = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
     if name in known:
         features = seqio.get_mixture_or_task(name).output_features
-        return NamedTask(name, PROMPTED if "inputs" in features else EXAMPLES)
+        return NamedTask(name, PROMPTED if "inputs" in features else EXAMPLES, is_registered=True)
     shown = [n for n in (*catalog.names(), *known) if "__" not in n]
     raise UserError(
         f"unknown task {name!r}; `moe-jax data list` shows the known, and text:FILES, "

@@ -33,7 +33,7 @@ from moe_jax.training.checkpoint_items import (
     scalar,
     tree_of,
 )
-from moe_jax.training.digest import examine, shapes
+from moe_jax.training.digest import compile_examine, examine, shapes
 from moe_jax.training.guard import GuardState
 from moe_jax.training.misfit import Misfit
 from moe_jax.training.optimizers import Optimizer
@@ -100,7 +100,7 @@ class Checkpoints:
     def prepare(self, state: TrainState) -> None:
         """Compiles what a save computes, so that the first does not wait for it."""
         for tree in arrays_of(state).values():
-            examine(tree)
+            compile_examine(tree)
 
     def save(
         self,

@@ -31,16 +31,24 @@ def examine(arrays: Mapping[str, Any]) -> tuple[dict[str, int], list[str]]:
     return sums, [name for name, (_, is_finite) in found.items() if not is_finite]
 
 
+def compile_examine(arrays: Mapping[str, jax.Array]) -> None:
+    """Compiles what `examine` computes of such arrays; does not wait for them."""
+    _examine.lower(dict(arrays)).compile()
+
+
 @jax.jit
 def _examine(arrays: dict[str, jax.Array]) -> dict[str, tuple[jax.Array, jax.Array]]:
     return {name: (_digest(array), _is_finite(array)) for name, array in arrays.items()}
 
 
+# Jitted by themselves, they are traced once for all arrays of a shape: parameters and moments.
+@jax.jit
 def _is_finite(array: jax.Array) -> jax.Array:
     is_floating = jnp.issubdtype(array.dtype, jnp.floating)
     return jnp.all(jnp.isfinite(array)) if is_floating else jnp.ones((), jnp.bool_)
 
 
+@jax.jit
 def _digest(array: jax.Array) -> jax.Array:
     unsigned = jnp.dtype(f"uint{array.dtype.itemsize * 8}")
     bits = jax.lax.bitcast_convert_type(array, unsigned).astype(jnp.uint32)

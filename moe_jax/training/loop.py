@@ -163,7 +163,7 @@ class Loop:
                 self.owner.tell(interrupt.notice)
             try:
                 for done in range(first + 1, steps + 1):
-                    state, diverged = self._step(done, state, is_first=done == first + 1)
+                    state, diverged = self._step(done, state, number=done - first)
                     # Of several processes all stop after the same step, whoever got the signal.
                     stopped = agreement.ask(interrupt.signal or 0)
                     self._after(done, state, stopping=stopped > 0 or diverged)
@@ -181,9 +181,12 @@ class Loop:
         see.account.close(int(state.step))
         return state, stopped if stopped and int(state.step) < steps else None
 
-    def _step(self, done: int, state: TrainState, is_first: bool) -> tuple[TrainState, bool]:
-        """Runs a step; returns the state and whether too many updates in a row were skipped."""
-        see = self.instruments
+    def _step(self, done: int, state: TrainState, number: int) -> tuple[TrainState, bool]:
+        """Runs a step, the `number`th of this attempt.
+
+        Returns the state and whether too many updates in a row were skipped.
+        """
+        see, is_first = self.instruments, number == 1
         batch = self._next_batch(state.variables)
         see.profiler.before(done)
         compiles = is_first and not self.is_compiled
@@ -194,8 +197,9 @@ class Loop:
             self._pending = (done, metrics)
             if is_first:
                 diverged |= self._log()
-        if is_first:
+        if number == 2:
             with see.doing("compile"):
+                # While the devices work.
                 self.checkpoints.prepare(state)
         see.profiler.after(done, metrics)
         see.watchdog.beat()

@@ -1,5 +1,6 @@
 """The update of a training step: made by the optimiser, checked, and then applied or skipped."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,7 @@ def make_update(model: LanguageModel, optimizer: Optimizer, config: GuardConfig)
         variables = stored.variables
         shardings = ((variables.params, stored.optimizer_state), variables.router_state)
 
+    @functools.partial(jax.jit, inline=True)  # To be traced once.
     def make(gradients: Arrays, norm: jax.Array, kept: tuple[Arrays, Any]) -> tuple[Arrays, Any]:
         params, optimizer_state = kept
         updates, optimizer_state = transform.update(

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 
 import pytest
 
@@ -24,7 +25,9 @@ GIB = 1 << 30
 
 def run(capsys, *argv):
     """Runs the command in this process; returns its exit code, output and errors."""
+    handler = signal.getsignal(signal.SIGTERM)
     code = cli.main(["compile", *argv])
+    assert signal.getsignal(signal.SIGTERM) == handler
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 

@@ -1,7 +1,6 @@
 """No verb runs what a stranger's gin file or run directory brings along."""
 
 import os
-import signal
 import sys
 
 import pytest
@@ -61,9 +60,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "own_evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nx = 1\n")
     (tmp_path / "include.gin").write_text("import own_evil\n")
     (tmp_path / "nested.gin").write_text(f"include '{tmp_path}/include.gin'\n")
-    handler = signal.getsignal(signal.SIGTERM)
     yield tmp_path
-    signal.signal(signal.SIGTERM, handler)
     sys.modules.pop("own_evil", None)
 
 

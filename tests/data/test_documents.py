@@ -36,7 +36,7 @@ def documents_of(content):
 
 
 def check_pieces(pieces, documents, size):
-    """Makes sure that pieces are the documents, cut where a word or a character starts."""
+    """Makes sure that pieces are the documents, cut where a line, a word or a character starts."""
     left = collections.Counter(pieces)
     for document in documents:
         place = 0
@@ -47,12 +47,15 @@ def check_pieces(pieces, documents, size):
             left[piece] -= 1
             place += len(piece)
             piece.decode("utf-8")
-            assert len(piece) <= size + 64
+            even = len(document) / -(-len(document) // size)
+            assert len(piece) <= even * 1.5 + 4
             if place < len(document):
-                assert len(piece) >= size // 2 - 64
-                near = document[max(place - 60, 0) : place]
-                if b" " in near or b"\n" in near:
-                    assert piece.endswith((b" ", b"\n"))
+                assert len(piece) >= even / 2 - 4
+                near = piece[-int(min(even / 2, 500)) + 8 :]
+                if b"\n" in near:
+                    assert piece.endswith(b"\n")
+                elif b" " in near:
+                    assert piece.endswith(b" ")
     assert not +left
 
 

@@ -9,6 +9,9 @@ CODE = """
 import sys
 from moe_jax.data import import_tensorflow
 
+import_tensorflow.load_libraries()
+loaded = open("/proc/self/maps").read() if sys.platform == "linux" else "libtensorflow_cc"
+assert "libtensorflow_cc" in loaded
 import_tensorflow.get_ready_for_threads()
 assert "tensorflow" not in sys.modules
 from etils import epy

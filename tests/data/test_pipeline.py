@@ -112,6 +112,34 @@ def test_packed_rows_hold_whole_examples_apart():
         assert batch.inputs_BS[0][inside][0] == 0
 
 
+def test_python_in_a_users_task_is_translated():
+    """`if` on a tensor is AutoGraph's to translate; the package's own tasks do without."""
+
+    def shorten(example):
+        text = example["targets"]
+        if tf.strings.length(text) > 10:
+            text = tf.strings.substr(text, 0, 10)
+        return {"targets": text}
+
+    name = "translate_test"
+    vocabulary = load_vocabulary("embedded")
+    seqio.TaskRegistry.add(
+        name,
+        source=seqio.FunctionDataSource(
+            lambda split, shuffle_files, seed=None: tf.data.Dataset.from_tensor_slices(
+                {"targets": ["Call me Ishmael.", "A boat."]}
+            ),
+            splits=["validation"],
+        ),
+        preprocessors=[lambda rows: rows.map(shorten), seqio.preprocessors.tokenize],
+        output_features={"targets": seqio.Feature(vocabulary, add_eos=False)},
+        metric_fns=[],
+    )
+    (batch,) = eval_batches(DataConfig(task=name, sequence_length=32, batch_size=2))
+    texts = [vocabulary.decode([int(t) for t in row if t > 0]) for row in batch.targets_BS]
+    assert texts == ["Call me Is", "A boat."]
+
+
 def test_held_out_text_of_own_files(tmp_path):
     """About one in twenty bytes is held out, and nothing is in both splits."""
     lines = [f"line {i} of the book" for i in range(2500)]

@@ -29,9 +29,10 @@ ALARMS = ("pickle.find_class", "marshal.loads", "os.system", "subprocess.Popen",
 _watched: list[list[str]] = []
 
 
-def _hook(event, arguments):
-    if event in ALARMS:
-        for seen in _watched:
+def _hook(event, arguments, alarms=ALARMS, watched=_watched):
+    # Its defaults are there when the interpreter ends, too.
+    if event in alarms:
+        for seen in watched:
             seen.append(event)
 
 

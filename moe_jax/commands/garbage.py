@@ -1,0 +1,19 @@
+"""No search for garbage while a process starts.
+
+Imports and traces make millions of objects and next to no garbage. Python looks for it again and
+again, which takes a fifth of the time of importing TensorFlow and a tenth of that of a trace.
+"""
+
+import gc
+
+
+def put_off() -> None:
+    """Puts off the search for reference cycles until `resume` is called."""
+    gc.disable()
+
+
+def resume() -> None:
+    """Ends `put_off`, if it was called; what there is by now is never searched again."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()

@@ -1,0 +1,36 @@
+"""The search for garbage is put off while a process starts, and then goes on."""
+
+import gc
+import weakref
+
+from moe_jax.commands import garbage
+
+
+class Cycle:
+    def __init__(self):
+        self.me = self
+
+
+def test_what_is_made_meanwhile_is_kept_and_what_comes_later_is_found():
+    garbage.put_off()
+    try:
+        assert not gc.isenabled()
+        early = weakref.ref(Cycle())
+        garbage.resume()
+        assert gc.isenabled()
+        late = weakref.ref(Cycle())
+        gc.collect()
+        assert early() is not None
+        assert late() is None
+    finally:
+        gc.unfreeze()
+        gc.enable()
+    gc.collect()
+    assert early() is None
+
+
+def test_without_a_start_nothing_is_kept():
+    frozen = gc.get_freeze_count()
+    garbage.resume()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen
