@@ -28,8 +28,16 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = make_parser()
     args, unknown = parser.parse_known_args(rest)
     if unknown:
-        raise UserError(f"unknown argument {unknown[0]!r}." + nearest(unknown[0], _flags(parser)))
+        raise UserError(f"unknown argument {unknown[0]!r}.{_meant(unknown[0], parser, argv)}")
     return args, bindings
+
+
+def _meant(unknown: str, parser: argparse.ArgumentParser, argv: Sequence[str]) -> str:
+    """Returns what an unknown argument may have been meant as, or nothing."""
+    before = argv[argv.index(unknown) - 1] if unknown in argv[1:] else ""
+    if before.startswith(_GIN_PREFIX) and "=" not in before:
+        return f" Did you mean {before}={unknown}?"
+    return nearest(unknown, _flags(parser))
 
 
 def _flags(parser: argparse.ArgumentParser) -> list[str]:

@@ -67,7 +67,7 @@ def binding(argument: str) -> str:
     if not equals or not name:
         raise UserError(f"--gin.{argument} has no value; expected --gin.NAME=VALUE")
     value = value.strip()
-    if not _REFERENCE.search(value):
+    if value[:1] not in tuple("@%[({'\"") or not _REFERENCE.search(value):
         try:
             ast.literal_eval(value)
         except (ValueError, SyntaxError):

@@ -56,6 +56,7 @@ def test_later_files_win(tmp_path):
         ("TASK=c4", "TASK = 'c4'"),
         ("TASK='c4'", "TASK = 'c4'"),
         ("TASK=text:/home/me/*.txt", "TASK = 'text:/home/me/*.txt'"),
+        ("TASK=text:%a.txt,@Model().txt", "TASK = 'text:%a.txt,@Model().txt'"),
         ("Data.pack=True", "Data.pack = True"),
         ("Data.tfds_data_dir=None", "Data.tfds_data_dir = None"),
         ("Experiment.optimizer=@Adafactor()", "Experiment.optimizer = @Adafactor()"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moe_jax.formatting import count, decimal
+from moe_jax.formatting import count, decimal, printable
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,8 @@ def test_counts(number, text):
 )
 def test_what_is_not_zero_is_not_shown_as_zero(number, digits, text):
     assert decimal(number, digits) == text
+
+
+def test_a_name_is_one_line_that_gives_no_commands():
+    text = "two\nlines \x1b[2J caf\u00e9 \u202etxt"
+    assert printable(text) == "two\\nlines \\x1b[2J caf\u00e9 \\u202etxt"

@@ -31,7 +31,7 @@ LAYERS = [
     ["settings"],
     ["waiting"],
     ["errors"],
-    ["formatting"],
+    ["formatting", "run_files"],
     ["version", "__init__"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

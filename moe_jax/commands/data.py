@@ -13,6 +13,7 @@ from moe_jax import experiment
 from moe_jax.commands.console import make_console
 from moe_jax.commands.quiet import quiet
 from moe_jax.data.config import DataConfig
+from moe_jax.formatting import printable
 from moe_jax.waiting import waiting
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def show(config: DataConfig, split: str, examples: int, debug: bool = False) -> 
         UserError: if the task or the split is not there.
     """
     console = make_console()
-    with waiting(f"reading {config.task_name}"), quiet(debug):
+    with waiting(f"reading {printable(config.task_name)}"), quiet(debug):
         from moe_jax.data import pipeline
         from moe_jax.data.rows import rows_of
 
@@ -86,7 +87,8 @@ def show(config: DataConfig, split: str, examples: int, debug: bool = False) -> 
         vocabulary = pipeline.vocabulary_of(config)
         rows = rows_of(config, split, training=False).as_numpy_iterator()
         shown = list(itertools.islice(rows, examples))
-    console.print(f"[bold]{escape(config.task_name)}[/bold], {task.kind}", highlight=False)
+    name = escape(printable(config.task_name))
+    console.print(f"[bold]{name}[/bold], {task.kind}", highlight=False)
     console.print(
         f"splits: {', '.join(sorted(task.provider.splits))}; vocabulary of "
         f"{vocabulary.vocab_size:,} tokens; rows of {config.sequence_length}",
@@ -142,13 +144,15 @@ def stats(config: DataConfig, split: str, limit: int, debug: bool = False) -> di
         UserError: if the task or the split is not there.
     """
     console = make_console()
-    with waiting(f"reading {config.task_name}"), quiet(debug):
+    with waiting(f"reading {printable(config.task_name)}"), quiet(debug):
         from moe_jax.data.statistics import statistics
 
         notes = _find(config, console).notes
         found = statistics(config, split, limit)
     features = {name: feature.as_dict() for name, feature in found.features.items()}
-    table = Table("", *features, title=f"{config.task_name}, {split}", title_justify="left")
+    table = Table(
+        "", *features, title=f"{escape(printable(config.task_name))}, {split}", title_justify="left"
+    )
     for figure in next(iter(features.values())):
         cells = [f"{values[figure]:,.4g}" for values in features.values()]
         if all(float(values[figure]).is_integer() for values in features.values()):
@@ -184,7 +188,7 @@ def cache(
         UserError: if the task cannot be cached, or is in the directory already.
     """
     console = make_console()
-    with waiting(f"tokenising {config.task_name}"), quiet(debug):
+    with waiting(f"tokenising {printable(config.task_name)}"), quiet(debug):
         from moe_jax.data.cache import cache_task
 
         _find(config, console)

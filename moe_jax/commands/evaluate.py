@@ -9,6 +9,7 @@ from moe_jax.commands.quiet import quiet
 from moe_jax.commands.report import print_results
 from moe_jax.commands.start import make_checked_partition, make_console
 from moe_jax.evaluation.perplexity import Evaluator
+from moe_jax.formatting import printable
 from moe_jax.sharding.processes import together
 from moe_jax.training.data_record import evaluation_notes
 from moe_jax.waiting import waiting
@@ -44,7 +45,8 @@ def evaluate(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     with waiting(f"evaluating step {step}", silent=console.quiet):
         figures = Evaluator(model, held_out, bytes_of_token)(variables).as_dict()
-    console.print(f"{directory}, step {step}, {described.data.task_name}", highlight=False)
+    name = printable(described.data.task_name)
+    console.print(f"{directory}, step {step}, {name}", highlight=False, markup=False)
     if (note := other_router(directory)) is not None:
         console.print(f"Mind that {note}", highlight=False, markup=False, soft_wrap=True)
     print_results(console, figures, described.active_router)

@@ -6,19 +6,20 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
+from moe_jax import config
 from moe_jax.data.prompts import has_padding
 from moe_jax.experiment import Experiment
-from moe_jax.formatting import count
+from moe_jax.formatting import count, printable
 from moe_jax.routing.router import Router
 
 
 def print_header(
     console: Console, described: Experiment, directory: epath.Path, mesh: str | None = None
 ) -> None:
-    """Prints what is about to be trained, and on what mesh, in three or four lines."""
+    """Prints what is about to be trained, on what mesh, and which settings have no part in it."""
     model, data = described.model, described.data
     counts = described.parameters()
-    tokens = data.batch_size * data.sequence_length
+    tokens, steps = data.batch_size * data.sequence_length, described.train.steps
     shape = f"{model.num_layers} layers, width {model.d_model}"
     if (router := described.active_router) is not None:
         shape += (
@@ -27,11 +28,12 @@ def print_header(
         )
     lines = [
         f"Model: {count(counts.total)} parameters, {count(counts.active)} active a token: {shape}",
-        f"Data:  {data.task_name}, {data.batch_size} x {data.sequence_length} = {tokens:,} tokens "
-        f"a step, {described.train.steps:,} steps = {count(tokens * described.train.steps)} tokens"
+        f"Data:  {printable(data.task_name)}, {data.batch_size} x {data.sequence_length} = "
+        f"{tokens:,} tokens a step, {steps:,} steps = {count(tokens * steps)} tokens"
         + (", padding included" if has_padding(data) else ""),
         *([f"Mesh:  {mesh}"] if mesh else []),
         f"Run:   {directory}",
+        *(f"Not used in this configuration: {unused}" for unused in config.unused()),
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

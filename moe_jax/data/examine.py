@@ -40,7 +40,7 @@ def examine(path: str, kind: str, field: str, meter: Meter) -> Verdict:
     try:
         return judge(path, file, field)
     except Unusable as error:
-        return Verdict(str(error), size=file.size, modified=file.modified)
+        return Verdict(str(error), stamp=file.stamp)
     except (OSError, tf.errors.OpError) as error:
         return Verdict(_unreadable(error))
 
@@ -58,7 +58,7 @@ def _reason(error: Exception) -> str:
 def _good(
     file: StoredFile, path: str, field: str | None = None, note: str | None = None
 ) -> Verdict:
-    return Verdict(None, file.checksum, file.size, file.modified, path, field, note=note)
+    return Verdict(None, file.checksum, file.stamp, path, field, note=note)
 
 
 def _text(path: str, file: StoredFile, field: str) -> Verdict:
@@ -126,7 +126,7 @@ def _writing(home: Path) -> Iterator[None]:
 def _records(path: str, file: StoredFile, field: str) -> Verdict:
     for _ in file.blocks():
         pass
-    if not file.size:
+    if not file.stamp.size:
         raise Unusable("is empty")
     records = tf.data.TFRecordDataset(
         tf.constant([os.fsencode(path)]), "GZIP" if file.packed else ""

@@ -120,7 +120,7 @@ def find_files(kind: str, files: str, field: str = "text") -> FoundFiles:
     problems = {**result.problems, **{p: v.problem for p, v in verdicts.items() if v.problem}}
     left_out = tuple(f"{shown(path)} {problems[path]}" for path in sorted(problems))
     good = tuple(
-        SourceFile(**{**dataclasses.asdict(verdict), "name": path})
+        SourceFile(**vars(verdict), name=path)
         for path, verdict in verdicts.items()
         if not verdict.problem
     )
@@ -128,7 +128,8 @@ def find_files(kind: str, files: str, field: str = "text") -> FoundFiles:
         first = "; ".join(left_out[:_NAMED])
         more = f"; and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
         raise UserError(f"no file that matches {shown(files)!r} can be used: {first}{more}")
-    remarks = [_others(result).strip(" ;"), cache_note() or ""]
+    runs = [f"the run directory {shown(run)} is not read" for run in sorted(set(result.runs))]
+    remarks = [_others(result).strip(" ;"), *_first_of(runs, indent=""), cache_note() or ""]
     return FoundFiles(good, left_out, tuple(line for line in remarks if line))
 
 
@@ -165,7 +166,7 @@ def _examine_all(paths: list[str], kind: str, field: str) -> dict[str, Verdict]:
 
 def _examine_or_recall(path: str, kind: str, field: str, meter: Meter) -> Verdict:
     with contextlib.suppress(Exception):  # What cannot be asked cannot be read either.
-        if known := recall(path, *stored.size_and_time(path), kind, field):
+        if known := recall(path, stored.stamp(path), kind, field):
             return known
     verdict = examine(path, kind, field, meter)
     remember(path, verdict, kind, field)

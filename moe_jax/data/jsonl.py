@@ -78,6 +78,11 @@ def json_value(line: bytes) -> Any:
         return json.loads(line)
     except RecursionError:
         raise ValueError("too many brackets within brackets") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:
+        # A number with more digits than Python turns into an int. Only texts are wanted.
+        return json.loads(line, parse_int=lambda digits: 0)
 
 
 def _text(value: Any, field: str) -> bytes:

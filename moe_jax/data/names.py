@@ -14,6 +14,9 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from moe_jax.formatting import printable
+from moe_jax.run_files import is_run
+
 # Why something that is given is left out where nothing is found.
 NOTHING = "names no file"
 # What a name is followed by in a message if it is no file that can be read.
@@ -34,16 +37,18 @@ class Meant:
         paths: the files, each once, in the order of their names.
         problems: for what is named and is no file: the name and the reason.
         others: files of other kinds in the directories, and directories that match a pattern.
+        runs: run directories below the directories, with nothing in them to train on.
     """
 
     paths: list[str] = dataclasses.field(default_factory=list)
     problems: dict[str, str] = dataclasses.field(default_factory=dict)
     others: list[str] = dataclasses.field(default_factory=list)
+    runs: list[str] = dataclasses.field(default_factory=list)
 
 
 def shown(path: str) -> str:
-    r"""Returns a name that can be printed: bytes that are not UTF-8 become `\xe9` and so on."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    r"""Returns a name in one line: bytes that are not UTF-8, and line ends, become `\xe9`, `\n`."""
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def meant(files: str, suffixes: tuple[str, ...]) -> Meant:
@@ -149,7 +154,7 @@ def _identity(path: str, result: Meant) -> object | None:
 def _expand(part: str, suffixes: tuple[str, ...], result: Meant) -> Iterator[tuple[str, bool]]:
     """Yields the files that one name or pattern stands for, and whether through a link."""
     if "://" in part:
-        yield from ((path, False) for path in _expand_remote(part.strip(), suffixes))
+        yield from ((path, False) for path in _expand_remote(part.strip(), suffixes, result))
         return
     path = _literal(part)
     if path is not None and os.path.isdir(path):
@@ -199,6 +204,9 @@ def _walk(top: str, result: Meant) -> Iterator[tuple[str, bool]]:
         except OSError as error:
             result.problems[directory] = f"cannot be read ({error.strerror})"
             continue
+        if directory != top and is_run({entry.name for entry in entries}):
+            result.runs.append(directory)
+            continue
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -245,14 +253,19 @@ def _fits(names: list[str], patterns: list[str]) -> bool:
     return fits and _fits(names[1:], patterns[1:])
 
 
-def _expand_remote(path: str, suffixes: tuple[str, ...]) -> list[str]:
+def _expand_remote(path: str, suffixes: tuple[str, ...], result: Meant) -> list[str]:
     """Returns the files of `gs://` and its like."""
     import tensorflow as tf
 
     if tf.io.gfile.isdir(path):
-        walked = tf.io.gfile.walk(path)
-        found = [f"{folder.rstrip('/')}/{name}" for folder, _, names in walked for name in names]
-        return [name for name in found if _has_suffix(name, suffixes)]
+        found = []
+        for folder, inside, names in tf.io.gfile.walk(path):
+            folder = folder.rstrip("/")
+            if folder != path.rstrip("/") and is_run({n.rstrip("/") for n in (*inside, *names)}):
+                result.runs.append(folder)
+            elif not any(folder.startswith(f"{run}/") for run in result.runs):
+                found += [f"{folder}/{name}" for name in names if _has_suffix(name, suffixes)]
+        return found
     if tf.io.gfile.exists(path):
         return [path]
     return list(tf.io.gfile.glob(path))

@@ -50,13 +50,13 @@ class OwnFiles:
         """Returns what a run writes down about them."""
         return {
             "digest": self.digest(),
-            "bytes": sum(file.size for file in self.found.files),
+            "bytes": sum(file.stamp.size for file in self.found.files),
             "piece_bytes": self.split.piece_bytes,
             "files": [
                 {
                     "name": file.name,
-                    "size": file.size,
-                    "modified": file.modified / 1e9,
+                    "size": file.stamp.size,
+                    "modified": file.stamp.modified / 1e9,
                     "sha256": file.checksum,
                 }
                 for file in self.found.files

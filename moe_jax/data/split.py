@@ -93,7 +93,7 @@ def draw(found: FoundFiles, described: Callable[[int], tf.data.Dataset]) -> Spli
         described: from the bytes of a piece to all pieces of all files, as `describe_pieces`
             has them, one by one.
     """
-    stored = sum(file.size for file in found.files)
+    stored = sum(file.stamp.size for file in found.files)
     size = piece_bytes(stored)
     if stored >= _LARGE:
         return Split(size, 0, _FINGERPRINTS // HELD_OUT_EVERY)

@@ -6,17 +6,30 @@ import stat
 import threading
 import zlib
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 BLOCK = 1 << 22
 _GZIP = b"\x1f\x8b"
-# What a file starts with that is neither text nor gzip, and what it is.
-_FOREIGN = {
-    b"BZh": "is packed with bzip2",
-    b"\xfd7zXZ\0": "is packed with xz",
-    b"\x28\xb5\x2f\xfd": "is packed with zstd",
-    b"PK\x03\x04": "is a zip archive",
-}
+# So many bytes are enough to see what a file is.
+_HEADER = 512
+# What is neither text nor gzip: where it has which bytes, what it is, and what to do.
+_UNPACK = "unpack it, or pack it with gzip"
+_EXPORT = "export its text"
+_FOREIGN = (
+    (0, b"BZh", "is packed with bzip2", _UNPACK),
+    (0, b"\xfd7zXZ\0", "is packed with xz", _UNPACK),
+    (0, b"\x28\xb5\x2f\xfd", "is packed with zstd", _UNPACK),
+    (0, b"PK\x03\x04", "is a zip archive", _UNPACK),
+    (257, b"ustar", "is a tar archive", _UNPACK),
+    (0, b"%PDF-", "is a PDF document", _EXPORT),
+    (0, b"PAR1", "is a Parquet table", _EXPORT),
+    (
+        0,
+        b"version https://git-lfs.github.com/spec/",
+        "is a pointer of Git LFS and not the file",
+        "get the file with `git lfs pull`",
+    ),
+)
 
 
 class Unusable(Exception):
@@ -51,8 +64,23 @@ def open_file(path: str) -> IO[bytes]:
     return open(path, "rb", buffering=0)
 
 
-def size_and_time(path: str) -> tuple[int, int]:
-    """Returns the bytes of a file and the nanoseconds of its last change.
+class Stamp(NamedTuple):
+    """What a file looks like from outside; another one after every change.
+
+    Attributes:
+        size: bytes that are stored.
+        modified: nanoseconds of the last change, as programs set it.
+        changed: nanoseconds of the last change of the file or of its name, which no program sets;
+            0 for a remote file.
+    """
+
+    size: int
+    modified: int
+    changed: int
+
+
+def stamp(path: str) -> Stamp:
+    """Returns what a file looks like now.
 
     Raises:
         OSError: if there is no such file.
@@ -61,11 +89,11 @@ def size_and_time(path: str) -> tuple[int, int]:
         import tensorflow as tf
 
         remote = tf.io.gfile.stat(path)
-        return int(remote.length), int(remote.mtime_nsec)
+        return Stamp(int(remote.length), int(remote.mtime_nsec), 0)
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         raise OSError("not a file")
-    return found.st_size, found.st_mtime_ns
+    return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 class StoredFile:
@@ -77,13 +105,14 @@ class StoredFile:
 
     Attributes:
         packed: whether it is packed with gzip, whatever its name.
+        stamp: of the file when it was opened.
         plain_members: whether other programs unpack it to the same bytes: no empty part before
             the last and no padding, which TensorFlow takes for the end and for damage.
     """
 
     def __init__(self, path: str, meter: Meter | None = None):
         self._path, self._meter = path, meter or Meter()
-        self._before = size_and_time(path)
+        self.stamp = stamp(path)
         self._hash = hashlib.sha256()
         self._read = 0
         self.packed = False
@@ -94,34 +123,29 @@ class StoredFile:
         """SHA-256 of the bytes that are stored; of the whole file once it was read to its end."""
         return self._hash.hexdigest()
 
-    @property
-    def size(self) -> int:
-        """Bytes that are stored."""
-        return self._before[0]
-
-    @property
-    def modified(self) -> int:
-        """Nanoseconds of the last change."""
-        return self._before[1]
-
     def blocks(self) -> Iterator[bytes]:
         """Yields what is in the file, unpacked.
 
         Raises:
             Unusable: if it is damaged, of a kind that is not read, or changes meanwhile.
         """
-        stored = self._stored()
+        stored = _at_least(_HEADER, self._stored())
         first = next(stored, b"")
-        for start, what in _FOREIGN.items():
-            if first.startswith(start):
-                raise Unusable(f"{what}; unpack it, or pack it with gzip")
+        _refuse_foreign(first, "")
         self.packed = first.startswith(_GZIP)
         if self.packed:
-            yield from _at_least(8, self._unpacked(first, stored))
+            unpacked = _at_least(_HEADER, self._unpacked(first, stored))
+            start = next(unpacked, b"")
+            if start.startswith(_GZIP):
+                raise Unusable("is packed with gzip twice; unpack it once")
+            _refuse_foreign(start, " inside gzip")
+            if start:
+                yield start
+            yield from unpacked
         elif first:
             yield first
             yield from stored
-        if size_and_time(self._path) != self._before:
+        if stamp(self._path) != self.stamp:
             raise Unusable("changes while it is read")
 
     def _stored(self) -> Iterator[bytes]:
@@ -130,7 +154,7 @@ class StoredFile:
                 self._hash.update(block)
                 self._read += len(block)
                 self._meter.add(len(block))
-                if self._read > self.size:
+                if self._read > self.stamp.size:
                     raise Unusable("changes while it is read")
                 yield block
 
@@ -177,6 +201,13 @@ class StoredFile:
                 f"is damaged: what follows byte {self._read - len(rest)} is no gzip data"
             )
         return rest
+
+
+def _refuse_foreign(start: bytes, inside: str) -> None:
+    """Raises `Unusable` for the first bytes of what is neither text nor records."""
+    for place, mark, what, remedy in _FOREIGN:
+        if start.startswith(mark, place):
+            raise Unusable(f"{what}{inside}; {remedy}")
 
 
 def _at_least(count: int, blocks: Iterator[bytes]) -> Iterator[bytes]:

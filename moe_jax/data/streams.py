@@ -69,9 +69,12 @@ class Stream(Iterator[dict[str, np.ndarray]]):
         self._stream = index if config.shards > 1 else None
         size = config.batch_size // config.shards
         rows = rows_of(config, "train", training=True, stream=self._stream)
-        # The first batch is made while the rest of a run gets ready.
         options = tf.data.Options()
+        # The first batch is made while the rest of a run gets ready.
         options.experimental_warm_start = True
+        # After a save, an iterator that is closed would wait for the thread that tunes it, which
+        # sleeps up to a minute. Untuned, it works on as many elements at once as there are cores.
+        options.autotune.enabled = False
         batches = rows.batch(size, drop_remainder=True).prefetch(2).with_options(options)
         self._iterator = iter(batches)
         self._check_one_batch(size)

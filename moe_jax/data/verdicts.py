@@ -1,6 +1,6 @@
 """What was found out about a file when it was read to its end, remembered for the next start.
 
-A verdict is kept in the cache under the file's path, size and time of change. Files that changed
+A verdict is kept in the cache under the file's path, size and times of change. Files that changed
 just before they were read are looked at again: a clock may be too coarse to tell a later change.
 """
 
@@ -13,12 +13,14 @@ import uuid
 from pathlib import Path
 
 from moe_jax.data.cache_directory import cache_directory
+from moe_jax.data.stored import Stamp
 
 # To be raised when files are judged differently.
-_VERSION = 1
+_VERSION = 2
 # Smaller files are read again sooner than their verdict is found.
 _LEAST_BYTES = 1 << 16
 _SETTLED_SECONDS = 2.0
+_UNKNOWN = Stamp(0, 0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +30,7 @@ class Verdict:
     Attributes:
         problem: why it cannot be used, as what follows its name; None if it can.
         checksum: SHA-256 of the bytes that are stored.
-        size: bytes that are stored.
-        modified: nanoseconds of the last change.
+        stamp: size and times of the file when it was read.
         path: what is read: the file, or a copy of its texts in the cache.
         field: the text's field in the records at `path`; None for lines of text.
         packed: whether `path` is packed with gzip.
@@ -39,8 +40,7 @@ class Verdict:
 
     problem: str | None
     checksum: str = ""
-    size: int = 0
-    modified: int = 0
+    stamp: Stamp = _UNKNOWN
     path: str = ""
     field: str | None = None
     packed: bool = False
@@ -48,19 +48,18 @@ class Verdict:
     note: str | None = None
 
 
-def recall(path: str, size: int, modified: int, *how: str) -> Verdict | None:
+def recall(path: str, stamp: Stamp, *how: str) -> Verdict | None:
     """Returns what was found out about a file, None if it is not known or its copy is gone.
 
     Args:
         path: of the file.
-        size: bytes that are stored.
-        modified: nanoseconds of the last change.
+        stamp: of the file now.
         how: as what it was read.
     """
     try:
-        known = json.loads(_place(path, size, modified, *how).read_text())
-        verdict = Verdict(**known)
-    except (OSError, ValueError, TypeError):
+        known = json.loads(_place(path, stamp, *how).read_text())
+        verdict = Verdict(**{**known, "stamp": Stamp(*known["stamp"])})
+    except (OSError, ValueError, TypeError, KeyError):
         return None
     copied = not verdict.problem and verdict.path != path
     return None if copied and not os.path.exists(verdict.path) else verdict
@@ -69,9 +68,9 @@ def recall(path: str, size: int, modified: int, *how: str) -> Verdict | None:
 def remember(path: str, verdict: Verdict, *how: str) -> None:
     """Keeps a verdict, if it can be kept and is worth it."""
     copied = bool(verdict.path) and verdict.path != path
-    settled = abs(time.time() - verdict.modified / 1e9) > _SETTLED_SECONDS
-    if settled and (copied or verdict.size >= _LEAST_BYTES):
-        place = _place(path, verdict.size, verdict.modified, *how)
+    settled = abs(time.time() - verdict.stamp.modified / 1e9) > _SETTLED_SECONDS
+    if settled and (copied or verdict.stamp.size >= _LEAST_BYTES):
+        place = _place(path, verdict.stamp, *how)
         write_whole(place, json.dumps(dataclasses.asdict(verdict)))
 
 
@@ -85,7 +84,7 @@ def write_whole(place: Path, text: str) -> None:
         own.unlink(missing_ok=True)
 
 
-def _place(path: str, size: int, modified: int, *how: str) -> Path:
+def _place(path: str, stamp: Stamp, *how: str) -> Path:
     absolute = path if "://" in path else os.path.abspath(path)
-    key = json.dumps([_VERSION, absolute, size, modified, *how])
+    key = json.dumps([_VERSION, absolute, *stamp, *how])
     return cache_directory("files") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"

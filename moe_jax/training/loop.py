@@ -80,6 +80,14 @@ class TrainConfig(Settings, called="Train"):
 
     @staticmethod
     @rule
+    def _there_is_something_to_profile(steps: int, profile_at: int) -> None:
+        if profile_at > steps:
+            raise UserError(
+                f"Train.profile_at = {profile_at} is after the last step, Train.steps = {steps}"
+            )
+
+    @staticmethod
+    @rule
     def _compiler_options_are_harmless(
         compiler_options: Mapping[str, bool | int | float | str],
     ) -> None:

@@ -19,10 +19,10 @@ from typing import Any
 
 from etils import epath
 
+from moe_jax.run_files import OWNER_FILE
 from moe_jax.training.process_identity import ProcessIdentity, is_running, this_process
 from moe_jax.training.whole_file import is_remote, write_whole
 
-OWNER_FILE = "owner.json"
 # How long another process's look at the file is waited for.
 _LOCK_SECONDS = 5.0
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)

@@ -21,13 +21,11 @@ from etils import epath
 
 from moe_jax import __version__, strict_json
 from moe_jax.errors import UserError
+from moe_jax.run_files import CHECKPOINTS, CONFIG_FILE, RUN_FILE
 from moe_jax.sharding.processes import gather, is_main, together
 from moe_jax.training.links import refuse_links
 from moe_jax.training.whole_file import is_remote, write_whole
 
-CONFIG_FILE = "config.gin"
-RUN_FILE = "run.json"
-CHECKPOINTS = "checkpoints"
 CURRICULUM = "curriculum"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "seqio", "tensorflow", "numpy")
 

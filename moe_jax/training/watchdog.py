@@ -45,6 +45,15 @@ class WatchdogConfig(Settings, called="Watchdog"):
 
     @staticmethod
     @rule
+    def _steps_fit(timeout: float) -> None:
+        if 0 < timeout < 1:
+            raise UserError(
+                f"Watchdog.timeout = {timeout} s would take any step for a hang: set it to several "
+                "times the seconds of a step, or to 0 to turn the watchdog off"
+            )
+
+    @staticmethod
+    @rule
     def _pauses_are_longer(timeout: float, pause_timeout: float) -> None:
         if timeout and pause_timeout < timeout:
             raise UserError(

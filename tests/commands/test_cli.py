@@ -196,6 +196,7 @@ def test_generate_reads_gin_files_over_the_run(trained, home, capsys):
         (None, ["--gin.Data.vocabulary=/nowhere.model"], "no vocabulary /nowhere.model"),
         (None, ["--gin.Model.vocab_size=512"], "smaller than the vocabulary of 8192"),
         (None, ["--outptu_dir=x"], "Did you mean '--output_dir'?"),
+        (None, ["--gin.STEPS", "2"], "unknown argument '2'. Did you mean --gin.STEPS=2?"),
         (b"\x00\x01\x02", [], "not a text file (NUL byte at byte 0)"),
         (b"caf\xe9 au lait\n" * 99, [], "not UTF-8 text (byte 3)"),
         (b"", [], "is empty"),

@@ -99,6 +99,12 @@ def test_a_field_within_a_field(tmp_path):
     assert texts(path, "doc.body.en")[0] == ["t0", "t1", "t2"]
 
 
+def test_numbers_beside_the_text_may_have_any_length(tmp_path):
+    lines = '{"id": ' + "1" * 5000 + ', "text": "a"}\n{"id": 1, "text": "b"}\n'
+    (tmp_path / "a.jsonl").write_text(lines)
+    assert texts(tmp_path / "a.jsonl") == (["a", "b"], None)
+
+
 def test_gzip_and_blank_lines(tmp_path):
     rows = [{"text": "a"}, "", "   ", {"text": "b"}, "\t"]
     assert texts(write(tmp_path / "a.jsonl.gz", rows, pack=True)) == (["a", "b"], None)

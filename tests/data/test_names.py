@@ -64,6 +64,21 @@ def test_a_directory_has_files_of_any_name_once(tmp_path):
     assert sorted(found(tmp_path, tmp_path)) == sorted([*names, "part1.txt"])
 
 
+def test_what_training_runs_write_is_no_data(tmp_path):
+    """A run directory among the texts is left out, from its first moment on; a named one is not."""
+    touch(tmp_path, "notes/a.txt", "notes/checkpoints/b.txt", "notes/owner.json")
+    touch(tmp_path, "notes/new/owner.json", "notes/new/checkpoints/x", "notes/new/log.txt")
+    touch(tmp_path, "notes/old/config.gin", "notes/old/checkpoints/2/done.txt", "notes/old/log.txt")
+    touch(tmp_path, "notes/other/owner.json", "notes/other/c.txt")
+    notes = tmp_path / "notes"
+    for pattern in (notes, f"{notes}/**"):
+        result = meant(str(pattern), (".txt",))
+        texts = [os.path.relpath(p, notes) for p in result.paths if p.endswith(".txt")]
+        assert texts == ["a.txt", "checkpoints/b.txt", "other/c.txt"]
+        assert sorted(result.runs) == [str(notes / "new"), str(notes / "old")]
+    assert found(notes / "old" / "*.txt", notes) == ["old/log.txt"]
+
+
 def test_a_file_is_found_once_through_all_of_its_names(tmp_path):
     touch(tmp_path, "deep/a.txt", "b.txt", "deep/er/c.txt")
     os.symlink(".", tmp_path / "deep" / "self")

@@ -3,8 +3,10 @@
 import bz2
 import gzip
 import hashlib
+import io
 import os
 import random
+import tarfile
 
 import pytest
 
@@ -92,6 +94,17 @@ def test_packed_or_not_is_seen_from_the_content(tmp_path):
     assert check(tmp_path / "packed.txt", gzip.compress(TEXT)) is None
     assert "is packed with bzip2" in check(tmp_path / "a.txt", bz2.compress(TEXT))
     assert "is a zip archive" in check(tmp_path / "b.txt", b"PK\x03\x04" + bytes(50))
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("book.txt"), io.BytesIO())
+    tar = packed.getvalue()
+    assert "is a tar archive; unpack it" in check(tmp_path / "c.txt", tar)
+    assert "is a tar archive inside gzip" in check(tmp_path / "d.txt", gzip.compress(tar))
+    twice = gzip.compress(gzip.compress(TEXT))
+    assert "is packed with gzip twice" in check(tmp_path / "e.txt", twice)
+    assert "is a PDF document; export its text" in check(tmp_path / "f.txt", b"%PDF-1.7\n")
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
+    assert "get the file with `git lfs pull`" in check(tmp_path / "g.txt", pointer)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])

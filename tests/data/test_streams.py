@@ -30,19 +30,13 @@ def readers(count):
     return {i: (i * size, (i + 1) * size) for i in range(count)}
 
 
-# Closing iterators that are still prefetching has taken minutes on a loaded machine: left open.
-OPEN = []
-
-
 def open_all(count):
     held = readers(count)
     writers = writers_of(CONFIG, held)
-    opened = [
+    return [
         TrainBatches(CONFIG, rows, [s for s, p in writers.items() if p == process])
         for process, rows in held.items()
     ]
-    OPEN.extend(opened)
-    return opened
 
 
 def whole(parts):

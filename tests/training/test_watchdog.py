@@ -134,6 +134,7 @@ with Watchdog(0.2, {str(tmp_path)!r}, process=3, last_saved=lambda: None):
         ({"timeout": float("nan")}, "Watchdog.timeout must be"),
         ({"timeout": "60"}, "Watchdog.timeout must be"),
         ({"timeout": True}, "Watchdog.timeout must be"),
+        ({"timeout": 0.01}, "0.01 s would take any step for a hang"),
         ({"timeout": 60, "pause_timeout": 5}, "must be Watchdog.timeout = 60 or more"),
     ],
 )
