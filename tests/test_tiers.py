@@ -65,7 +65,7 @@ VERBS = {
 # Whole runs where the process has to die, the parts of a run where that is enough.
 FAULTS = {
     "sigterm": f"{ENDS}::test_a_signal_saves_the_step_it_finishes[sigterm-143]",
-    "sigint": f"{ENDS}::test_a_signal_saves_the_step_it_finishes[sigint-130]",
+    "sigint": "tests/training/test_interrupt.py::test_the_first_signal_is_noted[2]",
     "preempted": "tests/training/test_preemption.py::test_preemption_is_told_once",
     "killed": f"{ENDS}::test_one_directory_takes_one_training_and_a_killed_one_is_taken_over",
     "killed_in_save": f"{ENDS}::test_a_kill_in_a_save_loses_what_was_not_saved_yet",

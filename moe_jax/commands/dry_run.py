@@ -1,12 +1,14 @@
 """What `train` would refuse before its first step, found without data, devices or memory."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
+from moe_jax.data import catalog
 from moe_jax.data.vocabulary_size import vocabulary_size
 from moe_jax.errors import UserError
 from moe_jax.experiment import Experiment
@@ -27,13 +29,14 @@ def _mistakes(described: Experiment) -> Iterator[str]:
         _check_widths,
         _check_arrays,
         _check_vocabulary,
+        _check_tasks,
         lambda described: check_installed(described.writers),
     )
     for check in checks:
         try:
             check(described)
         except UserError as error:
-            yield str(error)
+            yield from str(error).splitlines()
 
 
 def _sizes(described: Experiment) -> dict[str, int]:
@@ -79,3 +82,13 @@ def _check_vocabulary(described: Experiment) -> None:
     size = vocabulary_size(described.data.vocabulary)
     if size is not None:
         described.check_vocabulary(size)
+
+
+def _check_tasks(described: Experiment) -> None:
+    """Looks the names up; seqio has tasks of the user only if something has imported it."""
+    seqio = sys.modules.get("seqio")
+    registries = (seqio.TaskRegistry, seqio.MixtureRegistry) if seqio is not None else ()
+    registered = [name for registry in registries for name in registry.names()]
+    wrong = [catalog.unknown(name, registered) for name in described.data.rates]
+    if any(wrong):
+        raise UserError("\n".join(line for line in wrong if line))

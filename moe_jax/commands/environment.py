@@ -18,6 +18,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from moe_jax.errors import UserError
+
 _NUMBERS = "it would change the numbers of a run without a word in its configuration"
 _REFUSES = "JAX would refuse what this program does"
 _DEBUG = "only with --debug: the program deals with values that are not finite itself"
@@ -55,7 +57,16 @@ def prepare(debug: bool, say: Callable[[str], None] | None = None) -> None:
     Args:
         debug: follow what helps to find errors in the program.
         say: takes a line about each variable; by default, standard error.
+
+    Raises:
+        UserError: if there is no working directory.
     """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError(
+            "the working directory does not exist any more: change to another"
+        ) from None
     say = say or (lambda line: print(f"moe-jax: {line}", file=sys.stderr))
     for variable, (default, reason) in _NOT_FOLLOWED.items():
         if variable not in os.environ or (debug and variable in _WITH_DEBUG):

@@ -34,8 +34,11 @@ class Shown:
 
 
 def protect() -> None:
-    """Makes standard output and error safe to show, where they go to a terminal."""
+    """Makes standard output and error take any text, and safe to show where it is a terminal."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            # What an encoding such as ASCII has not is spelt out.
+            stream.reconfigure(errors="backslashreplace")
         if stream is not None and stream.isatty():
             setattr(sys, name, Shown(stream))

@@ -2,9 +2,12 @@
 
 import dataclasses
 import functools
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
+
+from moe_jax.errors import nearest
 
 if TYPE_CHECKING:  # It imports TensorFlow.
     from moe_jax.data.definition import TaskDefinition
@@ -16,6 +19,8 @@ OWN_FILES = {
     "tfrecord": "files of tf.train.Example; the feature after a #, or `text`",
     "tfds": "any data set that is prepared: tfds:NAME/CONFIG:VERSION#FIELD",
 }
+# Of a directory with the scores of a task's rows: its rows in that order.
+CURRICULUM_PREFIX = "curriculum:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,3 +99,21 @@ def tasks_of(source: str) -> list[str]:
 def names() -> list[str]:
     """Returns every name that a configuration can use, short forms included."""
     return ["embedded", *TEXTS, *short_names(), *definitions(), *suites()]
+
+
+def unknown(name: str, registered: Collection[str]) -> str | None:
+    """Returns what is wrong with the name of a task, None if there is such a task.
+
+    Args:
+        name: the task.
+        registered: the names of the tasks and mixtures that users registered with seqio.
+    """
+    known = [*names(), *registered]
+    if is_plain_text(name) or name in known or name.startswith(CURRICULUM_PREFIX):
+        return None
+    shown = [n for n in known if "__" not in n]
+    file = f" For the file of this name: 'text:{name}'." if os.path.exists(name) else ""
+    return (
+        f"unknown task {name!r}; `moe-jax data list` shows the known, and text:FILES, "
+        f"jsonl:FILES and tfrecord:FILES are your own.{file or nearest(name, shown)}"
+    )

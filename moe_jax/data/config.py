@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
+from moe_jax.data.spans import corrupted_lengths
 from moe_jax.errors import UserError
 from moe_jax.settings import Name, Path, Positive, PositiveInt, Seed, Settings, counted, rule
 
@@ -88,6 +89,12 @@ class DataConfig(Settings, called="Data"):
                 f"Data.targets_length = {targets_length} must be less than "
                 f"Data.sequence_length = {sequence_length}"
             )
+
+    @staticmethod
+    @rule
+    def _spans_fit(objective: str, sequence_length: int) -> None:
+        if objective == "span_corruption":
+            corrupted_lengths(sequence_length)
 
     @staticmethod
     @rule

@@ -9,11 +9,8 @@ from collections.abc import Callable, Mapping
 import seqio
 import tensorflow as tf
 
+from moe_jax.data.spans import corrupted_lengths
 from moe_jax.errors import UserError
-
-# T5's (Raffel et al. 2020, section 3.1.4).
-NOISE_DENSITY = 0.15
-MEAN_SPAN = 3.0
 
 Lengths = Mapping[str, int] | None
 Preprocessor = Callable[..., tf.data.Dataset]
@@ -134,21 +131,6 @@ def span_corruption(
     rows = concatenate_and_split(dataset, text)
     whole = rows.filter(lambda example: tf.equal(tf.size(example["targets"]), text))
     return corrupt(whole)
-
-
-def corrupted_lengths(length: int) -> tuple[int, int, int]:
-    """Returns (tokens of text, masked tokens, spans) of the longest text that fits in a row.
-
-    Raises:
-        UserError: if no text fits.
-    """
-    for text in range(length - 4, 1, -1):
-        noise = min(max(round(text * NOISE_DENSITY), 1), text - 1)
-        spans = min(max(round(noise / MEAN_SPAN), 1), text - noise)
-        # Every span has a sentinel in the inputs and one in the targets; both have an end.
-        if text + 2 * spans + 2 <= length:
-            return text, noise, spans
-    raise UserError(f"rows of {length} tokens are too short for span corruption")
 
 
 def _random_lengths(total: int, parts: int, seed: tf.Tensor) -> tf.Tensor:

@@ -43,12 +43,13 @@ def _is_question(config: DataConfig, name: str) -> bool:
     import seqio
 
     from moe_jax.data.ordered import scored_config
-    from moe_jax.data.tasks import CURRICULUM_PREFIX
     from moe_jax.errors import UserError
 
-    if name.startswith(CURRICULUM_PREFIX):
+    if name.startswith(catalog.CURRICULUM_PREFIX):
         try:
-            return has_questions(scored_config(name.removeprefix(CURRICULUM_PREFIX), config))
+            return has_questions(
+                scored_config(name.removeprefix(catalog.CURRICULUM_PREFIX), config)
+            )
         except UserError:  # Its scores are elsewhere by now.
             return False
     if name not in (*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()):

@@ -25,13 +25,12 @@ from moe_jax.data.ordered import order_digest, ordered_source, scored_config
 from moe_jax.data.own_files import OwnFiles, own_files
 from moe_jax.data.prepared import prepared_source
 from moe_jax.data.vocabulary import load_vocabulary
-from moe_jax.errors import UserError, nearest
+from moe_jax.errors import UserError
 
 # What a task's examples are.
 STREAM = "stream"  # a text without an end, cut into rows
 EXAMPLES = "examples"  # `targets` only, whole
 PROMPTED = "prompted"  # `inputs` and `targets`
-CURRICULUM_PREFIX = "curriculum:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +130,8 @@ def _one(config: DataConfig, name: str) -> NamedTask:
     definition = catalog.definitions().get(catalog.full_name(name))
     if definition is not None:
         return _prompted(config, definition)
-    if name.startswith(CURRICULUM_PREFIX):
-        return _ordered(config, name.removeprefix(CURRICULUM_PREFIX))
+    if name.startswith(catalog.CURRICULUM_PREFIX):
+        return _ordered(config, name.removeprefix(catalog.CURRICULUM_PREFIX))
     text = _plain_text(config, name)
     if text is not None:
         return _stream(config, name, text)
@@ -140,11 +139,7 @@ def _one(config: DataConfig, name: str) -> NamedTask:
     if name in known:
         features = seqio.get_mixture_or_task(name).output_features
         return NamedTask(name, PROMPTED if "inputs" in features else EXAMPLES, is_registered=True)
-    shown = [n for n in (*catalog.names(), *known) if "__" not in n]
-    raise UserError(
-        f"unknown task {name!r}; `moe-jax data list` shows the known, and text:FILES, "
-        f"jsonl:FILES and tfrecord:FILES are your own.{nearest(name, shown)}"
-    )
+    raise UserError(catalog.unknown(name, known) or f"{name!r} is no single task")
 
 
 def _ordered(config: DataConfig, directory: str) -> NamedTask:

@@ -7,7 +7,7 @@ import seqio
 import tensorflow as tf
 
 from moe_jax.data.corpus import embedded_file
-from moe_jax.data.vocabulary_size import EXTRA_IDS
+from moe_jax.data.vocabulary_size import EXTRA_IDS, check_pieces
 from moe_jax.errors import UserError, nearest
 
 
@@ -16,7 +16,7 @@ def load_vocabulary(path: str) -> seqio.SentencePieceVocabulary:
     """Returns the SentencePiece vocabulary at `path`, or the package's own for "embedded".
 
     Raises:
-        UserError: if there is no such file or it is not a SentencePiece model.
+        UserError: if there is no such file, or it is no SentencePiece model with an end token.
     """
     if path == "embedded":
         path = str(embedded_file("vocabulary.model"))
@@ -30,6 +30,7 @@ def load_vocabulary(path: str) -> seqio.SentencePieceVocabulary:
         _ = vocabulary.vocab_size
     except Exception as error:
         raise UserError(f"{path} is not a SentencePiece model: {error}") from None
+    check_pieces(path, vocabulary.tokenizer)
     return vocabulary
 
 

@@ -1,6 +1,7 @@
 """How many tokens a vocabulary has, found without TensorFlow, which takes seconds to import."""
 
 import os
+from typing import Any
 
 from moe_jax.data.corpus import embedded_file
 from moe_jax.errors import UserError
@@ -27,7 +28,22 @@ def vocabulary_size(path: str) -> int | None:
     import sentencepiece
 
     try:
-        return int(sentencepiece.SentencePieceProcessor(model_file=path).vocab_size()) + EXTRA_IDS
+        pieces = sentencepiece.SentencePieceProcessor(model_file=path)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is not a SentencePiece model: {reason}") from None
+    check_pieces(path, pieces)
+    return int(pieces.vocab_size()) + EXTRA_IDS
+
+
+def check_pieces(path: str, pieces: Any) -> None:
+    """Makes sure that the `SentencePieceProcessor` of a vocabulary file can be trained with.
+
+    Raises:
+        UserError: if it has no token for the end of a document.
+    """
+    if pieces.eos_id() < 0:
+        raise UserError(
+            f"{path} has no end-of-sequence token, with which every document ends: make the model "
+            "with --eos_id (sentencepiece), or use another for Data.vocabulary"
+        )

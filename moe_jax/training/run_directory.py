@@ -65,6 +65,11 @@ def _check_place(directory: epath.Path) -> None:
     try:
         if directory.exists() and not directory.is_dir():
             raise UserError(f"--output_dir={directory} is a file: give a directory")
+        if not is_remote(directory) and os.path.islink(directory) and not directory.exists():
+            raise UserError(
+                f"--output_dir={directory} is a link to a place that is not there: make the "
+                "directory that it names, or give another"
+            )
         foreign = (directory / CONFIG_FILE).exists() and not (
             (directory / RUN_FILE).exists() or (directory / CHECKPOINTS).exists()
         )

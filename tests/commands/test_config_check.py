@@ -3,13 +3,24 @@
 import json
 
 import pytest
+import sentencepiece
 
 from moe_jax import cli, experiment
+from moe_jax.data.vocabulary import load_vocabulary
 from moe_jax.data.vocabulary_size import vocabulary_size
+from moe_jax.errors import UserError
 from moe_jax.training.schedules import warmup_cosine
 
 QUICKSTART = "--gin_file=runs/quickstart.gin"
 PREFIX = "moe-jax: runs/quickstart.gin: "
+
+
+def test_spans_that_do_not_fit_and_a_path_without_its_prefix(capsys, tmp_path):
+    short = ("Data.objective=span_corruption", "Data.sequence_length=2")
+    assert "rows of 2 tokens are too short for span corruption" in check(capsys, *short)[2][0]
+    (tmp_path / "book.txt").write_text("text")
+    path = f"{tmp_path}/book.txt"
+    assert check(capsys, f"TASK={path}")[2][0].endswith(f"'text:{path}'.")
 
 
 def check(capsys, *bindings, files=(QUICKSTART,)):
@@ -37,6 +48,10 @@ def check(capsys, *bindings, files=(QUICKSTART,)):
         ("Model.relative_buckets=1", "Model.relative_buckets must be a whole number, 2 or more"),
         ("Experiment.optimizer=None", "Experiment.optimizer must be @Adafactor() or @AdamW(), not"),
         ("ExpertChoice.capacity_factor=1e400", "ExpertChoice.capacity_factor must be above 0 and"),
+        ("Train.profile_at=1000", "Train.profile_at = 1000 is after the last step, Train.steps ="),
+        ("TASK=embeded", "unknown task 'embeded'; `moe-jax data list` shows the known, and text"),
+        ("TASK={'embedded': 1.0, 'c5': 1.0}", "unknown task 'c5'; `moe-jax data list` shows the"),
+        ("TASK=text:", "unknown task 'text:'; `moe-jax data list` shows the known, and text:FI"),
         # Of the same kinds.
         ("STEPS=2.5", "Train.steps must be a whole number above 0, not 2.5 (STEPS, in --gin.STEPS"),
         ("STEPS=1e3", "Train.steps must be a whole number above 0, not 1000.0 (write 1000)"),
@@ -151,6 +166,18 @@ def test_the_size_of_a_vocabulary(tmp_path):
     """8,092 pieces and T5's 100 sentinels; see tests/data for seqio's own count."""
     assert vocabulary_size("embedded") == 8192
     assert vocabulary_size("gs://somewhere/vocabulary.model") is None
+
+
+def test_a_vocabulary_needs_an_end_for_documents(tmp_path):
+    """Without one, documents would end with the token -1."""
+    make = sentencepiece.SentencePieceTrainer.train
+    text = iter(["a whale and a ship", "a ship and a boat"] * 20)
+    model = tmp_path / "no_end.model"
+    with open(model, "wb") as file:
+        make(sentence_iterator=text, model_writer=file, vocab_size=18, eos_id=-1, minloglevel=2)
+    for load in (vocabulary_size, load_vocabulary):
+        with pytest.raises(UserError, match=r"no_end\.model has no end-of-sequence token"):
+            load(str(model))
 
 
 @pytest.mark.parametrize("name", ["v6e_256_64_experts", "v5p_256_64_experts", "expert_fsdp"])

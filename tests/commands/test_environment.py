@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from moe_jax.commands import environment
+from moe_jax.errors import UserError
 
 
 @pytest.fixture
@@ -114,3 +115,11 @@ def test_what_jax_cannot_read_is_one_line(monkeypatch, error, line):
     monkeypatch.setenv("JAX_PLATFORMS", "foo")
     assert environment.mistake(error).startswith(line)
     assert environment.mistake(ValueError("something else")) is None
+
+
+def test_a_working_directory_that_is_gone_is_named(monkeypatch, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(UserError, match="the working directory does not exist any more"):
+        environment.prepare(debug=False, say=print)

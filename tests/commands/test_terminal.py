@@ -64,3 +64,12 @@ def test_only_terminals_are_protected(monkeypatch):
     print("\x1b]0;title\x07", file=sys.stderr)
     assert screen.getvalue() == "\\x1b]0;title\x07\n"
     assert sys.stderr.isatty()
+
+
+def test_what_an_encoding_has_not_is_spelt_out(monkeypatch):
+    for name in ("stdout", "stderr"):
+        bytes_ = io.BytesIO()
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(bytes_, encoding="ascii"))
+        terminal.protect()
+        print("\xe6\u9be8", file=getattr(sys, name), flush=True)
+        assert bytes_.getvalue() == b"\\xe6\\u9be8\n"

@@ -36,7 +36,7 @@ Checkpoints.every = 10
 # The router, how many devices go on, and how they are arranged.
 CASES = [
     ("expert_choice", 1, []),
-    ("expert_choice", 2, ["--gin.Mesh.fsdp=2"]),
+    slow("expert_choice", 2, ["--gin.Mesh.fsdp=2"]),
     slow("expert_choice", 4, ["--gin.Mesh.expert=2"]),
     slow("vmoe_priority", 1, []),
 ]

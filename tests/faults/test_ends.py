@@ -8,6 +8,7 @@ import re
 import cases
 import pytest
 from harness import EVERY, STEPS
+from tiers import slow
 
 
 def goes_on(case):
@@ -17,7 +18,7 @@ def goes_on(case):
     assert case.same
 
 
-@pytest.mark.parametrize(("fault", "code"), [(cases.sigterm, 143), (cases.sigint, 130)])
+@pytest.mark.parametrize(("fault", "code"), [(cases.sigterm, 143), slow(cases.sigint, 130)])
 def test_a_signal_saves_the_step_it_finishes(home, fault, code):
     case = fault(home)
     assert case.ended.code == code

@@ -24,6 +24,12 @@ def test_a_file_is_no_directory(tmp_path, inside):
         run_directory.prepare(str(tmp_path / "file" / inside))
 
 
+def test_a_link_to_nothing_is_named(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match="link is a link to a place that is not there"):
+        run_directory.prepare(str(tmp_path / "link"))
+
+
 def test_a_configuration_that_is_no_runs_is_not_written_over(tmp_path):
     (tmp_path / "config.gin").write_text("my own")
     with pytest.raises(UserError, match=r"has a config\.gin that is not a run's"):
