@@ -21,6 +21,7 @@ STEP = "tests/training/test_step.py"
 CLI = "tests/commands/test_cli.py"
 ENDS = "tests/faults/test_ends.py"
 CHECKPOINTS = "tests/training/test_checkpoints.py"
+LOOP = "tests/training/test_loop.py"
 
 LAWS = {
     "oracle": [
@@ -68,12 +69,12 @@ FAULTS = {
     "sigint": "tests/training/test_interrupt.py::test_the_first_signal_is_noted[2]",
     "preempted": "tests/training/test_preemption.py::test_preemption_is_told_once",
     "killed": f"{ENDS}::test_one_directory_takes_one_training_and_a_killed_one_is_taken_over",
-    "killed_in_save": f"{ENDS}::test_a_kill_in_a_save_loses_what_was_not_saved_yet",
-    "killed_after_save": f"{ENDS}::test_a_kill_after_a_save_leaves_the_record_whole",
-    "source_fails": f"{ENDS}::test_data_that_fail_are_named_in_one_line",
+    "killed_in_save": f"{CHECKPOINTS}::test_a_save_that_was_cut_off_is_no_checkpoint",
+    "killed_after_save": f"{LOOP}::test_a_step_is_on_record_before_it_is_saved",
+    "source_fails": f"{LOOP}::test_data_that_fail_are_one_line_with_what_is_saved",
     "source_hangs": "tests/training/test_watchdog.py::test_a_process_that_hangs_ends",
     "spike": "tests/training/test_guard.py::test_a_skipped_step_changes_nothing_but_the_counts",
-    "diverged": "tests/faults/test_loss.py::test_many_bad_losses_stop_the_run_in_one_line",
+    "diverged": f"{LOOP}::test_too_many_bad_losses_in_a_row_stop_the_run[3]",
     "flipped": f"{CHECKPOINTS}::test_damage_falls_back_to_the_checkpoint_before[bits-variables]",
     "truncated": f"{CHECKPOINTS}::test_damage_falls_back_to_the_checkpoint_before[cut-variables]",
     "deleted": f"{CHECKPOINTS}::test_damage_falls_back_to_the_checkpoint_before[gone-variables]",

@@ -42,6 +42,7 @@ class TrainBatches(Iterator[Batch]):
         config: the data.
         rows: first row of the batch that is needed, and one past the last; None for all.
         writes: the streams whose position `save` writes; None for all that are read.
+        ahead: make the first batches at once and not when the first is asked for.
 
     Attributes:
         rows: as given: the rows in each batch, as numpy arrays.
@@ -55,10 +56,11 @@ class TrainBatches(Iterator[Batch]):
         config: DataConfig,
         rows: tuple[int, int] | None = None,
         writes: Collection[int] | None = None,
+        ahead: bool = False,
     ):
         self.rows = rows or (0, config.batch_size)
         self._size = config.batch_size // config.shards
-        self._streams = [Stream(config, index) for index in streams_of(config, self.rows)]
+        self._streams = [Stream(config, index, ahead) for index in streams_of(config, self.rows)]
         self._writes = writes
 
     def __next__(self) -> Batch:

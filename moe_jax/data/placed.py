@@ -38,11 +38,11 @@ def train_batches(config: DataConfig, partition: Partition | None) -> TrainStrea
         UserError: if the data are fewer than one batch.
     """
     if partition is None:
-        return TrainBatches(config)
+        return TrainBatches(config, ahead=True)
     held = process_rows(partition.rows, config.batch_size)
     own = jax.process_index()
     writes = [s for s, process in writers_of(config, held).items() if process == own]
-    return PlacedBatches(TrainBatches(config, held[own], writes), config, partition)
+    return PlacedBatches(TrainBatches(config, held[own], writes, ahead=True), config, partition)
 
 
 def curriculum_batches(

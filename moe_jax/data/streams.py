@@ -55,6 +55,11 @@ def writers_of(config: DataConfig, held: Mapping[int, tuple[int, int]]) -> dict[
 class Stream(Iterator[dict[str, np.ndarray]]):
     """One part of the training data, without an end; its rows of each batch, by feature.
 
+    Args:
+        config: the data.
+        index: which stream.
+        ahead: make the first batches at once.
+
     Attributes:
         index: which stream.
 
@@ -62,7 +67,7 @@ class Stream(Iterator[dict[str, np.ndarray]]):
         UserError: if the data are fewer than its part of one batch.
     """
 
-    def __init__(self, config: DataConfig, index: int):
+    def __init__(self, config: DataConfig, index: int, ahead: bool = False):
         self.index = index
         self._config = config
         # One stream reads the task as it is, in the order it has without streams.
@@ -70,8 +75,7 @@ class Stream(Iterator[dict[str, np.ndarray]]):
         size = config.batch_size // config.shards
         rows = rows_of(config, "train", training=True, stream=self._stream)
         options = tf.data.Options()
-        # The first batch is made while the rest of a run gets ready.
-        options.experimental_warm_start = True
+        options.experimental_warm_start = ahead
         # After a save, an iterator that is closed would wait for the thread that tunes it, which
         # sleeps up to a minute. Untuned, it works on as many elements at once as there are cores.
         options.autotune.enabled = False

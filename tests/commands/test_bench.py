@@ -88,6 +88,7 @@ def test_every_case_runs_right_after_its_reference():
     assert len(times["a"].case) == len(times["b"].reference) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dispatch", mostly_slow(["grouped", "gather"]))
 def test_every_printed_part_of_a_step_is_found_in_the_program(dispatch):
     model, _ = tiny.make(ExpertChoice(), dispatch=dispatch)

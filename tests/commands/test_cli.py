@@ -236,6 +236,7 @@ def test_a_step_that_is_not_there_is_named(trained, capsys):
     assert "no checkpoint at step 5; it has: 2, 4, 6" in err
 
 
+@pytest.mark.slow
 def test_another_model_does_not_fit_the_checkpoint(trained, home, capsys):
     """And the refused command leaves the run as it was."""
     directory, _ = trained

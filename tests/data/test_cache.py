@@ -186,6 +186,7 @@ def test_an_interrupted_cache_leaves_nothing(config, tmp_path, monkeypatch):
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_every_task_of_a_mixture_is_cached(tmp_path):
     for name in ("x", "y"):
         (tmp_path / f"{name}.txt").write_text(f"{name} is a ship\n" * 3000)

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 from etils import epath
+from tiers import slow
 
 from moe_jax.data.config import DataConfig
 from moe_jax.data.curriculum import CurriculumBatches, order_rows, read_rows
@@ -197,7 +198,7 @@ def test_rows_are_read_once_in_stored_order(text):
         read_rows(dataclasses.replace(text, batch_size=4096))
 
 
-@pytest.mark.parametrize(("objective", "pack"), [("lm", True), ("prefix_lm", False)])
+@pytest.mark.parametrize(("objective", "pack"), [("lm", True), slow("prefix_lm", False)])
 def test_a_scored_order_is_a_task(text, tmp_path, objective, pack):
     """The rows that were scored, masked as they were, first to last, epoch after epoch."""
     scored = dataclasses.replace(text, objective=objective, pack=pack)

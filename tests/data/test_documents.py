@@ -9,6 +9,7 @@ import pytest
 import seqio
 import tensorflow as tf
 from etils import epath
+from tiers import mostly_slow
 
 from moe_jax.data import own_files as own_files_module
 from moe_jax.data import split as splits
@@ -109,7 +110,7 @@ def test_every_byte_is_in_one_split_once(files):
     assert any("are the same as another" in note for note in own.notes())
 
 
-@pytest.mark.parametrize("streams", [2, 3])
+@pytest.mark.parametrize("streams", mostly_slow([2, 3]))
 @pytest.mark.parametrize("names", ["*", "a_many.txt"])
 def test_streams_have_all_pieces_once(files, streams, names):
     """As many files as streams: files are dealt; fewer: their pieces are."""
@@ -124,6 +125,7 @@ def test_streams_have_all_pieces_once(files, streams, names):
     assert all(parts)
 
 
+@pytest.mark.slow
 def test_rows_of_a_batch_are_of_different_documents_with_a_stream_for_each():
     """So that nothing of a position pool's other rows is of the same document."""
     config = DataConfig(sequence_length=64, batch_size=4, shards=4, seed=2)
@@ -267,6 +269,7 @@ def test_texts_of_all_forms_beside_each_other(tmp_path):
     assert sorted(every.split()) == sorted(" ".join(expected).split())
 
 
+@pytest.mark.slow
 def test_a_position_is_gone_on_from_wherever_the_files_are(tmp_path):
     """Moved with what they hold: the position names no files, not even copied ones."""
     home = tmp_path / "one"

@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 import pytest
 from etils import epath
+from tiers import slow
 
 from moe_jax.data import catalog, tasks
 from moe_jax.data.config import DataConfig
@@ -65,7 +66,7 @@ def test_rates_are_those_asked_for(files, ids):
     assert len({tuple(block) for block in first.reshape(-1, 4)}) > 3
 
 
-@pytest.mark.parametrize(("shards", "pack"), [(1, True), (2, False)])
+@pytest.mark.parametrize(("shards", "pack"), [(1, True), slow(2, False)])
 def test_a_restored_mixture_goes_on_exactly(tmp_path, files, ids, shards, pack):
     config = DataConfig(
         {files[0]: 0.3, files[1]: 0.7}, LENGTH, batch_size=64, shards=shards, pack=pack, seed=2
@@ -101,6 +102,7 @@ def test_a_mixture_is_evaluated_on_every_row_of_each_task(files):
     assert all(rows(name) for name in rates)
 
 
+@pytest.mark.slow
 def test_every_training_row_once_when_not_training(files):
     config = DataConfig({files[0]: 0.9, files[1]: 0.1}, LENGTH, batch_size=8)
 

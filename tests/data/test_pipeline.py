@@ -5,6 +5,7 @@ import pytest
 import seqio
 import tensorflow as tf
 from etils import epath
+from tiers import mostly_slow
 
 from moe_jax.data.config import DataConfig
 from moe_jax.data.corpus import embedded_documents
@@ -52,7 +53,7 @@ def test_every_word_of_the_text_is_trained_on_in_an_epoch():
     assert len({row.tobytes() for row in rows}) == len(rows)
 
 
-@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("pack", mostly_slow([True, False]))
 def test_a_restored_stream_goes_on_exactly(tmp_path, pack):
     config = DataConfig(sequence_length=64, batch_size=4, seed=1, pack=pack)
     stream = TrainBatches(config)
@@ -65,6 +66,7 @@ def test_a_restored_stream_goes_on_exactly(tmp_path, pack):
     np.testing.assert_array_equal([next(restored).targets_BS for _ in range(5)], expected)
 
 
+@pytest.mark.slow
 def test_another_stream_is_refused(tmp_path):
     TrainBatches(SMALL).save(epath.Path(tmp_path) / "position")
     other = TrainBatches(DataConfig(sequence_length=64, batch_size=8, seed=3))

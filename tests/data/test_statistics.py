@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import seqio
 import tensorflow as tf
+from tiers import mostly_slow
 
 from moe_jax.data.config import DataConfig
 from moe_jax.data.own_files import own_files
@@ -51,7 +52,7 @@ def test_a_plain_text_is_counted_by_documents_and_rows(text):
     assert found.loss_share == 1.0
 
 
-@pytest.mark.parametrize("objective", ["prefix_lm", "span_corruption"])
+@pytest.mark.parametrize("objective", mostly_slow(["span_corruption", "prefix_lm"]))
 def test_an_objective_cuts_no_document(text, objective):
     """Documents are counted as they are; a part of each row is in the loss."""
     config, documents = text

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from etils import epath
+from tiers import slow
 
 from moe_jax.data.config import DataConfig
 from moe_jax.data.pipeline import TrainBatches
@@ -53,6 +54,7 @@ def test_any_number_of_readers_reads_the_same_batches():
     assert len({row.tobytes() for row in expected}) == CONFIG.batch_size
 
 
+@pytest.mark.slow
 def test_streams_share_out_the_data():
     """No row is in two streams (in an epoch), and each stream opens only where it is needed."""
     (batches,) = open_all(1)
@@ -69,7 +71,7 @@ def test_one_stream_is_written_by_one_process():
     assert writers_of(CONFIG, {1: (0, 8), 0: (4, 8)}) == {0: 1, 1: 1, 2: 0, 3: 0}
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 4)])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), slow(1, 4)])
 def test_another_number_of_readers_goes_on_exactly(tmp_path, before, after):
     directory = epath.Path(tmp_path)
     saved = open_all(before)
@@ -84,6 +86,7 @@ def test_another_number_of_readers_goes_on_exactly(tmp_path, before, after):
         np.testing.assert_array_equal(whole(restored), whole(saved))
 
 
+@pytest.mark.slow
 def test_another_number_of_streams_is_refused(tmp_path):
     TrainBatches(CONFIG).save(epath.Path(tmp_path))
     other = TrainBatches(dataclasses.replace(CONFIG, shards=8))

@@ -9,6 +9,7 @@ import oracles
 import pytest
 import tiny
 from etils import epath
+from tiers import mostly_slow
 
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
@@ -75,7 +76,7 @@ def shares(chosen_BSE, batch):
     return (several_BS.sum(1) / np.maximum(mask_BS.sum(1), 1))[:, None]
 
 
-@pytest.mark.parametrize("threshold", [0.15, 0.4])
+@pytest.mark.parametrize("threshold", mostly_slow([0.15, 0.4]))
 def test_adaptive_gating_by_hand(threshold):
     model, variables = embedding_router(Adaptive(threshold=threshold))
     # Far apart enough that some tokens go to one expert.
@@ -95,7 +96,9 @@ def test_adaptive_gating_by_hand(threshold):
     assert found[-2] == 0
 
 
-@pytest.mark.parametrize("pool", [Pool("sequence"), Pool("position", 4), Pool("batch", 2)])
+@pytest.mark.parametrize(
+    "pool", mostly_slow([Pool("batch", 2), Pool("sequence"), Pool("position", 4)])
+)
 def test_expert_choice_by_hand(pool):
     router = ExpertChoice(capacity_factor=2.0, pool=pool)
     model, variables = embedding_router(router)
@@ -118,6 +121,7 @@ def test_expert_choice_by_hand(pool):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_layers_are_in_the_order_of_the_model():
     """Each MoE layer's column: a layer whose router cannot tell experts apart gives all of them."""
     model, variables = tiny.make(Adaptive(threshold=0.0), num_layers=4, moe_every=2)

@@ -37,7 +37,7 @@ def make(kind, position="relative"):
     return tiny.make(ExpertChoice(2.0, Pool(kind)), position=position)
 
 
-@pytest.mark.parametrize("kind", ["dense", "sequence", "position", "batch"])
+@pytest.mark.parametrize("kind", mostly_slow(["sequence", "dense", "position", "batch"], 2))
 @pytest.mark.parametrize("position", mostly_slow(["relative", "rotary"]))
 def test_cached_steps_equal_the_full_forward_pass(kind, position):
     assert_cached_steps_equal_full_pass(*make(kind, position))
@@ -69,7 +69,7 @@ def assert_cached_steps_equal_full_pass(model, variables):
         np.testing.assert_allclose(logits, expected[:, position_], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("prompt_length", [0, 5, 31, 32])
+@pytest.mark.parametrize("prompt_length", mostly_slow([5, 0, 31, 32]))
 def test_greedy_text_is_the_argmax_of_full_forward_passes(prompt_length):
     """No cache at all: the whole row is run anew for each token."""
     model, variables = make("batch")
@@ -87,7 +87,7 @@ def test_greedy_text_is_the_argmax_of_full_forward_passes(prompt_length):
     assert written == expected
 
 
-@pytest.mark.parametrize("position", ["relative", "rotary"])
+@pytest.mark.parametrize("position", mostly_slow(["relative", "rotary"]))
 def test_a_bidirectional_prompt_is_read_as_it_was_in_training(position):
     """Greedy text beside the argmax of `forward` on rows whose prefix is the prompt."""
     model, variables = tiny.make(None, num_experts=0, position=position, bidirectional_prefix=True)
@@ -113,6 +113,7 @@ def test_a_bidirectional_prompt_is_read_as_it_was_in_training(position):
         logits(None)
 
 
+@pytest.mark.slow
 def test_text_ends_with_the_document():
     model, variables = make("batch")
     generator = Generator(model, SamplingConfig(max_new_tokens=20, temperature=0.0), end=-1)

@@ -43,6 +43,7 @@ def test_a_model_that_knows_nothing_has_the_loss_of_the_uniform_distribution():
     assert result.mean_experts == pytest.approx(2.0)
 
 
+@pytest.mark.slow
 def test_thresholds_at_the_kth_score_route_as_in_training():
     """Where the thresholds are the batch's own k-th scores, both losses are the same."""
     router = ExpertChoice(2.0, Pool("batch"))

@@ -49,6 +49,7 @@ def killed(case):
     assert not (case.ended.directory / "owner.json").exists()
 
 
+@pytest.mark.slow
 def test_a_kill_in_a_save_loses_what_was_not_saved_yet(home):
     case = cases.killed_in_save(home)
     killed(case)
@@ -69,6 +70,7 @@ def test_one_directory_takes_one_training_and_a_killed_one_is_taken_over(home):
     assert "cannot be looked at from here" in case.resumed.out
 
 
+@pytest.mark.slow
 def test_a_kill_after_a_save_leaves_the_record_whole(home):
     """At any moment after step 8 is saved, its record is there, too."""
     case = cases.killed_after_save(home)
@@ -89,6 +91,7 @@ def test_a_hang_ends_with_the_code_for_another_try(home):
     goes_on(case)
 
 
+@pytest.mark.slow
 def test_data_that_fail_are_named_in_one_line(home):
     case = cases.source_fails(home)
     assert case.ended.code == 1

@@ -20,6 +20,7 @@ def test_one_bad_loss_is_skipped(home):
     assert not case.same
 
 
+@pytest.mark.slow
 def test_many_bad_losses_stop_the_run_in_one_line(home):
     case = cases.diverged(home)
     assert case.ended.code == 1

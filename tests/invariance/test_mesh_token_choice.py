@@ -33,7 +33,7 @@ NOISY = router("topk", k=2, noise=1.0, capacity_factor=1.5, order="priority")
 @pytest.mark.parametrize(
     ("which", "mesh"),
     [
-        (router("switch"), EXPERT_4),
+        slow(router("switch"), EXPERT_4),
         slow(router("switch", rows=0), ALL),
         slow(router("gshard_top2"), ALL),
         slow(router("gshard_top2", rows=0), EXPERT_4),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
+from tiers import mostly_slow
 
 import moe_jax.models.attention as attention_module
 from moe_jax.models.attention import Attention, Rows, block_length
@@ -59,7 +60,7 @@ def test_rows_attend_in_quarters_of_256_or_more():
 
 
 @pytest.mark.parametrize("prefixed", [False, True])
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", mostly_slow([True, False]))
 def test_relative_attention_is_the_definition(packed, prefixed, blocks):
     attention = make_attention()
     x = np.random.default_rng(0).normal(size=(2, LENGTH, 32)).astype(np.float32)
@@ -104,7 +105,7 @@ def test_rotary_attention_is_the_definition(blocks):
     np.testing.assert_allclose(y[0], expected, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", mostly_slow([True, False]))
 @pytest.mark.parametrize("position", ["relative", "rotary"])
 def test_blocks_compute_what_a_mask_would_not_hide(position, packed, monkeypatch):
     """Same values and gradients as of the whole square, of which 10 parts in 16 are left."""

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from tiers import mostly_slow
 
 from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
@@ -60,6 +61,7 @@ def test_one_expert_is_the_dense_model(dispatch, router):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", [ExpertChoice(2.0), TokenChoice()], ids=lambda r: r.name)
 def test_shared_experts_are_a_dense_feed_forward_beside(router):
     """With routed experts that give 0, the model is a dense one of as many times d_ff."""
@@ -90,7 +92,7 @@ def test_shared_experts_are_a_dense_feed_forward_beside(router):
     assert np.abs(logits_of(moe, variables, batch) - without).max() > 0.1
 
 
-@pytest.mark.parametrize("kind", ["sequence", "position", "batch"])
+@pytest.mark.parametrize("kind", mostly_slow(["batch", "sequence", "position"]))
 def test_scanned_equals_unrolled(kind):
     router = ExpertChoice(2.0, Pool(kind))
     scanned, variables = tiny.make(router, scan_layers=True)
@@ -149,6 +151,7 @@ def test_parameters_and_logits_are_float32_in_a_bfloat16_model():
     assert 0 < np.abs(half - full).mean() < 0.05
 
 
+@pytest.mark.slow
 def test_initial_kernels_have_fan_in_variance():
     _, variables = tiny.make(ExpertChoice(2.0), d_model=64, d_ff=256)
     wo = variables.params["groups/layers/0/ffn/experts/wo"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
+from tiers import mostly_slow
 
 from moe_jax.models.position import (
     MASKED,
@@ -51,14 +52,14 @@ def test_starts_of_the_buckets():
     assert all(LOOKUP[first - 1] == bucket for bucket, first in enumerate(STARTS[1:]))
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, (2, 2), (LARGEST + 2,) * 2])
+@pytest.mark.parametrize("shape", mostly_slow([*SHAPES, (2, 2), (LARGEST + 2,) * 2], 3))
 def test_a_product_of_0_and_1_picks_every_bit(shape):
     table = make_table()
     np.testing.assert_array_equal(pick(table, shape), expected(table, shape))
     np.testing.assert_array_equal(jax.jit(pick, static_argnums=1)(table, shape), pick(table, shape))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", mostly_slow(SHAPES, 2))
 def test_it_is_the_skewed_bias_and_its_gradient(shape):
     config = tiny.config(relative_buckets=BUCKETS, relative_max_distance=LARGEST)
     bias = RelativeBias(config, nnx.Rngs(params=jax.random.key(0)))

@@ -10,6 +10,7 @@ import pytest
 import transport_oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import mostly_slow, slow
 
 from moe_jax.errors import UserError
 from moe_jax.routing.assignment import RouterScores
@@ -72,7 +73,7 @@ def test_transport_of_cases_worked_out_by_hand(score_EN, k, cap, expected_EN):
     np.testing.assert_allclose(actual_EN, expected_EN, atol=0.01)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", mostly_slow(range(4)))
 @pytest.mark.parametrize(("k", "cap"), [(1, 1), (2, 2), (2, 3)])
 def test_transport_solves_the_program_with_entropy(k, cap, seed):
     """Against sequential quadratic programming, 3 experts and 4 tokens, lambda = 0.1."""
@@ -149,7 +150,7 @@ def pools(draw, experts, tokens):
     return np.round(logits) if draw(st.booleans()) else logits, mask
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", mostly_slow(CASES, 2), ids=str)
 @given(data=st.data())
 @EXAMPLES
 def test_cap_balance_and_padding_are_exact(case, data):
@@ -179,7 +180,7 @@ def test_with_a_tight_cap_every_token_has_exactly_that_many():
     assert (count.sum(-1) == 2).all()
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", mostly_slow(CASES, 2), ids=str)
 def test_permuting_a_pool_permutes_the_result(case):
     experts, tokens, factor, cap = case
     rng, rows = np.random.default_rng(1), np.arange(P)[:, None]
@@ -193,7 +194,7 @@ def test_permuting_a_pool_permutes_the_result(case):
         np.testing.assert_array_equal(moved_count, count[rows, order])
 
 
-@pytest.mark.parametrize("cap", [2, 3])
+@pytest.mark.parametrize("cap", mostly_slow([2, 3]))
 def test_what_top_k_alone_would_leave_over_the_cap_is_a_metric(cap):
     """8 experts, 64 tokens, some padding: counted from the same A."""
     logits, mask = random_logits(3, 8, 64, 3.0), np.random.default_rng(3).random((P, 64)) < 0.9
@@ -221,7 +222,12 @@ def test_pools_without_room_for_one_token_per_expert_stay_empty():
 
 @pytest.mark.parametrize(
     ("scale", "cap", "iterations", "least"),
-    [(1.0, 2, 100, 0.97), (1.0, 3, 100, 0.999), (2.5, 2, 100, 0.93), (2.5, 2, 1000, 0.98)],
+    [
+        (1.0, 2, 100, 0.97),
+        slow(1.0, 3, 100, 0.999),
+        slow(2.5, 2, 100, 0.93),
+        slow(2.5, 2, 1000, 0.98),
+    ],
 )
 def test_choice_is_close_to_the_best_there_is(scale, cap, iterations, least):
     """Sum of the chosen scores over the optimum of the program without entropy.

@@ -148,6 +148,19 @@ def test_damage_falls_back_to_the_checkpoint_before(copy, model, step, item, dam
     assert len(list((copy.parent / "damaged").iterdir())) == 1
 
 
+def test_a_save_that_was_cut_off_is_no_checkpoint(copy, model):
+    """Until all of it is written, it has another name; the next save of that step goes well."""
+    cut = copy / "4.orbax-checkpoint-tmp"
+    shutil.copytree(copy / "3", cut)
+    remove(cut, "optimizer")
+    step, state, value, lines = restore(copy, model)
+    assert (step, int(state.step), value, lines) == (3, 3, 3, [])
+    checkpoints = Checkpoints(copy, CheckpointConfig(every=1))
+    checkpoints.save(4, dataclasses.replace(state, step=state.step + 1), Place(4))
+    checkpoints.close()
+    assert restore(copy, model)[0] == 4
+
+
 def test_a_damaged_position_or_description_counts(copy, model):
     (copy / "3" / "data" / "place.txt").write_text("?")
     for path in Path(copy / "2" / "meta").rglob("*"):

@@ -306,7 +306,7 @@ ADDITIVE = {
 TWO = {"position": "rotary", "dispatch": "oracle"}
 
 
-@pytest.mark.parametrize("name", mostly_slow(ADDITIVE, ["topk", "adaptive"]))
+@pytest.mark.parametrize("name", mostly_slow(ADDITIVE, ["adaptive"]))
 def test_micro_batches_add_up_for_every_router(name):
     """Law 2: gradients, losses, metrics (ratios, too) and the router's state after the step."""
     router = ADDITIVE[name]
@@ -323,6 +323,7 @@ def test_micro_batches_add_up_for_every_router(name):
         assert np.abs(whole[2][path] - before).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_balance_over_micro_batches_is_another_loss():
     """Each with its own shares: what `balance_over = 'batch'` makes up for."""
     router = ADDITIVE["topk"]
@@ -346,7 +347,7 @@ def test_balance_over_micro_batches_is_another_loss():
     ("name", "remat", "scan"),
     [
         slow("topk", "dots", False),
-        ("topk", "named", True),
+        slow("topk", "named", True),
         slow("switch", "none", False),
         slow("switch", "full", True),
     ],
@@ -378,6 +379,7 @@ def test_jitter_is_that_of_the_key():
     assert np.abs(one - other).min() > 1e-6
 
 
+@pytest.mark.slow
 def test_thor_is_two_passes_and_their_divergence():
     """Zuo et al. 2021, eq. 4 and 5, from two forward passes with the step's keys."""
     router, alpha, shape = Thor(drawn_per="sequence"), 2.0, ONE
@@ -412,6 +414,7 @@ def test_thor_is_two_passes_and_their_divergence():
     assert_same(params, {n: variables.params[n] - RATE * g for n, g in gradients.items()})
 
 
+@pytest.mark.slow
 def test_choices_drawn_are_those_of_the_seed_and_the_step():
     """The same step twice gives the same numbers, another seed others."""
     router = RandomExperts(k=2)
@@ -481,6 +484,7 @@ def test_thresholds_follow_the_kth_scores(training):
     assert np.abs(history[0][3] - history[0][1]).min() > 1e-3
 
 
+@pytest.mark.slow
 def test_options_of_the_tpu_compiler_are_ignored_elsewhere():
     """A CPU does not know them and would refuse."""
     options = {"xla_enable_async_all_gather": "true", "xla_tpu_no_such_option": "true"}
