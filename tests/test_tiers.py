@@ -68,7 +68,7 @@ FAULTS = {
     "sigterm": f"{ENDS}::test_a_signal_saves_the_step_it_finishes[sigterm-143]",
     "sigint": "tests/training/test_interrupt.py::test_the_first_signal_is_noted[2]",
     "preempted": "tests/training/test_preemption.py::test_preemption_is_told_once",
-    "killed": f"{ENDS}::test_one_directory_takes_one_training_and_a_killed_one_is_taken_over",
+    "killed": "tests/training/test_owner.py::test_a_dead_owner_is_taken_over_at_once",
     "killed_in_save": f"{CHECKPOINTS}::test_a_save_that_was_cut_off_is_no_checkpoint",
     "killed_after_save": f"{LOOP}::test_a_step_is_on_record_before_it_is_saved",
     "source_fails": f"{LOOP}::test_data_that_fail_are_one_line_with_what_is_saved",

@@ -132,6 +132,7 @@ def pieces(task, split):
     return found[split]
 
 
+@pytest.mark.slow
 def test_stats(run, home):
     task = f"text:{home}/books"
     result, _ = run("data", "stats", task, "--split=train", "--gin.Data.sequence_length=32")
@@ -148,6 +149,7 @@ def test_stats(run, home):
     assert "the first 1 examples" in shown
 
 
+@pytest.mark.slow
 def test_cache_and_training_from_it(run, home):
     task = f"text:{home}/books"
     result, shown = run("data", "cache", task, f"--output_dir={home / 'cache'}")

@@ -132,6 +132,7 @@ def test_the_home_directory(config, tmp_path, monkeypatch):
     assert is_cached(dataclasses.replace(one, cache_dir="~/cache"), find_task(one))
 
 
+@pytest.mark.slow
 def test_what_is_there_is_written_over_by_force_only(cached):
     config, written = cached
     (name,) = written
@@ -163,6 +164,7 @@ def test_what_another_wrote_meanwhile_is_left_as_it_is(tmp_path):
     assert (tmp_path / "replaced" / "COMPLETED").read_text() == "task"
 
 
+@pytest.mark.slow
 def test_an_interrupted_cache_leaves_nothing(config, tmp_path, monkeypatch):
     real = cache._write_split
 

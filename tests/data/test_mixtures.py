@@ -66,6 +66,7 @@ def test_rates_are_those_asked_for(files, ids):
     assert len({tuple(block) for block in first.reshape(-1, 4)}) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shards", "pack"), [(1, True), slow(2, False)])
 def test_a_restored_mixture_goes_on_exactly(tmp_path, files, ids, shards, pack):
     config = DataConfig(
@@ -90,6 +91,7 @@ def test_a_restored_mixture_goes_on_exactly(tmp_path, files, ids, shards, pack):
     assert expected[0].segments_BS is not None if pack else expected[0].segments_BS is None
 
 
+@pytest.mark.slow
 def test_a_mixture_is_evaluated_on_every_row_of_each_task(files):
     rates = {files[0]: 0.9, files[1]: 0.1}
 
@@ -199,6 +201,7 @@ def test_a_name_does_not_depend_on_where_the_data_are(monkeypatch):
     assert [text.split()[1] for _, text in (here, there, again)] == ["/here", "/there", "/here"]
 
 
+@pytest.mark.slow
 def test_a_mixture_reads_the_directory_of_its_configuration(monkeypatch):
     definitions = {name: a_definition(name) for name in ("left", "right")}
     monkeypatch.setattr(catalog, "definitions", lambda: definitions)

@@ -74,6 +74,7 @@ def test_another_stream_is_refused(tmp_path):
         other.restore(epath.Path(tmp_path) / "position")
 
 
+@pytest.mark.slow
 def test_the_order_depends_on_the_seed_only():
     first, again, other = (
         next(TrainBatches(DataConfig(sequence_length=64, batch_size=4, seed=s))).targets_BS

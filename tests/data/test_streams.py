@@ -45,6 +45,7 @@ def whole(parts):
     return np.concatenate([next(part).targets_BS for part in parts])
 
 
+@pytest.mark.slow
 def test_any_number_of_readers_reads_the_same_batches():
     one, two, four = (open_all(count) for count in (1, 2, 4))
     for _ in range(2):
@@ -94,6 +95,7 @@ def test_another_number_of_streams_is_refused(tmp_path):
         other.restore(epath.Path(tmp_path))
 
 
+@pytest.mark.slow
 def test_positions_of_format_1_are_read(tmp_path):
     """Before there were streams, the only position was that of process 0."""
     config = dataclasses.replace(CONFIG, shards=1)

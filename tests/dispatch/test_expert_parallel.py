@@ -157,6 +157,7 @@ def collectives(hlo: str) -> collections.Counter[tuple[str, str]]:
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(["expert_choice", "switch", "gshard_top2"]))
 def test_a_layer_has_the_collectives_that_theory_asks_for(name):
     """To the experts and back, forward and backward; weights and activations do not travel."""

@@ -87,6 +87,7 @@ def test_greedy_text_is_the_argmax_of_full_forward_passes(prompt_length):
     assert written == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", mostly_slow(["relative", "rotary"]))
 def test_a_bidirectional_prompt_is_read_as_it_was_in_training(position):
     """Greedy text beside the argmax of `forward` on rows whose prefix is the prompt."""
@@ -123,6 +124,7 @@ def test_text_ends_with_the_document():
     assert stopped(variables, [3, 4]) == written[: written.index(end)]
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_and_another_seed_something_else():
     model, variables = make("batch")
     generator = Generator(model, SamplingConfig(max_new_tokens=20, temperature=1.0), end=-1)

@@ -56,6 +56,7 @@ def test_a_kill_in_a_save_loses_what_was_not_saved_yet(home):
     assert "cannot be looked at" not in case.resumed.out
 
 
+@pytest.mark.slow
 def test_one_directory_takes_one_training_and_a_killed_one_is_taken_over(home):
     """On this machine and, as far as the owner file tells, on another one."""
     case = cases.killed(home)

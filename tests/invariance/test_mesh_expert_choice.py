@@ -29,9 +29,7 @@ MESHES = {
 IMPLICIT = MeshConfig(data=2, fsdp=1, expert=2, tensor=2, expert_parallelism="implicit")
 
 
-@pytest.mark.parametrize(
-    "mesh", mostly_slow(MESHES, ["data 2, expert 4", "fsdp 2, expert 2, tensor 2"])
-)
+@pytest.mark.parametrize("mesh", mostly_slow(MESHES, ["data 2, expert 4"]))
 def test_pools_of_one_device(mesh):
     check(OWN, MESHES[mesh])
 
@@ -88,6 +86,7 @@ def test_dense_model(mesh):
     check(None, MESHES[mesh])
 
 
+@pytest.mark.slow
 def test_initial_state_does_not_depend_on_the_mesh():
     """Of the model and of an optimiser whose state has other shapes than the parameters."""
     optimizer = adafactor()

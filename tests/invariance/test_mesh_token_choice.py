@@ -45,7 +45,7 @@ NOISY = router("topk", k=2, noise=1.0, capacity_factor=1.5, order="priority")
         slow(router("topk", balance="quantile"), ALL),
         slow(router("topk", balance_over="pool"), EXPERT_4),
         slow(NOISY, EXPERT_4),
-        (Adaptive(pool=Pool("sequence")), ALL),
+        slow(Adaptive(pool=Pool("sequence")), ALL),
         slow(Adaptive(threshold=1.0, expected_experts=1.0), EXPERT_4),
         slow(Hash(), EXPERT_4),
         slow(RandomExperts(k=2), ALL),

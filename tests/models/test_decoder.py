@@ -29,7 +29,7 @@ def logits_of(model, variables, batch, router=None):
     [ExpertChoice(1.0, Pool("sequence")), TokenChoice(k=1, normalise=False)],
     ids=lambda router: router.name,
 )
-@pytest.mark.parametrize("dispatch", ["gather", "grouped"])
+@pytest.mark.parametrize("dispatch", mostly_slow(["grouped", "gather"]))
 def test_one_expert_is_the_dense_model(dispatch, router):
     """Law 8: E = 1 routes every token to the one expert with weight 1."""
     shape = {"feed_forward": "gelu", "dispatch": dispatch}
@@ -119,6 +119,7 @@ def test_padding_at_the_end_changes_nothing_before_it():
     )
 
 
+@pytest.mark.slow
 def test_packed_documents_do_not_see_each_other():
     """Two documents in a row give the logits of each alone (causal routing: no shared pool)."""
     model, variables = tiny.make(ExpertChoice(2.0))

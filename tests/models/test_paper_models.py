@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import pytest
+from tiers import mostly_slow
 
 from moe_jax import config, experiment
 from moe_jax.data import pipeline
@@ -182,7 +183,7 @@ def size_of_arrays(described):
     return SIZES[key]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", mostly_slow(MODELS, 3))
 def test_every_model_with_every_router(model, counted_tokens):
     """The experiment is built, and its arrays, as shapes only, are those that are counted."""
     dense = load(model).model.num_experts == 0

@@ -194,6 +194,7 @@ def test_permuting_a_pool_permutes_the_result(case):
         np.testing.assert_array_equal(moved_count, count[rows, order])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cap", mostly_slow([2, 3]))
 def test_what_top_k_alone_would_leave_over_the_cap_is_a_metric(cap):
     """8 experts, 64 tokens, some padding: counted from the same A."""
@@ -246,6 +247,7 @@ def test_choice_is_close_to_the_best_there_is(scale, cap, iterations, least):
     assert ratio.min() >= least
 
 
+@pytest.mark.slow
 def test_gradient_is_that_of_the_gathered_probabilities():
     """With respect to the logits; nothing through A, the metrics or the statistics."""
     logits, mask = random_logits(5, 4, 12), np.random.default_rng(5).random((P, 12)) < 0.8

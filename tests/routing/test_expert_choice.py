@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from tiers import mostly_slow
 
 from moe_jax.errors import UserError
 from moe_jax.routing.assignment import RouterScores
@@ -44,7 +45,7 @@ def inputs(seed):
 
 
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("factor", [1.25, 2.0])
+@pytest.mark.parametrize("factor", mostly_slow([1.25, 2.0]))
 @pytest.mark.parametrize("pool", POOLS, ids=str)
 def test_equals_oracle(pool, factor, mask):
     """Choices, weights and the k-th score; N c / E is not whole for c = 1.25."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from tiers import mostly_slow
 
 from moe_jax.routing.assignment import RouterScores
 from moe_jax.routing.metrics import summarise
@@ -49,7 +50,7 @@ def route(router, logits, tokens, key):
 
 
 @pytest.mark.parametrize("name", ROUTERS)
-@pytest.mark.parametrize("key", [None, 0], ids=["not training", "training"])
+@pytest.mark.parametrize("key", mostly_slow([0, None]), ids=["training", "not training"])
 def test_every_router_routes(name, key):
     router = get_router(name)
     assert router.name == name

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 from etils import epath
+from tiers import mostly_slow
 
 from moe_jax.errors import UserError
 from moe_jax.models.functional import Variables
@@ -125,7 +126,7 @@ def test_nothing_is_written_or_moved_once_the_directory_is_anothers(copy, model,
     assert sorted(Path(copy.parent).rglob("*")) == before
 
 
-@pytest.mark.parametrize("item", ["variables", "optimizer"])
+@pytest.mark.parametrize("item", mostly_slow(["variables", "optimizer"]))
 @pytest.mark.parametrize("damage", ["bits", "cut", "gone"])
 def test_damage_falls_back_to_the_checkpoint_before(copy, model, step, item, damage):
     for path in data_files(copy / "3", item):
@@ -183,6 +184,7 @@ def test_a_changed_number_is_damage_even_where_it_can_be_read(copy, model):
     assert "is not what was saved" in line
 
 
+@pytest.mark.slow
 def test_nothing_left_is_an_error_that_says_where_things_are(copy, model):
     for number in ("1", "2", "3"):
         remove(copy / number, "variables")

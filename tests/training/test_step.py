@@ -232,6 +232,7 @@ def test_router_gradient_is_never_zero(experts, c, pool):
     assert np.abs(kernel_LDE).max(axis=1).min() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", mostly_slow(POOLS))
 def test_order_of_rows_and_rows_of_padding_change_nothing(pool):
     """A pool is a set of tokens, and padding is neither routed nor counted."""
@@ -306,6 +307,7 @@ ADDITIVE = {
 TWO = {"position": "rotary", "dispatch": "oracle"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(ADDITIVE, ["adaptive"]))
 def test_micro_batches_add_up_for_every_router(name):
     """Law 2: gradients, losses, metrics (ratios, too) and the router's state after the step."""
