@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 from on_disk import records
+from tiers import slow
 
 from moe_jax import cli
 from moe_jax.data.corpus import embedded_documents
@@ -194,13 +195,13 @@ def test_generate_reads_gin_files_over_the_run(trained, home, capsys):
         (None, ["--gin.ExpertChoice.capacity_factor=0.001"], "capacity is zero"),
         (None, ["--gin_file=runs/quikstart.gin"], "Did you mean 'runs/quickstart.gin'?"),
         (None, ["--gin.Data.vocabulary=/nowhere.model"], "no vocabulary /nowhere.model"),
-        (None, ["--gin.Model.vocab_size=512"], "smaller than the vocabulary of 8192"),
+        slow(None, ["--gin.Model.vocab_size=512"], "smaller than the vocabulary of 8192"),
         (None, ["--outptu_dir=x"], "Did you mean '--output_dir'?"),
         (None, ["--gin.STEPS", "2"], "unknown argument '2'. Did you mean --gin.STEPS=2?"),
         (b"\x00\x01\x02", [], "not a text file (NUL byte at byte 0)"),
         (b"caf\xe9 au lait\n" * 99, [], "not UTF-8 text (byte 3)"),
         (b"", [], "is empty"),
-        (b"Too little text.\n", [], "fewer than one batch of 8"),
+        slow(b"Too little text.\n", [], "fewer than one batch of 8"),
     ],
 )
 def test_mistakes_are_one_line_and_a_failure(home, tmp_path, capsys, prepare, argv, message):

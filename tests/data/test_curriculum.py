@@ -198,6 +198,7 @@ def test_rows_are_read_once_in_stored_order(text):
         read_rows(dataclasses.replace(text, batch_size=4096))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("objective", "pack"), [("lm", True), slow("prefix_lm", False)])
 def test_a_scored_order_is_a_task(text, tmp_path, objective, pack):
     """The rows that were scored, masked as they were, first to last, epoch after epoch."""

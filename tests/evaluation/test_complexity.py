@@ -96,6 +96,7 @@ def test_adaptive_gating_by_hand(threshold):
     assert found[-2] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pool", mostly_slow([Pool("batch", 2), Pool("sequence"), Pool("position", 4)])
 )

@@ -69,7 +69,7 @@ def assert_cached_steps_equal_full_pass(model, variables):
         np.testing.assert_allclose(logits, expected[:, position_], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("prompt_length", mostly_slow([5, 0, 31, 32]))
+@pytest.mark.parametrize("prompt_length", mostly_slow([5, 0, 31, 32], 0))
 def test_greedy_text_is_the_argmax_of_full_forward_passes(prompt_length):
     """No cache at all: the whole row is run anew for each token."""
     model, variables = make("batch")

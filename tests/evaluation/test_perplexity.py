@@ -24,6 +24,7 @@ def test_figures_of_a_known_loss():
     assert figures["causal_bits_per_byte"] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_a_model_that_knows_nothing_has_the_loss_of_the_uniform_distribution():
     """With a zero embedding all logits are 0: ln V a token, whatever the routing."""
     model, variables = tiny.make(ExpertChoice(2.0))

@@ -106,7 +106,7 @@ def test_rotary_attention_is_the_definition(blocks):
 
 
 @pytest.mark.parametrize("packed", mostly_slow([True, False]))
-@pytest.mark.parametrize("position", ["relative", "rotary"])
+@pytest.mark.parametrize("position", mostly_slow(["rotary", "relative"]))
 def test_blocks_compute_what_a_mask_would_not_hide(position, packed, monkeypatch):
     """Same values and gradients as of the whole square, of which 10 parts in 16 are left."""
     attention = make_attention(position=position)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from tiers import mostly_slow
 
 from moe_jax.errors import UserError
 from moe_jax.training.guard import GuardConfig, Skip, judge, make_guard
@@ -96,7 +97,7 @@ def test_a_huge_loss_leaves_the_moving_deviation_finite():
     assert np.isfinite(state.variance).all()
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", mostly_slow([1, 2]))
 def test_a_skipped_step_changes_nothing_but_the_counts(accumulation):
     model, _ = tiny.make(None, num_experts=0)
     optimizer = adamw(inverse_square_root(1e-2, 10))

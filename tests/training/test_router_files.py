@@ -37,7 +37,7 @@ def load(name):
     return experiment.load(["runs/quickstart.gin", f"routers/{name}.gin"], SMALL)
 
 
-@pytest.mark.parametrize("name", mostly_slow(NAMES, ["expert_choice"]))
+@pytest.mark.parametrize("name", mostly_slow(NAMES, ()))
 def test_file_trains_20_steps(name):
     described = load(name)
     model = described.language_model()
