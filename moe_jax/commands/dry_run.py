@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
+from moe_jax.commands.quiet import quiet
 from moe_jax.data import catalog
 from moe_jax.data.vocabulary_size import vocabulary_size
 from moe_jax.errors import UserError
@@ -89,6 +90,7 @@ def _check_tasks(described: Experiment) -> None:
     seqio = sys.modules.get("seqio")
     registries = (seqio.TaskRegistry, seqio.MixtureRegistry) if seqio is not None else ()
     registered = [name for registry in registries for name in registry.names()]
-    wrong = [catalog.unknown(name, registered) for name in described.data.rates]
+    with quiet(False):  # TensorFlow speaks when it is imported.
+        wrong = [catalog.unknown(name, registered) for name in described.data.rates]
     if any(wrong):
         raise UserError("\n".join(line for line in wrong if line))

@@ -108,8 +108,10 @@ def unknown(name: str, registered: Collection[str]) -> str | None:
         name: the task.
         registered: the names of the tasks and mixtures that users registered with seqio.
     """
+    if is_plain_text(name) or name.startswith(CURRICULUM_PREFIX):
+        return None
     known = [*names(), *registered]
-    if is_plain_text(name) or name in known or name.startswith(CURRICULUM_PREFIX):
+    if name in known:
         return None
     shown = [n for n in known if "__" not in n]
     file = f" For the file of this name: 'text:{name}'." if os.path.exists(name) else ""

@@ -6,6 +6,7 @@ import pytest
 import sentencepiece
 
 from moe_jax import cli, experiment
+from moe_jax.data import catalog
 from moe_jax.data.vocabulary import load_vocabulary
 from moe_jax.data.vocabulary_size import vocabulary_size
 from moe_jax.errors import UserError
@@ -166,6 +167,13 @@ def test_the_size_of_a_vocabulary(tmp_path):
     """8,092 pieces and T5's 100 sentinels; see tests/data for seqio's own count."""
     assert vocabulary_size("embedded") == 8192
     assert vocabulary_size("gs://somewhere/vocabulary.model") is None
+
+
+@pytest.mark.parametrize("task", ["embedded", "c4", "text:my/*.txt", "curriculum:scores"])
+def test_plain_texts_are_known_without_tensorflow(monkeypatch, task):
+    """The names of all tasks come with it, and take seconds."""
+    monkeypatch.setattr(catalog, "names", lambda: pytest.fail("it imports TensorFlow"))
+    assert catalog.unknown(task, []) is None
 
 
 def test_a_vocabulary_needs_an_end_for_documents(tmp_path):
