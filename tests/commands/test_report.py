@@ -23,3 +23,14 @@ def test_the_header_counts_tokens(capsys, task, ending):
     assert data.endswith(ending)
     assert f"Model: {described.parameters().total / 1e6:.1f}M parameters" in model
     assert run == "Run:   somewhere"
+
+
+def test_the_header_names_what_has_no_part_in_the_run(capsys):
+    unused = ["AdamW.b1=0.8", "Adafactor.update_clipping=2.0"]
+    described = experiment.load(FILES, [*TINY, *unused])
+    print_header(make_console(), described, epath.Path("somewhere"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("Not used")] == [
+        "Not used in this configuration: Adafactor.update_clipping "
+        "(in --gin.Adafactor.update_clipping=2.0)"
+    ]
