@@ -40,7 +40,7 @@ def evaluate(
         held_out = pipeline.eval_batches(described.data)
         bytes_of_token = pipeline.token_bytes(described.data, described.model.vocab_size)
         notes = evaluation_notes(directory, described.data)
-    garbage.resume()
+    garbage.resume(collect=True)
     for line in notes:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     with waiting(f"evaluating step {step}", silent=console.quiet):

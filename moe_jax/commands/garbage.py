@@ -12,8 +12,15 @@ def put_off() -> None:
     gc.disable()
 
 
-def resume() -> None:
-    """Ends `put_off`, if it was called; what there is by now is never searched again."""
+def resume(*, collect: bool = False) -> None:
+    """Ends `put_off`, if it was called; what there is by now is never searched again.
+
+    Args:
+        collect: search once before: what was read from a checkpoint and is not needed any more may
+            hold much memory.
+    """
     if not gc.isenabled():
+        if collect:
+            gc.collect()
         gc.freeze()
         gc.enable()

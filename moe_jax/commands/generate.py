@@ -38,7 +38,7 @@ def generate(
         step, variables = load_variables(directory, step, model)
         tokens = encode_prompt(described.data, vocabulary, prompt)
         are_answers = has_questions(described.data)
-    garbage.resume()
+    garbage.resume(collect=True)
     generator = Generator(model, described.sampling, vocabulary.eos_id)
     texts = []
     for index in range(samples):

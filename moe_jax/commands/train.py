@@ -186,7 +186,7 @@ def _run(
         curriculum=_orders(data.curriculum, model, described, directory),
         owner=owner,
     )
-    garbage.resume()
+    garbage.resume(collect=restored is not None)
     try:
         state, signal = loop.run(state)
     finally:

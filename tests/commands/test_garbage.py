@@ -29,6 +29,17 @@ def test_what_is_made_meanwhile_is_kept_and_what_comes_later_is_found():
     assert early() is None
 
 
+def test_what_is_garbage_by_then_is_found_if_asked_for():
+    garbage.put_off()
+    try:
+        early = weakref.ref(Cycle())
+        garbage.resume(collect=True)
+        assert early() is None
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
 def test_without_a_start_nothing_is_kept():
     frozen = gc.get_freeze_count()
     garbage.resume()
