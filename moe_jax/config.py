@@ -17,7 +17,7 @@ from typing import Any
 
 import gin
 
-from moe_jax import gin_imports, gin_places, settings
+from moe_jax import gin_imports, gin_places, nested_settings, settings
 from moe_jax.errors import UserError, combined, nearest
 from moe_jax.gin_sources import Sources
 from moe_jax.settings import Mistake, Undefined, Unusable, any_unusable, mistakes
@@ -31,16 +31,39 @@ _REFERENCE = re.compile(r"(^|[\[({, ])[@%][A-Za-z]")
 # Mistakes that were made inside `collect`; None outside of it.
 _found: list[Mistake] | None = None
 # Where values were set in what was parsed last.
-_places: Places = {}
+value_places: Places = {}
 
 
 def register(name: str, target: Callable[..., Any]) -> None:
     """Makes a class or function configurable as `name` in gin files, and leaves it as it is.
 
-    Its values are checked against their annotations (`moe_jax.settings`).
+    Its values are checked against their annotations (`moe_jax.settings`). Registering a class or
+    function of the same module again replaces it, as a notebook does that runs a cell twice.
+
+    Raises:
+        ValueError: for a name that another module has registered.
     """
+    module = target.__module__
+    known = settings.REGISTERED.get(name)
+    if known is not None and known.__module__ != module:
+        raise ValueError(
+            f"{module} registers {name!r}, which {known.__module__} has registered: give it "
+            "another name"
+        )
     settings.register(name, target)
-    gin.register(name, module=_MODULE)(_checking(name, target))
+    # A configuration that was read has locked gin's registry.
+    with gin.unlock_config(), gin.config.interactive_mode():
+        gin.register(name, module=_gin_module(target))(_checking(name, target))
+    gin_imports.note_registered(selector_of(name))
+
+
+def _gin_module(target: Callable[..., Any]) -> str:
+    return _MODULE if target.__module__.partition(".")[0] == _MODULE else target.__module__
+
+
+def selector_of(name: str) -> str:
+    """Returns gin's name, with the module, of something registered."""
+    return f"{_gin_module(settings.REGISTERED[name])}.{name}"
 
 
 def config_root() -> Path:
@@ -120,7 +143,7 @@ def parse(
         UserError: for files, names and values that cannot be.
     """
     gin.clear_config()
-    _places.clear()
+    value_places.clear()
     places = ["", *search_paths, str(config_root())]
     with collect():
         lines = {}
@@ -128,7 +151,7 @@ def parse(
             try:
                 lines[argument] = binding(argument)
             except UserError as error:
-                _note([Mistake(str(error), "reading")])
+                note([Mistake(str(error), "reading")])
         sources = Sources(places, run)
         is_checked = _check_sources(sources, files, list(lines.values()), run)
         # The texts that were checked, looked for in the same places. Without the check nothing is
@@ -140,8 +163,8 @@ def parse(
         for argument, line in lines.items():
             shown = argument if len(argument) <= 60 else f"{argument[:57]}..."
             reader.read_binding(line, f"--gin.{shown}")
-        _places.update(reader.places)
-        _note(reader.mistakes)
+        value_places.update(reader.places)
+        note(reader.mistakes)
         gin.config._set_config_is_locked(True)
 
 
@@ -178,6 +201,7 @@ def build(name: str) -> Any:
     Raises:
         UserError: for values that are missing, or that the object refuses.
     """
+    nested_settings.fill(name, selector_of)
     with collect(), _undefined_macros():
         try:
             return gin.get_configurable(name)()
@@ -204,7 +228,7 @@ def _checking(name: str, target: Callable[..., Any]) -> Callable[..., Any]:
                 return target(**values)
             except UserError as error:
                 found = [Mistake(str(error), "rule")]
-        _note(found)
+        note(found)
         return Unusable()
 
     functools.update_wrapper(make, target, updated=())
@@ -216,20 +240,21 @@ def _checking(name: str, target: Callable[..., Any]) -> Callable[..., Any]:
 def _where(scope: Sequence[str], name: str, parameter: str) -> str:
     """Returns where the value of a parameter was set, in parentheses; through a macro, that."""
     for depth in range(len(scope), -1, -1):
-        key = ("/".join(scope[:depth]), f"{_MODULE}.{name}")
+        key = ("/".join(scope[:depth]), selector_of(name))
         if parameter not in gin.config._CONFIG.get(key, {}):
             continue
         value = gin.config._CONFIG[key][parameter]
         is_reference = isinstance(value, gin.config.ConfigurableReference)
         if is_reference and _is_macro(value.config_key[1]):
             macro, _ = value.config_key
-            if set_at := _places.get((macro, _MACRO, "value")):
-                return _in_parentheses(set_at, f"{macro}, ")
-        return _in_parentheses(_places.get((*key, parameter)))
+            if set_at := value_places.get((macro, _MACRO, "value")):
+                return in_parentheses(set_at, f"{macro}, ")
+        return in_parentheses(value_places.get((*key, parameter)))
     return ""
 
 
-def _in_parentheses(place: Place | None, before: str = "") -> str:
+def in_parentheses(place: Place | None, before: str = "") -> str:
+    """Returns a place for the end of a message, such as ` (my.gin, line 3)`."""
     return f" ({before}{place.text})" if place else ""
 
 
@@ -275,7 +300,7 @@ def _circle() -> str:
     return f"values are made of each other in a circle: {' -> '.join(names)}"
 
 
-def _note(found: Iterable[Mistake]) -> None:
+def note(found: Iterable[Mistake]) -> None:
     """Keeps mistakes for the end of `collect`."""
     if _found is not None:
         _found.extend(found)
@@ -311,9 +336,9 @@ def check_macros(bindings: Sequence[str] = ()) -> None:
     used = {scope for scope, selector in gin.config._OPERATIVE_CONFIG if _is_macro(selector)}
     replaceable = _shipped_macros() - {b.partition("=")[0].strip() for b in bindings}
     hint = f" Macros in use: {', '.join(sorted(used))}." if used else ""
-    _note(
+    note(
         Mistake(
-            f"nothing uses {name!r}{_in_parentheses(_places.get((name, _MACRO, 'value')))}."
+            f"nothing uses {name!r}{in_parentheses(value_places.get((name, _MACRO, 'value')))}."
             + nearest(name, sorted(used) + configurables())
             + hint,
             "unused",
@@ -343,8 +368,8 @@ def unused() -> list[str]:
     """
     known = gin.config._OPERATIVE_CONFIG
     return sorted(
-        f"{selector.removeprefix(_MODULE + '.')}.{name}{_in_parentheses(place)}"
-        for (scope, selector, name), place in _places.items()
+        f"{selector.removeprefix(_MODULE + '.')}.{name}{in_parentheses(place)}"
+        for (scope, selector, name), place in value_places.items()
         if place.is_named and (scope, selector) not in known and not _is_macro(selector)
     )
 
@@ -356,8 +381,7 @@ def operative() -> str:
 
 def configurables() -> list[str]:
     """Returns the names that gin files can configure."""
-    names = [selector for selector, _ in gin.config._REGISTRY.items()]
-    return sorted(n.removeprefix(_MODULE + ".") for n in names if n.startswith(_MODULE + "."))
+    return sorted(settings.REGISTERED)
 
 
 def _is_macro(selector: str) -> bool:

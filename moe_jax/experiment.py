@@ -1,64 +1,34 @@
-"""What a gin configuration describes, as one checked object.
-
-Every name that gin files can configure is registered here and nowhere else:
-
-| name                                | what it is                                          |
-|-------------------------------------|-----------------------------------------------------|
-| `Experiment`                        | all of it                                           |
-| `Model`                             | `moe_jax.models.config.ModelConfig`                 |
-| `ExpertChoice`,                     | routers: experts choose                             |
-| `CappedExpertChoice`,               |                                                     |
-| `ExpertThreshold`                   |                                                     |
-| `TokenChoice`, `Adaptive`           | routers: tokens choose                              |
-| `Hash`, `RandomExperts`,            | routers without a router matrix                     |
-| `ForcedBalanced`, `Thor`            |                                                     |
-| `TokenFrequencies`                  | counts the training data's tokens, for `Hash`       |
-| `Pool`                              | which tokens compete for an expert                  |
-| `Data`                              | task, vocabulary, batch                             |
-| `Adafactor`, `AdamW`                | optimisers                                          |
-| `InverseSquareRoot`, `WarmupCosine` | learning-rate schedules                             |
-| `Loss`                              | weights of the loss terms                           |
-| `Train`, `Guard`, `Checkpoints`     | the loop                                            |
-| `Mesh`                              | how it is spread over devices                       |
-| `Watchdog`, `Writers`               | what looks at it                                    |
-| `Sampling`                          | how text is generated                               |
-"""
+"""What a gin configuration describes, as one checked object."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from moe_jax import config
+import moe_jax.routers  # noqa: F401  Registers the routers.
+from moe_jax import config, config_choice
+from moe_jax.configurable import configurable
 from moe_jax.data.config import DataConfig
 from moe_jax.errors import UserError
 from moe_jax.evaluation.sampling import SamplingConfig
 from moe_jax.flops import Parameters, count_parameters, train_flops_per_token
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.functional import LanguageModel
-from moe_jax.routing.adaptive import Adaptive
-from moe_jax.routing.capped import CappedExpertChoice
-from moe_jax.routing.expert_choice import ExpertChoice
-from moe_jax.routing.fixed import ForcedBalanced, Hash, RandomExperts, Thor
-from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Router
-from moe_jax.routing.threshold import ExpertThreshold
-from moe_jax.routing.token_choice import TokenChoice
-from moe_jax.settings import PositiveInt, Settings, checked, rule
+from moe_jax.settings import PositiveInt, Settings, rule
 from moe_jax.sharding import mesh
 from moe_jax.sharding.mesh import BATCH_AXES, MeshConfig
 from moe_jax.sharding.partition import Partition, make_abstract_partition, make_partition
 from moe_jax.training.checkpoint_config import CheckpointConfig
 from moe_jax.training.guard import GuardConfig
 from moe_jax.training.loop import TrainConfig
-from moe_jax.training.optimizers import Optimizer, adafactor, adamw
-from moe_jax.training.schedules import inverse_square_root, warmup_cosine
+from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.step import LossConfig, make_train_step
 from moe_jax.training.watchdog import WatchdogConfig
 from moe_jax.training.writers import WriterConfig
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class Experiment(Settings):
     """A model, its data, and how it is trained.
@@ -216,7 +186,7 @@ class Experiment(Settings):
             )
 
 
-@checked("TokenFrequencies")
+@configurable("TokenFrequencies")
 def token_frequencies(data: DataConfig, batches: PositiveInt = 16) -> tuple[int, ...]:
     """Counts how often each token id is an input in the first training batches.
 
@@ -227,38 +197,6 @@ def token_frequencies(data: DataConfig, batches: PositiveInt = 16) -> tuple[int,
     from moe_jax.data.pipeline import count_tokens
 
     return count_tokens(data, batches)
-
-
-_REGISTERED: dict[str, Callable[..., Any]] = {
-    "Experiment": Experiment,
-    "Model": ModelConfig,
-    "ExpertChoice": ExpertChoice,
-    "CappedExpertChoice": CappedExpertChoice,
-    "ExpertThreshold": ExpertThreshold,
-    "TokenChoice": TokenChoice,
-    "Adaptive": Adaptive,
-    "Hash": Hash,
-    "RandomExperts": RandomExperts,
-    "ForcedBalanced": ForcedBalanced,
-    "Thor": Thor,
-    "TokenFrequencies": token_frequencies,
-    "Pool": Pool,
-    "Data": DataConfig,
-    "Adafactor": adafactor,
-    "AdamW": adamw,
-    "InverseSquareRoot": inverse_square_root,
-    "WarmupCosine": warmup_cosine,
-    "Loss": LossConfig,
-    "Train": TrainConfig,
-    "Guard": GuardConfig,
-    "Watchdog": WatchdogConfig,
-    "Writers": WriterConfig,
-    "Mesh": MeshConfig,
-    "Checkpoints": CheckpointConfig,
-    "Sampling": SamplingConfig,
-}
-for _name, _target in _REGISTERED.items():
-    config.register(_name, _target)
 
 
 def load(
@@ -281,6 +219,10 @@ def load(
     """
     with config.collect():
         config.parse(files, bindings, search_paths or [], run)
+        config_choice.check_bases("Experiment", "router")
+        router = config_choice.referred("Experiment", "router")
+        # What a run keeps says with which weights it was trained.
+        config_choice.add_items("Loss", "weights", getattr(router, "loss_weights", {}))
         experiment = config.build("Experiment")
         config.check_macros(bindings)
     assert isinstance(experiment, Experiment)

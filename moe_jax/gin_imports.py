@@ -35,6 +35,9 @@ _MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 # The modules that the command line permits, and the names that each import has registered.
 _allowed: list[str] = []
 _registered_by: dict[str, set[str]] = {}
+# Names that Python code has registered by `moe_jax.configurable`, not an import of a gin file.
+_registered_directly: set[str] = set()
+_importing = False
 
 
 @contextlib.contextmanager
@@ -76,6 +79,12 @@ def permitted(of_a_run: bool = False) -> list[str]:
     """
     from_environment = [] if of_a_run else _names([os.environ.get(VARIABLE, "")], VARIABLE)
     return [*_allowed, *from_environment]
+
+
+def note_registered(selector: str) -> None:
+    """Permits a name that the running program itself registers, as a notebook does."""
+    if not _importing:
+        _registered_directly.add(selector)
 
 
 def as_environment() -> dict[str, str]:
@@ -153,7 +162,8 @@ def _import(line: Line, run: str | None) -> None:
         _make_findable(name, places)
     before = set(_registry())
     try:
-        module = importlib.import_module(name)
+        with _import_of_a_gin_file():
+            module = importlib.import_module(name)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name in _with_parents(name):
             raise UserError(_not_found(name, error.name or name, line, places)) from None
@@ -164,6 +174,16 @@ def _import(line: Line, run: str | None) -> None:
     if not known:
         where = getattr(module, "__file__", None) or "a directory without __init__.py"
         print(f"moe-jax: imported {name} from {where}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _import_of_a_gin_file() -> Iterator[None]:
+    global _importing
+    _importing = True
+    try:
+        yield
+    finally:
+        _importing = False
 
 
 def _make_findable(name: str, places: list[str]) -> None:
@@ -243,6 +263,8 @@ def _check_reachable(selector: str, line: Line, modules: list[str]) -> None:
 
 def _is_reachable(selector: str, modules: list[str]) -> bool:
     if selector in _BUILTIN or selector.startswith(f"{_OWN}."):
+        return True
+    if selector in _registered_directly:
         return True
     imported = (names for module, names in _registered_by.items() if _is_under(module, modules))
     if any(selector in names for names in imported):

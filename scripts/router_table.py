@@ -13,9 +13,9 @@ import json
 import sys
 from pathlib import Path
 
+from moe_jax.routers import ROUTERS, get_router
 from moe_jax.routing.descriptions import DESCRIPTIONS
 from moe_jax.routing.pools import KINDS, Pool
-from moe_jax.routing.registry import ROUTERS, get_router
 from moe_jax.routing.router import Router
 
 ROOT = Path(__file__).parent.parent

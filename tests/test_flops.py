@@ -10,9 +10,9 @@ from moe_jax.data.batch import Batch
 from moe_jax.flops import count_parameters, forward_flops_per_token, train_flops_per_token
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.functional import LanguageModel, Variables
-from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routers import ROUTERS
+from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.registry import ROUTERS
 from moe_jax.training.step import LossConfig, forward, token_loss
 
 # Odd sizes, so that no two terms are equal by accident.

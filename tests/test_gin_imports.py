@@ -163,7 +163,7 @@ def test_the_packages_own_modules_may_be_imported(here):
 
 ROUTER = """
 import dataclasses, gin
-from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routers.expert_choice import ExpertChoice
 
 @gin.register(module="own_router")
 def MyRouter(factor=1.0):

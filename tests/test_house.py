@@ -22,16 +22,17 @@ LAYERS = [
     ["models"],
     ["sharding"],
     ["dispatch"],
+    ["routers"],
     ["routing"],
     ["types"],
-    ["config"],
-    ["gin_imports", "gin_places"],
+    ["config", "config_choice", "configurable"],
+    ["gin_imports", "gin_places", "nested_settings"],
     ["gin_sources"],
     ["strict_json"],
     ["settings"],
     ["waiting"],
     ["errors"],
-    ["formatting", "run_files"],
+    ["formatting", "renamed_settings", "run_files"],
     ["version", "__init__"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
@@ -82,6 +83,7 @@ UNPACKS_CODE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal",
 # What may use one of them, and for what.
 EXCEPTIONS = {
     ("gin_imports.py", "importlib.import_module"),  # modules that the user permits
+    ("routers/__init__.py", "importlib.import_module"),  # the modules beside it
 }
 
 

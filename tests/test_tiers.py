@@ -13,7 +13,7 @@ import disk_cases
 import pytest
 
 from moe_jax import cli, config
-from moe_jax.routing.registry import ROUTERS
+from moe_jax.routers import ROUTERS
 
 ROOT = Path(__file__).parent.parent
 MESH = "tests/invariance/test_mesh_expert_choice.py"

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from moe_jax.benchmarks import interleaved, layer
-from moe_jax.routing.adaptive import Adaptive
+from moe_jax.routers.adaptive import Adaptive
 from moe_jax.routing.scores import router_logits
 
 # Share of one-expert tokens -> the paper's (time, computation) relative to top-2.

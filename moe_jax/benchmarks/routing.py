@@ -6,7 +6,7 @@ import statistics
 
 from moe_jax.benchmarks import interleaved, layer
 from moe_jax.benchmarks.matmul import make_matmul
-from moe_jax.routing.registry import get_router
+from moe_jax.routers import get_router
 
 
 @dataclasses.dataclass(frozen=True)

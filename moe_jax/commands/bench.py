@@ -14,7 +14,7 @@ from moe_jax.dispatch import get_dispatch
 from moe_jax.errors import UserError, nearest
 from moe_jax.formatting import decimal
 from moe_jax.models.config import DTYPES
-from moe_jax.routing.registry import ROUTERS, get_router
+from moe_jax.routers import ROUTERS, get_router
 from moe_jax.waiting import waiting
 
 

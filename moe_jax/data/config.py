@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
+from moe_jax.configurable import configurable
 from moe_jax.data.spans import corrupted_lengths
 from moe_jax.errors import UserError
 from moe_jax.settings import Name, Path, Positive, PositiveInt, Seed, Settings, counted, rule
@@ -13,6 +14,7 @@ Objective = Literal["lm", "prefix_lm", "span_corruption"]
 CurriculumName = Literal["similarity", "mean", "distance"]
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Settings, called="Data"):
     """A task, cut into batches.

@@ -6,9 +6,11 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
+from moe_jax.configurable import configurable
 from moe_jax.settings import NonNegative, PositiveInt, Range, Seed, Settings, counted
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig(Settings, called="Sampling"):
     """Settings of text generation.

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal, get_args
 
+from moe_jax.configurable import configurable
 from moe_jax.dispatch import DispatchName
 from moe_jax.errors import UserError
 from moe_jax.settings import LARGEST_INT, PositiveInt, Range, Settings, counted, rule
@@ -26,6 +27,7 @@ RematPolicy = Literal["none", "full", "dots", "dots_no_batch", "named"]
 REMAT_POLICIES: tuple[RematPolicy, ...] = get_args(RematPolicy)
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Settings, called="Model"):
     """A decoder-only mixture-of-experts transformer (Zhou et al. 2022, sections 3.4 and 4.1).

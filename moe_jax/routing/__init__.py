@@ -1,1 +1,32 @@
-"""Decide which token goes to which expert: pure functions from scores to assignments."""
+"""Routing: the parts that routers are made of, and the contract that they keep.
+
+The routers themselves are in `moe_jax.routers`. All names that a router of one's own needs can be
+imported from here.
+"""
+
+from moe_jax.routing.assignment import Assignment, Pairs, RouterOutput, RouterScores, Slots
+from moe_jax.routing.losses import balance_loss, batch_shares, masked_mean, router_z_loss
+from moe_jax.routing.metrics import health
+from moe_jax.routing.pools import Pool
+from moe_jax.routing.router import Description, Router, RouterState
+from moe_jax.routing.selection import choice_counts, scores_of, top_experts
+
+__all__ = [
+    "Assignment",
+    "Description",
+    "Pairs",
+    "Pool",
+    "Router",
+    "RouterOutput",
+    "RouterScores",
+    "RouterState",
+    "Slots",
+    "balance_loss",
+    "batch_shares",
+    "choice_counts",
+    "health",
+    "masked_mean",
+    "router_z_loss",
+    "scores_of",
+    "top_experts",
+]

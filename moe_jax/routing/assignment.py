@@ -163,6 +163,6 @@ class RouterOutput:
     """
 
     assignment: Assignment
-    losses: dict[str, jax.Array]
-    metrics: dict[str, jax.Array]
-    statistics: dict[str, jax.Array]
+    losses: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    statistics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)

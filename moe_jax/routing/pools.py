@@ -16,6 +16,7 @@ from typing import Annotated, Literal, get_args
 
 import jax
 
+from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
 from moe_jax.settings import Settings, counted
 
@@ -23,6 +24,7 @@ Kind = Literal["sequence", "position", "batch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class Pool(Settings):
     """How a batch is cut into pools.

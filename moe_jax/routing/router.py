@@ -1,6 +1,10 @@
-"""What every router offers: the interface that models, training and evaluation rely on."""
+"""The interface of routers, on which models, training and evaluation rely."""
 
 import abc
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 
@@ -13,16 +17,45 @@ from moe_jax.settings import Settings
 RouterState = dict[str, jax.Array]
 
 
-class Router(Settings, abc.ABC):
-    """A routing rule: hyper-parameters only; its state is passed in and handed back.
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """The facts about a routing rule that the table in docs/guides/routers.md shows.
 
     Attributes:
-        name: the registered name, as in `configs/routers/`.
+        rule: who goes where, with which weight.
+        source: paper and equation or section.
+        balanced: how the load is balanced.
+    """
+
+    rule: str
+    source: str = "-"
+    balanced: str = "-"
+
+
+class Router(Settings, abc.ABC):
+    """A routing rule: hyper-parameters only; its state is passed in and returned.
+
+    A subclass is a frozen dataclass; `moe_jax.configurable` makes it known to gin files, and
+    `moe_jax.testing.check_router` checks that it keeps this contract.
+
+    Attributes:
+        name: in lower case, as the files under `configs/routers/` are called; by default derived
+            from the class.
         pool: which tokens compete for an expert.
+        loss_weights: default weight of each auxiliary loss that the router returns, by name;
+            `Loss.weights` overrides them.
+        description: for the table of routers.
     """
 
     name: str
-    pool: Pool
+    pool: Pool = Pool("sequence")
+    loss_weights: ClassVar[Mapping[str, float]] = {}
+    description: ClassVar[Description | None] = None
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        if "name" not in vars(cls):
+            cls.name = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
     @property
     @abc.abstractmethod
@@ -83,6 +116,18 @@ class Router(Settings, abc.ABC):
         del statistics, step
         return state
 
-    @abc.abstractmethod
     def causal(self) -> "Router":
-        """Returns the router to evaluate and decode with: causal, and blind to other rows."""
+        """Returns the router to evaluate and decode with: causal, and independent of other rows.
+
+        By default the router itself, which is right for a causal router that decides for each
+        token on its own.
+
+        Raises:
+            NotImplementedError: by a router that is not causal and does not override this.
+        """
+        if not self.is_causal:
+            raise NotImplementedError(
+                f"{type(self).__name__} is not causal: it needs a method causal() that returns "
+                "the router to evaluate and decode with"
+            )
+        return self

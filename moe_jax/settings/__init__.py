@@ -43,10 +43,11 @@ from moe_jax.settings.ranges import (
     Share,
     counted,
 )
-from moe_jax.settings.values import understand
+from moe_jax.settings.values import REGISTERED, understand
 
 __all__ = [
     "LARGEST_INT",
+    "REGISTERED",
     "Count",
     "Decay",
     "Mistake",

@@ -85,9 +85,10 @@ class Settings:
 
 
 def rule(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Marks a static method of `Settings` that raises `UserError` if values do not go together.
+    """Marks a method of `Settings` that raises `UserError` if values do not go together.
 
-    Its parameters are named like the fields that it needs; it is asked if these are right.
+    It is a static method, or a class method whose messages name the class. Its parameters are named
+    like the fields that it needs; it is called if these are right.
     """
     function.is_rule = True  # type: ignore[attr-defined]
     return function
@@ -201,8 +202,12 @@ def _rules(target: Callable[..., Any]) -> list[Callable[..., None]]:
         return []
     members = {name: None for base in reversed(target.__mro__) for name in vars(base)}
     found = [inspect.getattr_static(target, name, None) for name in members]
-    functions = [item.__func__ for item in found if isinstance(item, staticmethod)]
-    return [function for function in functions if getattr(function, "is_rule", False)]
+    methods = [item for item in found if isinstance(item, staticmethod | classmethod)]
+    return [
+        method.__get__(None, target)
+        for method in methods
+        if getattr(method.__func__, "is_rule", False)
+    ]
 
 
 def _unusable(value: object) -> Iterator[Unusable]:

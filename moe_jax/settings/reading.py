@@ -14,6 +14,7 @@ from etils import epath
 from gin import config_parser
 
 from moe_jax.errors import UserError
+from moe_jax.renamed_settings import current_binding
 from moe_jax.settings.checked import Mistake, Unusable
 
 # Far more than a configuration: what is larger is some other file.
@@ -30,14 +31,21 @@ class Place:
     Attributes:
         text: for messages, such as `my.gin, line 3`.
         is_named: whether that is the command line, or a file of the user's that it names.
+        is_packaged: whether that is a file of the package.
     """
 
     text: str
     is_named: bool
+    is_packaged: bool = False
 
 
-# By scope, name and parameter.
+# By scope, name and parameter, in the order in which the values were set.
 Places = dict[tuple[str, str, str], Place]
+
+# Files of the package in this folder are alternatives: a later one takes back what one before set.
+_ALTERNATIVES = "routers"
+# Dictionaries whose items are set one by one: a binding adds to those before it.
+_MERGED = {("moe_jax.Loss", "weights")}
 
 
 class _Delegate(gin.config.ParserDelegate):
@@ -88,6 +96,8 @@ class Reader:
         self._unknown: set[str] = set()
         # Files that are being read, each included by the one before it: name and real path.
         self._open: list[tuple[str, str]] = []
+        # What the alternative in force has set: the place, and the value and place before.
+        self._alternative: dict[tuple[str, str, str], tuple[Place, Any, Place | None]] = {}
 
     def read_file(self, name: str, where: str = "") -> None:
         """Reads a file and what it includes.
@@ -119,10 +129,13 @@ class Reader:
             if self._files == _MOST_FILES + 1:
                 self._note(f"more than {_MOST_FILES} files are included{where}", "broken")
             return
+        if self._is_alternative(real) and not self._in_alternative():
+            self._take_back()
         self._open.append((name, real))
         try:
-            is_own = not real.startswith(self._package)
-            self._read(text, name, is_named=is_own and len(self._open) == 1)
+            is_packaged = real.startswith(self._package)
+            is_named = not is_packaged and len(self._open) == 1
+            self._read(text, name, is_named=is_named, is_packaged=is_packaged)
         finally:
             self._open.pop()
 
@@ -166,9 +179,47 @@ class Reader:
             ) from None
         return path, text.replace("\r\n", "\n").replace("\r", "\n")
 
-    def _read(self, text: str, name: str, is_named: bool, is_argument: bool = False) -> None:
+    def _is_alternative(self, real: str) -> bool:
+        return real.startswith(os.path.join(self._package, _ALTERNATIVES, ""))
+
+    def _in_alternative(self) -> bool:
+        return any(self._is_alternative(real) for _, real in self._open)
+
+    def _take_back(self) -> None:
+        """Restores what was set before the alternative in force, but for what was set after it."""
+        for key, (place, value, place_before) in self._alternative.items():
+            if self.places.get(key) is not place:
+                continue
+            bindings = gin.config._CONFIG[key[:2]]
+            del bindings[key[2]], self.places[key]
+            if place_before is not None:
+                bindings[key[2]], self.places[key] = value, place_before
+        self._alternative = {}
+
+    def _bind(self, key: Any, value: Any, place: Place) -> None:
+        name = (key.scope, key.complete_selector, key.arg_name)
+        before = gin.config._CONFIG.get(name[:2], {}).get(key.arg_name)
+        if name[1:] in _MERGED and isinstance(value, dict) and isinstance(before, dict):
+            value = {**before, **value}
+        gin.bind_parameter(key, value)
+        if self._in_alternative():
+            first = self._alternative.get(name, (place, before, self.places.get(name)))
+            self._alternative[name] = (place, *first[1:])
+        # Last in the order.
+        self.places.pop(name, None)
+        self.places[name] = place
+
+    def _read(
+        self,
+        text: str,
+        name: str,
+        is_named: bool,
+        is_packaged: bool = False,
+        is_argument: bool = False,
+    ) -> None:
         def place(line: int) -> Place:
-            return Place(f"in {name}" if is_argument else f"{name}, line {line}", is_named)
+            shown = f"in {name}" if is_argument else f"{name}, line {line}"
+            return Place(shown, is_named, is_packaged)
 
         line = 1
 
@@ -210,9 +261,10 @@ class Reader:
                     return
                 if not parameter:
                     scope, selector, parameter = _macro(scope, selector), _MACRO, "value"
+                else:
+                    parameter, value = current_binding(selector, parameter, value)
                 key = gin.config.ParsedBindingKey.parse((scope, selector, parameter))
-                gin.bind_parameter(key, value)
-                self.places[(key.scope, key.complete_selector, key.arg_name)] = place
+                self._bind(key, value, place)
             elif isinstance(statement, config_parser.ImportStatement):
                 if self._imports:
                     context.process_import(statement)

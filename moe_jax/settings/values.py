@@ -117,7 +117,7 @@ def words(hint: Any, value: object) -> str:
         return "a tuple in parentheses"
     if origin is collections.abc.Mapping:
         return "a dictionary in braces"
-    made = [f"@{name}()" for name, target in REGISTERED.items() if _makes(target, hint)]
+    made = sorted(f"@{name}()" for name, target in REGISTERED.items() if _makes(target, hint))
     return ("one of " if len(made) > 2 else "") + (
         ", ".join(made) if len(made) > 2 else " or ".join(made) or _kind(hint)
     )

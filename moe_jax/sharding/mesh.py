@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils
 
+from moe_jax.configurable import configurable
 from moe_jax.errors import UserError, nearest
 from moe_jax.settings import Name, Positive, PositiveInt, Settings, rule
 
@@ -57,6 +58,7 @@ AXIS_SETTINGS = {
 }
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class MeshConfig(Settings, called="Mesh"):
     """How many devices along each axis, and which parameter axes are cut along them.

@@ -23,6 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from moe_jax import __version__
 from moe_jax.errors import UserError
+from moe_jax.renamed_settings import current_facts
 from moe_jax.sharding import addresses, rendezvous
 
 _FLAGS = ("--coordinator", "--num_processes", "--process_id")
@@ -211,7 +212,7 @@ def versions() -> dict[str, str]:
 
 
 def config_facts(config: str) -> dict[str, str]:
-    """Returns the bindings of a gin configuration by name."""
+    """Returns the bindings of a gin configuration by name, in today's names."""
     facts: dict[str, str] = {}
     # A value that is longer than a line goes on in indented lines.
     joined = config.replace(" = \\\n", " = ")
@@ -227,7 +228,7 @@ def config_facts(config: str) -> dict[str, str]:
         else:
             name = None
             facts[line] = "yes"
-    return facts
+    return current_facts(facts)
 
 
 def check_same(facts: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from orbax.checkpoint import checkpoint_managers
 
+from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
 from moe_jax.settings import PositiveInt, Settings, counted, rule
 from moe_jax.training.checkpoint_items import comparable
@@ -14,6 +15,7 @@ from moe_jax.training.checkpoint_items import comparable
 _WORST = {"causal_loss": math.inf}
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig(Settings, called="Checkpoints"):
     """When to save and what to keep.

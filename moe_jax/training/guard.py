@@ -12,6 +12,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
+from moe_jax.configurable import configurable
 from moe_jax.settings import PositiveInt, Range, Settings, counted
 
 # What the moving means take in at most, so that their squares stay finite.
@@ -29,6 +30,7 @@ class Skip(enum.IntEnum):
     SPIKE = 5
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class GuardConfig(Settings, called="Guard"):
     """When an update is skipped, and when training stops.

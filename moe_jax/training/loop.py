@@ -7,6 +7,7 @@ from typing import Annotated, Any, Protocol
 
 import jax
 
+from moe_jax.configurable import configurable
 from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.models.functional import Variables
@@ -48,6 +49,7 @@ class Curriculum(Protocol):
         """Orders the epoch with the model as it is; returns a line to show."""
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Settings, called="Train"):
     """How long to train and how often to look.

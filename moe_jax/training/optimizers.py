@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from moe_jax.configurable import configurable
 from moe_jax.models.functional import STACKED_PREFIX, Arrays
-from moe_jax.settings import Decay, NonNegative, Positive, Range, checked
+from moe_jax.settings import Decay, NonNegative, Positive, Range
 from moe_jax.training.schedules import inverse_square_root
 
 
@@ -32,7 +33,7 @@ class Optimizer:
 _Clipping = Annotated[float, Range(least=0, zero="no clipping")]
 
 
-@checked("Adafactor")
+@configurable("Adafactor")
 def adafactor(
     learning_rate: optax.Schedule | None = None,
     decay_exponent: NonNegative = 0.8,
@@ -68,7 +69,7 @@ def adafactor(
     )
 
 
-@checked("AdamW")
+@configurable("AdamW")
 def adamw(
     learning_rate: optax.Schedule,
     b1: Decay = 0.9,

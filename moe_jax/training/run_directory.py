@@ -22,7 +22,7 @@ from etils import epath
 from moe_jax import __version__, strict_json
 from moe_jax.errors import UserError
 from moe_jax.run_files import CHECKPOINTS, CONFIG_FILE, RUN_FILE
-from moe_jax.sharding.processes import gather, is_main, together
+from moe_jax.sharding.processes import config_facts, gather, is_main, together
 from moe_jax.training.links import refuse_links
 from moe_jax.training.whole_file import is_remote, write_whole
 
@@ -138,8 +138,11 @@ def config_changes(directory: epath.Path, config: str) -> list[str]:
     path = directory / CONFIG_FILE
     if not path.exists():
         return []
-    before = path.read_text().splitlines()
-    changes = difflib.unified_diff(before, config.splitlines(), n=0, lineterm="")
+    before, now = (
+        [f"{name} = {value}" for name, value in config_facts(text).items()]
+        for text in (path.read_text(), config)
+    )
+    changes = difflib.unified_diff(before, now, n=0, lineterm="")
     return [line for line in changes if line[:1] in "+-" and line[:3] not in ("+++", "---")]
 
 

@@ -5,11 +5,12 @@ from typing import Annotated
 import jax.numpy as jnp
 import optax
 
+from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
-from moe_jax.settings import Count, Decay, Positive, PositiveInt, Share, checked
+from moe_jax.settings import Count, Decay, Positive, PositiveInt, Share
 
 
-@checked("InverseSquareRoot")
+@configurable("InverseSquareRoot")
 def inverse_square_root(
     scale: Positive = 1.0, constant_steps: PositiveInt = 10_000
 ) -> optax.Schedule:
@@ -22,7 +23,7 @@ def inverse_square_root(
     return lambda step: scale * jnp.maximum(jnp.float32(constant_steps), step) ** -0.5
 
 
-@checked("WarmupCosine")
+@configurable("WarmupCosine")
 def warmup_cosine(
     peak: Positive,
     total_steps: PositiveInt,

@@ -1,22 +1,24 @@
 """One training step: loss, gradients, update, router state. Compiled once."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from moe_jax.configurable import configurable
 from moe_jax.data.batch import Batch
-from moe_jax.errors import UserError
+from moe_jax.errors import UserError, nearest
 from moe_jax.models.attention import Rows
 from moe_jax.models.decoder import DecoderOutput
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.models.layer_inputs import LayerInputs, Routing
+from moe_jax.routers import ROUTERS
 from moe_jax.routing.losses import share
 from moe_jax.routing.metrics import summarise
 from moe_jax.routing.router import Router
-from moe_jax.settings import NonNegative, PositiveInt, Settings
+from moe_jax.settings import Name, NonNegative, PositiveInt, Settings
 from moe_jax.training.consistency import consistency_loss
 from moe_jax.training.guard import GuardConfig, Skip
 from moe_jax.training.loss import DEFAULT_CHUNK, vocabulary_loss
@@ -30,44 +32,79 @@ Metrics = dict[str, jax.Array]
 BalancedOver = Literal["batch", "micro_batch"]
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class LossConfig(Settings, called="Loss"):
     """Weights of the terms of the loss.
 
     Attributes:
-        z_loss: of the squared log partition of the vocabulary's logits (GLaM: 1e-4).
-        router_z_loss: of the routers' (ST-MoE: 1e-3); expert choice needs none.
-        balance_loss: of the routers' balance loss, which is 1 at balance (Switch, GLaM, adaptive
-            gating: 0.01); routers without one ignore it.
+        z_loss: weight of the squared log partition of the vocabulary's logits (GLaM: 1e-4).
+        weights: of the router's auxiliary losses, by name: `balance`, which is 1 at balance
+            (Switch, GLaM, adaptive gating: 0.01), `router_z` (ST-MoE: 1e-3), V-MoE's `importance`
+            and `load` for routers with noise, `consistency` of THOR's two passes (alpha), and what
+            a router of one's own returns. A loss without a weight here has the default of its
+            router (`Router.loss_weights`). In gin files, a binding adds to those before it.
         balance_over: with accumulation, whether the shares of the experts in the balance loss are
             those of the whole `batch` (exact, for one more forward pass) or of each
             `micro_batch`.
-        importance_loss: of V-MoE's importance loss, for routers with noise.
-        load_loss: of V-MoE's load loss, for routers with noise.
-        consistency: alpha, of the divergence between THOR's two passes.
         chunk: tokens whose vocabulary logits are in memory at a time.
     """
 
     z_loss: NonNegative = 1e-4
-    router_z_loss: NonNegative = 0.0
-    balance_loss: NonNegative = 0.01
+    weights: Mapping[Name, NonNegative] = dataclasses.field(default_factory=dict)
     balance_over: BalancedOver = "batch"
-    importance_loss: NonNegative = 0.005
-    load_loss: NonNegative = 0.005
-    consistency: NonNegative = 1.0
     chunk: PositiveInt = DEFAULT_CHUNK
 
-    def auxiliary(self, routing: Routing) -> jax.Array:
-        """Returns the weighted sum over layers of the routers' losses."""
-        weights = {
-            "router_z": self.router_z_loss,
-            "balance": self.balance_loss,
-            "importance": self.importance_loss,
-            "load": self.load_loss,
-        }
+    def weight(self, name: str, router: Router) -> float:
+        """Returns the weight of a loss that a router returns.
+
+        Raises:
+            UserError: if it has none.
+        """
+        if name in self.weights:
+            return self.weights[name]
+        if name not in router.loss_weights:
+            raise UserError(
+                f"the router {router.name} returns the loss {name!r}, which has no weight: set "
+                f"Loss.weights = {{{name!r}: ...}}, or {type(router).__name__}.loss_weights"
+            )
+        return router.loss_weights[name]
+
+    def check(self, router: Router, returned: Iterable[str]) -> None:
+        """Refuses a weight for a loss that no router returns, and a returned loss without one.
+
+        Args:
+            router: the router of the model.
+            returned: names of the losses that it returns.
+
+        Raises:
+            UserError: with the names of the losses that there are.
+        """
+        names = list(returned)
+        for name in names:
+            self.weight(name, router)
+        of_others = {loss for made in ROUTERS.values() for loss in made.loss_weights}
+        known = {*names, *router.loss_weights, *of_others}
+        for name in self.weights:
+            if name not in known:
+                raise UserError(
+                    f"Loss.weights has {name!r}, a loss that no router returns; {router.name} "
+                    f"returns: {', '.join(sorted(names)) or 'none'}; others: "
+                    f"{', '.join(sorted(known - set(names)))}.{nearest(name, sorted(known))}"
+                )
+
+    def auxiliary(self, routing: Routing, router: Router | None) -> jax.Array:
+        """Returns the weighted sum over layers of the router's losses.
+
+        Raises:
+            UserError: for a loss without a weight, and a weight without a loss.
+        """
+        if router is not None:
+            self.check(router, routing.losses)
         total = jnp.zeros((), jnp.float32)
         for name, loss_L in routing.losses.items():
-            total += weights[name] * jnp.sum(loss_L)
+            assert router is not None
+            total += self.weight(name, router) * jnp.sum(loss_L)
         return total
 
 
@@ -245,11 +282,13 @@ class _Work:
         weight = jnp.sum(part.mask_BS) / self._real
         routing = _mean([output.routing for output in outputs])
         summed = sum(summed for summed, _ in losses)
-        value = summed / self._total + self._loss.auxiliary(routing) * weight
+        value = summed / self._total + self._loss.auxiliary(routing, self._model.router) * weight
         metrics = {"loss": sum(nll for _, nll in losses) / len(losses) / self._total}
         if len(outputs) == 2:
+            router = self._model.router
+            assert router is not None
             divergence = self._divergence(params, outputs, part) / self._total
-            value += self._loss.consistency * divergence
+            value += self._loss.weight("consistency", router) * divergence
             metrics["consistency"] = divergence
         routing = Routing(
             losses=_scaled(routing.losses, weight),
@@ -289,8 +328,9 @@ class _Work:
         over all parts is enough to know them.
         """
         router = self._model.router
-        wanted = self._loss.balance_loss and self._loss.balance_over == "batch"
-        if router is None or not router.has_batch_balance_loss or not wanted:
+        if router is None or not router.has_batch_balance_loss:
+            return None
+        if self._loss.balance_over != "batch" or not self._loss.weight("balance", router):
             return None
 
         def one(total: None, part: tuple[Batch, jax.Array]) -> tuple[None, jax.Array]:

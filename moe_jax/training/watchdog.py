@@ -21,6 +21,7 @@ from typing import Annotated
 
 from etils import epath
 
+from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
 from moe_jax.settings import Range, Settings, rule
 
@@ -31,6 +32,7 @@ _REPORT_SECONDS, _MOST_SECONDS_BETWEEN_LOOKS = 10.0, 5.0
 _STANDARD_ERROR = 2
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class WatchdogConfig(Settings, called="Watchdog"):
     """When a process is taken for hung.

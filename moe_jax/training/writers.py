@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from etils import epath
 
+from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
 from moe_jax.settings import Name, Settings, rule
 from moe_jax.sharding.processes import is_main
@@ -36,6 +37,7 @@ _RETRY_SECONDS = 60.0
 Warn = Callable[[str], None]
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class WriterConfig(Settings, called="Writers"):
     """Where metrics go besides `metrics.jsonl`.

@@ -11,7 +11,7 @@ from moe_jax import cli
 from moe_jax.benchmarks import interleaved, layer, train_step
 from moe_jax.benchmarks.profile import scopes_of_instructions
 from moe_jax.benchmarks.routing import expert_flops
-from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import make_state
 from moe_jax.training.step import LossConfig, make_train_step

@@ -16,9 +16,9 @@ from tiers import mostly_slow
 from moe_jax.dispatch.expert_parallel import Exchange, expert_parallel
 from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.dispatch.oracle import oracle
+from moe_jax.routers import get_router
 from moe_jax.routing.assignment import Pairs, Slots
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.registry import get_router
 from moe_jax.sharding.mesh import MeshConfig, make_mesh
 
 DEVICES, POOLS, TOKENS, WIDTH, HIDDEN, EXPERTS, CHOICES = 4, 8, 6, 5, 3, 8, 3

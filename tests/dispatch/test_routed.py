@@ -13,17 +13,20 @@ from tiers import mostly_slow
 from moe_jax.dispatch import DISPATCHES, get_dispatch
 from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.errors import UserError
+from moe_jax.routers import ROUTERS as REGISTERED
+from moe_jax.routers.expert_choice import ExpertChoice
+from moe_jax.routers.expert_threshold import ExpertThreshold
 from moe_jax.routing.assignment import RouterScores
-from moe_jax.routing.expert_choice import ExpertChoice
 from moe_jax.routing.pools import KINDS, Pool
-from moe_jax.routing.registry import ROUTERS as REGISTERED
 from moe_jax.routing.scores import router_logits
-from moe_jax.routing.threshold import ExpertThreshold
 
 B, S, D, F, E = 3, 7, 5, 6, 4
 MASK = np.arange(S) < np.array([7, 4, 0])[:, None]
 THRESHOLD = np.array([0.05, 0.9, 0.9, 0.9], np.float32)
-ROUTERS = [ExpertChoice(1.25, Pool("sequence")), ExpertThreshold(Pool("sequence"))]
+ROUTERS = [
+    ExpertChoice(1.25, Pool("sequence")),
+    ExpertThreshold(Pool("sequence"), warmup_steps=0),
+]
 
 
 def activation(x, xp=jnp):

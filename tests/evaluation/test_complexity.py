@@ -25,8 +25,8 @@ from moe_jax.evaluation.complexity import (
     score_rows,
 )
 from moe_jax.models.functional import LanguageModel, Variables
-from moe_jax.routing.adaptive import Adaptive
-from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routers.adaptive import Adaptive
+from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.routing.pools import Pool
 from moe_jax.sharding.mesh import MeshConfig
 from moe_jax.sharding.partition import make_partition

@@ -11,9 +11,9 @@ from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.evaluation.generate import Generator
 from moe_jax.evaluation.sampling import SamplingConfig
-from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routers import ROUTERS, get_router
+from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.registry import ROUTERS, get_router
 from moe_jax.training.step import forward
 
 LENGTH = 24

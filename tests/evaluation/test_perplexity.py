@@ -10,7 +10,7 @@ import tiny
 from moe_jax.data.batch import Batch
 from moe_jax.evaluation.perplexity import Evaluator, Perplexity
 from moe_jax.models.functional import Variables
-from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.routing.pools import Pool
 
 

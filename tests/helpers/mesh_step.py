@@ -22,10 +22,7 @@ SEED = 3
 # Every term counts, so that an error in any of them shows in the gradients.
 LOSS = LossConfig(
     z_loss=1e-2,
-    router_z_loss=0.1,
-    balance_loss=0.3,
-    importance_loss=0.2,
-    load_loss=0.2,
+    weights={"router_z": 0.1, "balance": 0.3, "importance": 0.2, "load": 0.2},
     chunk=40,
 )
 

@@ -20,11 +20,11 @@ from moe_jax.data.batch import Batch
 from moe_jax.evaluation.perplexity import Evaluator
 from moe_jax.models.functional import LanguageModel
 from moe_jax.models.layer_inputs import LayerInputs
-from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routers import ROUTERS as REGISTERED
+from moe_jax.routers.expert_choice import ExpertChoice
+from moe_jax.routers.expert_threshold import ExpertThreshold
+from moe_jax.routers.token_choice import TokenChoice
 from moe_jax.routing.pools import KINDS, Pool
-from moe_jax.routing.registry import ROUTERS as REGISTERED
-from moe_jax.routing.threshold import ExpertThreshold
-from moe_jax.routing.token_choice import TokenChoice
 from moe_jax.training.optimizers import adamw
 from moe_jax.training.state import make_state
 from moe_jax.training.step import LossConfig, forward, make_train_step
@@ -39,7 +39,7 @@ ROUTERS = {
     "expert_choice_batch": ExpertChoice(2.0, Pool("batch")),
     "expert_choice_batch_of_2_rows": ExpertChoice(2.0, Pool("batch", rows=2)),
     "expert_choice_position": ExpertChoice(2.0, Pool("position")),
-    "expert_threshold": ExpertThreshold(Pool("sequence")),
+    "expert_threshold": ExpertThreshold(Pool("sequence"), warmup_steps=0),
 }
 
 

@@ -6,11 +6,14 @@ import pytest
 from mesh_step import Setting, check, label
 from tiers import slow
 
-from moe_jax.routing.adaptive import Adaptive
-from moe_jax.routing.fixed import ForcedBalanced, Hash, RandomExperts, Thor
+from moe_jax.routers import get_router
+from moe_jax.routers.adaptive import Adaptive
+from moe_jax.routers.forced_balanced import ForcedBalanced
+from moe_jax.routers.hash import Hash
+from moe_jax.routers.random_experts import RandomExperts
+from moe_jax.routers.thor import Thor
+from moe_jax.routers.token_choice import TokenChoice
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.registry import get_router
-from moe_jax.routing.token_choice import TokenChoice
 from moe_jax.sharding.mesh import MeshConfig
 
 EXPERT_4 = MeshConfig(data=2, expert=4)

@@ -10,9 +10,9 @@ from tiers import mostly_slow
 from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.models.functional import LanguageModel, Variables
-from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routers.expert_choice import ExpertChoice
+from moe_jax.routers.token_choice import TokenChoice
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.token_choice import TokenChoice
 from moe_jax.training.step import forward
 
 

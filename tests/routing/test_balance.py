@@ -8,10 +8,10 @@ import numpy as np
 import oracles
 import pytest
 
+from moe_jax.routers.token_choice import TokenChoice
 from moe_jax.routing import balance
 from moe_jax.routing.assignment import RouterScores
 from moe_jax.routing.metrics import summarise
-from moe_jax.routing.token_choice import TokenChoice
 
 E = 8
 BIN = 2 / 4096

@@ -3,12 +3,16 @@
 import pytest
 from gin import config as gin_config
 
-from moe_jax import config, experiment
+import moe_jax.experiment  # noqa: F401
+from moe_jax import config
 from moe_jax.errors import UserError
-from moe_jax.settings import mistakes, parameters, register, understand
+from moe_jax.settings import REGISTERED, mistakes, parameters, register, understand
 from moe_jax.settings.values import fits
 
-TARGETS = experiment._REGISTERED
+# Importing `experiment` registers all of the package's.
+TARGETS = {
+    name: target for name, target in REGISTERED.items() if target.__module__.startswith("moe_jax.")
+}
 PARAMETERS = [(name, p) for name, target in TARGETS.items() for p in parameters(target)]
 
 

@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec
 
 from moe_jax.errors import UserError
 from moe_jax.models.functional import LanguageModel
-from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.sharding.mesh import AXES, MeshConfig, make_mesh
 from moe_jax.sharding.partition import make_partition
 

@@ -16,7 +16,7 @@ from etils import epath
 from moe_jax.errors import UserError
 from moe_jax.evaluation.complexity import read_order, read_vectors
 from moe_jax.models.functional import LanguageModel
-from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.training.checkpoints import Checkpoints
 
 # Orbax leaves coroutines behind that complain when they are collected.

@@ -14,7 +14,7 @@ from tiers import mostly_slow
 
 from moe_jax.errors import UserError
 from moe_jax.models.functional import Variables
-from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.training.checkpoint_config import CheckpointConfig
 from moe_jax.training.checkpoints import Checkpoints
 from moe_jax.training.optimizers import adafactor, adamw

@@ -10,7 +10,7 @@ import pytest
 
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.functional import LanguageModel
-from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.training.optimizers import adafactor, adamw
 
 STEPS = 3

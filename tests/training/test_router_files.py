@@ -10,7 +10,7 @@ from tiers import mostly_slow
 from moe_jax import config, experiment
 from moe_jax.models.functional import Variables
 from moe_jax.models.layer_inputs import LayerInputs
-from moe_jax.routing.registry import ROUTERS, get_router
+from moe_jax.routers import ROUTERS, get_router
 from moe_jax.training.optimizers import adamw
 from moe_jax.training.state import make_state
 from moe_jax.training.step import LossConfig, forward, make_train_step, token_loss

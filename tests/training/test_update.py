@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from moe_jax.models.functional import LanguageModel
-from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.sharding.mesh import MeshConfig
 from moe_jax.sharding.partition import make_partition
 from moe_jax.training.finite import are_finite

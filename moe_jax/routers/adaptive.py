@@ -17,18 +17,20 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
+from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
 from moe_jax.routing.assignment import Pairs, RouterOutput, RouterScores
 from moe_jax.routing.losses import balance_loss, batch_shares, router_z_loss
 from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.router import Router, RouterState
+from moe_jax.routing.router import Description, Router, RouterState
 from moe_jax.routing.selection import choice_counts, scores_of, top_experts
 from moe_jax.settings import Range, Share
 
 Gap = Literal["softmax", "top2_renorm"]
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class Adaptive(Router):
     """Top-1 or top-2 by the gap of the two largest probabilities.
@@ -49,6 +51,12 @@ class Adaptive(Router):
     expected_experts: Annotated[float, Range(least=1, most=2)] = 2.0
 
     name = "adaptive"
+    loss_weights = {"balance": 0.01, "router_z": 0.0}
+    description = Description(
+        "the best two if p1 - p2 <= T, else the best alone; weights p",
+        source="Li et al. 2023, eq. 2-4",
+        balanced="loss on one-expert tokens (0.01)",
+    )
     is_causal = True
     has_batch_balance_loss = True
 
@@ -97,7 +105,3 @@ class Adaptive(Router):
         first_PN, second_PN = weight_PNK[..., 0], weight_PNK[..., 1]
         gap_PN = first_PN - second_PN
         return gap_PN if self.gap == "softmax" else gap_PN / (first_PN + second_PN)
-
-    def causal(self) -> "Adaptive":
-        """Returns itself."""
-        return self

@@ -3,13 +3,16 @@
 import pytest
 
 from moe_jax.errors import UserError
-from moe_jax.routing.adaptive import Adaptive
-from moe_jax.routing.expert_choice import ExpertChoice
-from moe_jax.routing.fixed import ForcedBalanced, Hash, RandomExperts, Thor
+from moe_jax.routers import get_router
+from moe_jax.routers.adaptive import Adaptive
+from moe_jax.routers.expert_choice import ExpertChoice
+from moe_jax.routers.expert_threshold import ExpertThreshold
+from moe_jax.routers.forced_balanced import ForcedBalanced
+from moe_jax.routers.hash import Hash
+from moe_jax.routers.random_experts import RandomExperts
+from moe_jax.routers.thor import Thor
+from moe_jax.routers.token_choice import TokenChoice
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.registry import get_router
-from moe_jax.routing.threshold import ExpertThreshold
-from moe_jax.routing.token_choice import TokenChoice
 
 CONSTRUCTORS = [
     (TokenChoice, {"k": 1}, "k = 1 with normalise = True.*normalise = False"),
@@ -56,7 +59,7 @@ CONSTRUCTORS = [
     (ExpertThreshold, {"warmup_steps": -1}, "warmup_steps must be a whole number, 0 or more"),
     (ExpertThreshold, {"warmup_steps": 1.5}, "warmup_steps must be a whole number, 0 or more"),
     (ExpertChoice, {"capacity_factor": 0.0}, "capacity_factor must be above 0, not 0.0"),
-    (get_router, {"name": "swich"}, "unknown router 'swich'; known: expert_choice, .*'switch'"),
+    (get_router, {"name": "swich"}, "unknown router 'swich'; known: adaptive, .*'switch'"),
     (get_router, {"name": "Topk"}, "Did you mean 'topk'"),
 ]
 

@@ -9,9 +9,9 @@ import oracles
 import pytest
 from tiers import mostly_slow
 
+from moe_jax.routers import ROUTERS, get_router
 from moe_jax.routing.assignment import RouterScores
 from moe_jax.routing.metrics import summarise
-from moe_jax.routing.registry import ROUTERS, get_router
 
 P, N, E = 2, 32, 4
 MASK = np.arange(N) < np.array([32, 11])[:, None]
@@ -19,18 +19,18 @@ MASK = np.arange(N) < np.array([32, 11])[:, None]
 
 def test_names():
     assert list(ROUTERS) == [
+        "adaptive",
         "expert_choice",
         "expert_choice_capped",
         "expert_threshold",
-        "switch",
-        "gshard_top2",
+        "forced_balanced",
         "glam_top2",
-        "topk",
-        "adaptive",
+        "gshard_top2",
         "hash",
         "random",
-        "forced_balanced",
+        "switch",
         "thor",
+        "topk",
     ]
 
 

@@ -12,11 +12,11 @@ import oracles
 import pytest
 from tiers import mostly_slow
 
+from moe_jax.routers import get_router
+from moe_jax.routers.token_choice import TokenChoice
 from moe_jax.routing.assignment import Pairs, RouterScores
 from moe_jax.routing.metrics import summarise
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.registry import get_router
-from moe_jax.routing.token_choice import TokenChoice
 
 # Pools of three rows of five tokens.
 P, ROWS, S, E = 3, 3, 5, 8

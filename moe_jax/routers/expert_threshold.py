@@ -15,13 +15,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
 from moe_jax.routing.assignment import Pairs, RouterOutput, RouterScores
 from moe_jax.routing.capacity import expert_choice_capacity, filled_capacity
 from moe_jax.routing.losses import router_z_loss
 from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.router import Router, RouterState
+from moe_jax.routing.router import Description, Router, RouterState
 from moe_jax.settings import Count, Decay, Positive
 
 
@@ -65,6 +66,7 @@ def move_thresholds(
     return jnp.where(pools > 0, moving_average(threshold, kth_score, decay, step), threshold)
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class ExpertThreshold(Router):
     """Takes a token to every expert whose threshold its probability reaches.
@@ -77,15 +79,22 @@ class ExpertThreshold(Router):
             it, except in the warm-up.
         capacity_factor: c; thresholds follow the k-th scores for k = N c / E.
         threshold_decay: of the moving average.
-        warmup_steps: first steps, in which experts take their k best tokens of the pool.
+        warmup_steps: first steps, in which experts take their k best tokens of the pool; 0 for none
+            (the paper has 4,000).
     """
 
     pool: Pool = dataclasses.field(default_factory=Pool)
     capacity_factor: Positive = 2.0
     threshold_decay: Decay = 0.999
-    warmup_steps: Count = 0
+    warmup_steps: Count = 4000
 
     name = "expert_threshold"
+    loss_weights = {"router_z": 0.0}
+    description = Description(
+        "every expert with p >= its threshold, the moving average of its k-th best score; weight p",
+        source="arXiv 2603.11535, algorithm 1",
+        balanced="as far as thresholds are right",
+    )
 
     @property
     def is_causal(self) -> bool:

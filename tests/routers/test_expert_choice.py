@@ -10,8 +10,8 @@ import pytest
 from tiers import mostly_slow
 
 from moe_jax.errors import UserError
+from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.routing.assignment import RouterScores
-from moe_jax.routing.expert_choice import ExpertChoice
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.scores import router_logits
 

@@ -8,13 +8,7 @@ expert has C = floor(N K CF / E) slots in a pool of N tokens, given out in a sta
 only the residual. Padding has no choices; it does not count in C, except with `left_to_right`,
 where C must not tell how many real tokens are still to come.
 
-| preset        | k | weights     | CF   | order           | losses, training                   |
-|---------------|---|-------------|------|-----------------|------------------------------------|
-| `switch`      | 1 | p           | 1.25 | `left_to_right` | balance; input jitter 1%           |
-| `gshard_top2` | 2 | p / (p1+p2) | 1    | `choices_first` | balance on first choices; second   |
-|               |   |             |      |                 | used with probability min(1, 2 p2) |
-| `glam_top2`   | 2 | p / (p1+p2) | 1    | `choices_first` | balance on first choices           |
-| `topk`        | k | p / sum p   | none |                 | balance on all choices             |
+`Switch`, `GShardTop2` and `GLaMTop2` are token choice with the settings of their papers.
 
 Sources: Fedus et al. 2021 (Switch; C = tokens / E x CF, jitter on the router's input); Lepikhin
 et al. 2020 (GShard, algorithm 1; C = 2 N / E); Du et al. 2022 (GLaM, as in Praxis with the policy
@@ -27,6 +21,7 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
+from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
 from moe_jax.routing import balance
 from moe_jax.routing.assignment import Pairs, RouterOutput, RouterScores
@@ -42,7 +37,7 @@ from moe_jax.routing.losses import (
 from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.ranks import Order, slot_ranks
-from moe_jax.routing.router import Router, RouterState
+from moe_jax.routing.router import Description, Router, RouterState
 from moe_jax.routing.selection import (
     Score,
     best_groups,
@@ -55,8 +50,10 @@ from moe_jax.settings import Decay, Name, NonNegative, Positive, PositiveInt, ru
 
 SecondChoice = Literal["all", "random"]
 BalancedOver = Literal["batch", "pool"]
+CapacityFactor = Annotated[Positive | None, "to drop nothing"]
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class TokenChoice(Router):
     """The k best experts of every token.
@@ -88,7 +85,7 @@ class TokenChoice(Router):
     score: Score = "softmax"
     normalise: bool = True
     scale: Positive = 1.0
-    capacity_factor: Annotated[Positive | None, "to drop nothing"] = None
+    capacity_factor: CapacityFactor = None
     order: Order = "left_to_right"
     second_choice: SecondChoice = "all"
     jitter: Decay = 0.0
@@ -101,40 +98,49 @@ class TokenChoice(Router):
     balance_first_only: bool = False
     pool: Pool = dataclasses.field(default_factory=lambda: Pool("sequence"))
 
-    @staticmethod
+    loss_weights = {"balance": 0.01, "router_z": 0.0, "importance": 0.005, "load": 0.005}
+    description = Description(
+        "the k best; weights p / (sum of the chosen p); options: sigmoid scores, raw weights, bias "
+        "or quantile balance, groups of experts, capacity, priority",
+        source="Shazeer et al. 2017, section 2.1",
+        balanced="loss (0.01), bias or quantiles",
+    )
+
+    @classmethod
     @rule
-    def _weights_have_a_gradient(k: int, normalise: bool) -> None:
+    def _weights_have_a_gradient(cls, k: int, normalise: bool) -> None:
         if k == 1 and normalise:
             raise UserError(
-                "TokenChoice.k = 1 with normalise = True makes every weight 1, so that the router "
-                "gets no gradient; set TokenChoice.normalise = False (Switch)"
+                f"{cls.settings_name}.k = 1 with normalise = True makes every weight 1, so that "
+                f"the router gets no gradient; set {cls.settings_name}.normalise = False (Switch)"
             )
 
-    @staticmethod
+    @classmethod
     @rule
-    def _second_choice_is_of_two(second_choice: SecondChoice, k: int, normalise: bool) -> None:
+    def _second_choice_is_of_two(cls, second_choice: SecondChoice, k: int, normalise: bool) -> None:
         if second_choice == "random" and (k != 2 or not normalise):
             raise UserError(
-                "TokenChoice.second_choice = 'random' is GShard's rule for two normalised "
+                f"{cls.settings_name}.second_choice = 'random' is GShard's rule for two normalised "
                 f"weights; it needs k = 2 and normalise = True, not k = {k}, "
                 f"normalise = {normalise}"
             )
 
-    @staticmethod
+    @classmethod
     @rule
-    def _groups_are_enough(top_groups: int, groups: int) -> None:
+    def _groups_are_enough(cls, top_groups: int, groups: int) -> None:
         if top_groups > groups:
             raise UserError(
-                f"TokenChoice.top_groups = {top_groups} must be from 1 to "
-                f"TokenChoice.groups = {groups}"
+                f"{cls.settings_name}.top_groups = {top_groups} must be from 1 to "
+                f"{cls.settings_name}.groups = {groups}"
             )
 
-    @staticmethod
+    @classmethod
     @rule
-    def _quantiles_are_of_bounded_scores(balance: BalanceRule, score: Score) -> None:
+    def _quantiles_are_of_bounded_scores(cls, balance: BalanceRule, score: Score) -> None:
         if balance == "quantile" and score == "sqrt_softplus":
             raise UserError(
-                "TokenChoice.balance = 'quantile' needs scores in [0, 1]: softmax or sigmoid"
+                f"{cls.settings_name}.balance = 'quantile' needs scores in [0, 1]: softmax or "
+                "sigmoid"
             )
 
     @property
@@ -165,17 +171,19 @@ class TokenChoice(Router):
         """Refuses more choices than experts, groups that do not divide, and a capacity of 0."""
         super().check(batch, length, experts)
         if experts % self.groups:
-            raise UserError(f"TokenChoice.groups = {self.groups} does not divide {experts} experts")
+            raise UserError(
+                f"{self.settings_name}.groups = {self.groups} does not divide {experts} experts"
+            )
         available = experts // self.groups * self.top_groups
         if self.k > available:
             raise UserError(
-                f"TokenChoice.k = {self.k} is more than the {available} experts that a token can "
-                "choose from"
+                f"{self.settings_name}.k = {self.k} is more than the {available} experts that a "
+                "token can choose from"
             )
         if self.balance == "quantile" and self.k >= available:
             raise UserError(
-                f"TokenChoice.balance = 'quantile' needs more than k = {self.k} experts to choose "
-                f"from, not {available}"
+                f"{self.settings_name}.balance = 'quantile' needs more than k = {self.k} experts "
+                f"to choose from, not {available}"
             )
         if self.capacity_factor is not None:
             _, tokens = self.pool.shape(batch, length)

@@ -24,14 +24,17 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
+from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.routing.assignment import RouterScores
-from moe_jax.routing.expert_choice import ExpertChoice
 from moe_jax.routing.losses import masked_mean
 from moe_jax.routing.optimal_transport import capped_transport
+from moe_jax.routing.router import Description
 from moe_jax.settings import Positive, PositiveInt, rule
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class CappedExpertChoice(ExpertChoice):
     """Expert choice with capacity factor c in which a token has at most b experts.
@@ -51,6 +54,12 @@ class CappedExpertChoice(ExpertChoice):
     iterations: PositiveInt = 100
 
     name = "expert_choice_capped"
+    description = Description(
+        "as expert choice, by TopK of the entropy-regularised assignment A, at most b experts a "
+        "token, repaired so that both hold exactly; weight p",
+        source="Zhou et al. 2022, section 3.3",
+        balanced="always, by construction",
+    )
 
     @staticmethod
     @rule

@@ -12,17 +12,18 @@ import numpy as np
 import oracles
 import pytest
 
-from moe_jax.routing.adaptive import Adaptive
+from moe_jax.routers.adaptive import Adaptive
+from moe_jax.routers.expert_choice import ExpertChoice
+from moe_jax.routers.expert_threshold import ExpertThreshold
+from moe_jax.routers.token_choice import TokenChoice
 from moe_jax.routing.assignment import RouterScores
-from moe_jax.routing.expert_choice import ExpertChoice
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.scores import router_logits
-from moe_jax.routing.threshold import ExpertThreshold
-from moe_jax.routing.token_choice import TokenChoice
 
 B, S, D, E = 4, 6, 5, 4
 POOLS = [Pool("sequence"), Pool("position"), Pool("position", 2), Pool("batch"), Pool("batch", 2)]
-ROUTERS = [make(pool=pool) for make in (ExpertChoice, ExpertThreshold) for pool in POOLS]
+ROUTERS = [ExpertChoice(pool=pool) for pool in POOLS]
+ROUTERS += [ExpertThreshold(pool=pool, warmup_steps=0) for pool in POOLS]
 ROUTERS += [
     TokenChoice(capacity_factor=0.5, order=order, pool=pool)
     for order in ("left_to_right", "choices_first", "priority")
@@ -93,8 +94,8 @@ def test_is_causal_agrees_with_what_is_measured(router):
         (ExpertChoice(pool=Pool("sequence")), False),
         (ExpertChoice(pool=Pool("position")), True),
         (ExpertChoice(pool=Pool("batch")), False),
-        (ExpertThreshold(pool=Pool("sequence")), True),
-        (ExpertThreshold(pool=Pool("batch")), True),
+        (ExpertThreshold(pool=Pool("sequence"), warmup_steps=0), True),
+        (ExpertThreshold(pool=Pool("batch"), warmup_steps=0), True),
         (ExpertThreshold(pool=Pool("batch"), warmup_steps=1), False),
         (ExpertThreshold(pool=Pool("position"), warmup_steps=1), True),
         (TokenChoice(), True),

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tiers import mostly_slow, slow
 
 from moe_jax.errors import UserError
+from moe_jax.routers.capped_expert_choice import CappedExpertChoice, choose_in_turn
+from moe_jax.routers.expert_threshold import ExpertThreshold
 from moe_jax.routing.assignment import RouterScores
-from moe_jax.routing.capped import CappedExpertChoice, choose_in_turn
 from moe_jax.routing.optimal_transport import capped_transport
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.threshold import ExpertThreshold
 
 P = 2
 # Experts, tokens, capacity factor, cap: the cap tight (c = b), loose, c not a whole number.

@@ -8,8 +8,11 @@ import numpy as np
 import oracles
 import pytest
 
+from moe_jax.routers.forced_balanced import ForcedBalanced
+from moe_jax.routers.hash import Hash, balanced_table
+from moe_jax.routers.random_experts import RandomExperts
+from moe_jax.routers.thor import Thor
 from moe_jax.routing.assignment import RouterScores
-from moe_jax.routing.fixed import ForcedBalanced, Hash, RandomExperts, Thor, balanced_table
 
 P, N, E, V = 2, 32, 4, 100
 MASK = np.arange(N) < np.array([32, 20])[:, None]

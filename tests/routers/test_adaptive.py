@@ -8,7 +8,7 @@ import numpy as np
 import oracles
 import pytest
 
-from moe_jax.routing.adaptive import Adaptive
+from moe_jax.routers.adaptive import Adaptive
 from moe_jax.routing.assignment import RouterScores
 
 P, N, E = 2, 16, 5

@@ -10,10 +10,10 @@ import oracles
 import pytest
 
 from moe_jax.errors import UserError
+from moe_jax.routers.expert_choice import ExpertChoice
+from moe_jax.routers.expert_threshold import ExpertThreshold, moving_average
 from moe_jax.routing.assignment import RouterScores
-from moe_jax.routing.expert_choice import ExpertChoice
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.threshold import ExpertThreshold, moving_average
 
 P, N, E = 3, 7, 4
 MASK = np.arange(N) < np.array([7, 4, 0])[:, None]
@@ -22,7 +22,7 @@ MASK = np.arange(N) < np.array([7, 4, 0])[:, None]
 @jax.jit
 def route(logits_PNE, mask_PN, threshold_E):
     scores = RouterScores(logits_PNE, jax.nn.softmax(logits_PNE), mask_PN)
-    return ExpertThreshold()(scores, {"threshold": threshold_E})
+    return ExpertThreshold(warmup_steps=0)(scores, {"threshold": threshold_E})
 
 
 @functools.cache
@@ -109,7 +109,7 @@ def train(router, logits_PNE, mask_PN, state):
 def test_statistics_are_collected_while_training_only():
     """The k-th scores of the pools, whatever the thresholds are; k of real tokens only."""
     assert route(logits(0), MASK, jnp.full(E, 0.2)).statistics == {}
-    router = ExpertThreshold(capacity_factor=1.25)
+    router = ExpertThreshold(capacity_factor=1.25, warmup_steps=0)
     probability = oracles.softmax(logits(0))
     choices = oracles.expert_choice(probability, MASK, 1.25)
     expected = oracles.kth_scores(probability, choices)
@@ -123,7 +123,7 @@ def test_statistics_are_collected_while_training_only():
 
 def test_state_follows_the_statistics():
     """Step 3 keeps 4 / 13 of the old value; without a real token nothing moves."""
-    router, state = ExpertThreshold(), {"threshold": jnp.array([0.1, 0.2])}
+    router, state = ExpertThreshold(warmup_steps=0), {"threshold": jnp.array([0.1, 0.2])}
     statistics = {"kth_score_sum": jnp.array([2.0, 1.0]), "pools": jnp.array(2.0)}
     after = router.update_state(state, statistics, jnp.int32(3))
     expected = [0.1 * 4 / 13 + 9 / 13, 0.2 * 4 / 13 + 0.5 * 9 / 13]
@@ -144,12 +144,12 @@ def test_warm_up_is_expert_choice_and_ends():
         assignment = train(router, logits(0), MASK, state).assignment
         np.testing.assert_array_equal(assignment.chosen_PNK, taken & (step < 2))
         state = router.update_state(state, nothing, jnp.int32(step))
-    assert router.causal() == ExpertThreshold(capacity_factor=1.25)
+    assert router.causal() == ExpertThreshold(capacity_factor=1.25, warmup_steps=0)
 
 
 @pytest.mark.parametrize("experts", [1, 3, 64])
 def test_first_thresholds_are_uniform_probabilities(experts):
-    for router in (ExpertThreshold(), ExpertChoice()):
+    for router in (ExpertThreshold(warmup_steps=0), ExpertChoice()):
         state = router.init_state(experts)
         assert state.keys() == {"threshold"}
         np.testing.assert_allclose(state["threshold"], np.full(experts, 1 / experts), rtol=1e-6)
@@ -209,5 +209,5 @@ def test_constant_input_converges_as_in_closed_form(decay):
 def test_expert_choice_hands_over_pool_and_capacity_factor():
     pool = Pool("position", 2)
     causal = ExpertChoice(1.25, pool).causal()
-    assert causal == ExpertThreshold(pool, 1.25)
+    assert causal == ExpertThreshold(pool, 1.25, warmup_steps=0)
     assert causal.causal() is causal

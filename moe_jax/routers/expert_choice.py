@@ -17,22 +17,24 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
-from moe_jax.routing.assignment import RouterOutput, RouterScores, Slots
-from moe_jax.routing.capacity import expert_choice_capacity, filled_capacity
-from moe_jax.routing.losses import router_z_loss
-from moe_jax.routing.metrics import health
-from moe_jax.routing.pools import Pool
-from moe_jax.routing.router import Router, RouterState
-from moe_jax.routing.threshold import (
+from moe_jax.routers.expert_threshold import (
     ExpertThreshold,
     kth_score_statistics,
     last_filled,
     move_thresholds,
 )
+from moe_jax.routing.assignment import RouterOutput, RouterScores, Slots
+from moe_jax.routing.capacity import expert_choice_capacity, filled_capacity
+from moe_jax.routing.losses import router_z_loss
+from moe_jax.routing.metrics import health
+from moe_jax.routing.pools import Pool
+from moe_jax.routing.router import Description, Router, RouterState
 from moe_jax.settings import Decay, Positive
 
 
+@configurable
 @dataclasses.dataclass(frozen=True)
 class ExpertChoice(Router):
     """Expert choice with capacity factor c.
@@ -48,6 +50,12 @@ class ExpertChoice(Router):
     threshold_decay: Decay = 0.999
 
     name = "expert_choice"
+    loss_weights = {"router_z": 0.0}
+    description = Description(
+        "each expert takes its k = N c / E best tokens; weight p",
+        source="Zhou et al. 2022, eq. 1-4",
+        balanced="always, by construction",
+    )
 
     @property
     def is_causal(self) -> bool:
@@ -72,7 +80,7 @@ class ExpertChoice(Router):
 
     def init_state(self, experts: int) -> RouterState:
         """Returns the thresholds of `ExpertThreshold`."""
-        return ExpertThreshold(self.pool).init_state(experts)
+        return ExpertThreshold(self.pool, warmup_steps=0).init_state(experts)
 
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
         """Lets each expert take its k highest-scoring real tokens of each pool."""
@@ -113,7 +121,7 @@ class ExpertChoice(Router):
 
     def causal(self) -> ExpertThreshold:
         """Returns the threshold router: position pools too depend on the rest of the batch."""
-        return ExpertThreshold(self.pool, self.capacity_factor)
+        return ExpertThreshold(self.pool, self.capacity_factor, warmup_steps=0)
 
 
 def _choose(

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moe_jax.routers.token_choice import TokenChoice
 from moe_jax.routing.assignment import RouterScores
 from moe_jax.routing.metrics import summarise
 from moe_jax.routing.ranks import ORDERS
-from moe_jax.routing.token_choice import TokenChoice
 
 P, N, E = 2, 12, 4
 EXAMPLES = settings(max_examples=30, deadline=None)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.routing.assignment import RouterScores
-from moe_jax.routing.expert_choice import ExpertChoice
 from moe_jax.routing.metrics import summarise
 
 P, N, E = 2, 12, 4

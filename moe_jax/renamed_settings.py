@@ -1,0 +1,78 @@
+"""Settings under the names of earlier versions, in gin files and in the configurations of runs.
+
+| then                                               | now                                        |
+|----------------------------------------------------|--------------------------------------------|
+| `Loss.balance_loss = W`, `.router_z_loss`,         | `Loss.weights = {'balance': W}`,           |
+| `.importance_loss`, `.load_loss`, `.consistency`   | `'router_z'`, `'importance'`, ...          |
+| `Experiment.router = @TokenChoice()` with          | `@Switch()`, `@GShardTop2()`, `@GLaMTop2()`|
+| `TokenChoice.name = 'switch'`, ...                 |                                            |
+
+The first are read as the second; both forms of a router work, and count as the same where
+configurations are compared.
+"""
+
+import ast
+import re
+from collections.abc import Mapping
+
+_WEIGHTS = "Loss.weights"
+# The item of `Loss.weights` that a parameter of `Loss` became, and its default then.
+_LOSSES = {
+    "balance_loss": ("balance", 0.01),
+    "router_z_loss": ("router_z", 0.0),
+    "importance_loss": ("importance", 0.005),
+    "load_loss": ("load", 0.005),
+    "consistency": ("consistency", 1.0),
+}
+_DEFAULT_WEIGHTS = dict(_LOSSES.values())
+_ROUTERS = {"'switch'": "Switch", "'gshard_top2'": "GShardTop2", "'glam_top2'": "GLaMTop2"}
+
+
+def current_binding(selector: str, parameter: str, value: object) -> tuple[str, object]:
+    """Returns the parameter and value that a binding is today, for the same selector."""
+    if selector.rpartition(".")[2] == "Loss" and parameter in _LOSSES:
+        return "weights", {_LOSSES[parameter][0]: value}
+    return parameter, value
+
+
+def current_facts(facts: Mapping[str, str]) -> dict[str, str]:
+    """Returns the settings of a configuration in today's names, for comparisons.
+
+    The items of `Loss.weights` are settings of their own, without those that have the default.
+
+    Args:
+        facts: values by name, as gin writes them.
+    """
+    preset = _ROUTERS.get(facts.get("TokenChoice.name", ""))
+    is_preset = preset is not None and facts.get("Experiment.router") == "@TokenChoice()"
+    found: dict[str, str] = {}
+    for name, value in facts.items():
+        owner, _, parameter = name.partition(".")
+        if is_preset and owner == "TokenChoice":
+            found[f"{preset}.{parameter}"] = value
+        elif is_preset and name == "Experiment.router":
+            found[name] = f"@{preset}()"
+        elif owner == "Loss" and parameter in _LOSSES:
+            found |= _weights({_LOSSES[parameter][0]: value})
+        elif name == _WEIGHTS:
+            found |= _weights(_items(value))
+        else:
+            found[name] = value
+    return found
+
+
+def _items(value: str) -> dict[str, str]:
+    try:
+        return {str(name): repr(weight) for name, weight in ast.literal_eval(value).items()}
+    except (ValueError, SyntaxError, AttributeError):
+        # Macros among the values.
+        return dict(re.findall(r"'(\w+)': ([^,}]+)", value))
+
+
+def _weights(weights: Mapping[str, str]) -> dict[str, str]:
+    defaults = {name: repr(weight) for name, weight in _DEFAULT_WEIGHTS.items()}
+    return {
+        f"{_WEIGHTS}[{name!r}]": value
+        for name, value in weights.items()
+        if value != defaults.get(name)
+    }

@@ -1,0 +1,14 @@
+"""The routers, one rule in a file. Importing this package registers them all.
+
+To add one: its class here, a file in `configs/routers/`, and a test.
+"""
+
+import importlib
+import pkgutil
+
+from moe_jax.routers.registry import ROUTERS, get_router
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["ROUTERS", "get_router"]

@@ -1,0 +1,29 @@
+"""GLaM's top-2 routing (Du et al. 2022)."""
+
+import dataclasses
+
+from moe_jax.configurable import configurable
+from moe_jax.routers.token_choice import CapacityFactor, Order, TokenChoice
+from moe_jax.routing.router import Description
+from moe_jax.settings import Name
+
+
+@configurable
+@dataclasses.dataclass(frozen=True)
+class GLaMTop2(TokenChoice):
+    """GLaM's top-2 (Du et al. 2022): both experts always, capacity 2 N / E.
+
+    Slots are given out in GShard's order. Its settings are those of `TokenChoice`, with other
+    defaults.
+    """
+
+    name: Name = "glam_top2"
+    capacity_factor: CapacityFactor = 1.0
+    order: Order = "choices_first"
+    balance_first_only: bool = True
+
+    description = Description(
+        "the two best; weights p / (p1 + p2); slots in GShard's order",
+        source="Du et al. 2022, section 4 (Praxis)",
+        balanced="loss on first choices (0.01)",
+    )
