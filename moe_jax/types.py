@@ -25,6 +25,7 @@ TokensBS = Int[Array, "B S"]
 MaskBS = Bool[Array, "B S"]
 ActivationsBSD = Float[Array, "B S D"]
 LogitsBSV = Float[Array, "B S V"]
+ScoresBSE = Float[Array, "B S E"]
 
 # The same tokens, cut into pools.
 ActivationsPND = Float[Array, "P N D"]

@@ -14,9 +14,8 @@ import sys
 from pathlib import Path
 
 from moe_jax.routers import ROUTERS, get_router
-from moe_jax.routing.descriptions import DESCRIPTIONS
 from moe_jax.routing.pools import KINDS, Pool
-from moe_jax.routing.router import Router
+from moe_jax.routing.router import Description, Router
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "guides" / "routers.md"
@@ -93,17 +92,18 @@ def table() -> str:
     )
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for name in ROUTERS:
-        router, described = get_router(name), DESCRIPTIONS[name]
+        router = get_router(name)
+        description = router.description or Description("-")
         up_to = "up to " if name == "adaptive" else ""
         cells = (
             f"`{name}`",
-            described.rule,
-            described.source,
+            description.rule,
+            description.source,
             defaults(router),
             f"{up_to}{router.experts_per_token:g}",
             f"{up_to}{slots(router):g}",
             causal(router),
-            described.balanced,
+            description.balanced,
             drops(router),
             cost(name, rows),
         )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from moe_jax.dispatch.turns import sum_over_turns
+from moe_jax.dispatch.rounds import sum_over_rounds
 from moe_jax.routing.assignment import Assignment, Pairs, Slots
 from moe_jax.types import ActivationsPND, RowsERD
 
@@ -59,31 +59,31 @@ def _rows(
 
 
 def _rounds(pairs: Pairs, x_TD: jax.Array, network: Network) -> jax.Array:
-    """Works off each expert's chosen tokens, T / E rows of every expert a round."""
-    total, experts = x_TD.shape[0], pairs.experts
-    rows = -(-total // experts)
-    weight_ET = pairs.dense_weight_PNE().reshape(total, experts).T
+    """Processes the chosen tokens in rounds of T / E rows of every expert."""
+    total, num_experts = x_TD.shape[0], pairs.num_experts
+    rows = -(-total // num_experts)
+    weight_ET = pairs.dense_weight_PNE().reshape(total, num_experts).T
     chosen_ET = _chosen(pairs, total)
     # Each expert's chosen tokens first, in order.
     order_ET = jnp.argsort(~chosen_ET, axis=-1, stable=True).astype(jnp.int32)
     busiest = chosen_ET.sum(-1).max()
-    padding = ((0, 0), (0, experts * rows - total))
+    padding = ((0, 0), (0, num_experts * rows - total))
     order_ET = jnp.pad(order_ET, padding)
     weight_ET = jnp.pad(jnp.take_along_axis(weight_ET, order_ET[:, :total], -1), padding)
-    return sum_over_turns(_round, -(-busiest // rows), (x_TD, weight_ET, network), order_ET)
+    return sum_over_rounds(_round, -(-busiest // rows), (x_TD, weight_ET, network), order_ET)
 
 
-def _round(turn: jax.Array, arrays: tuple, order_ET: jax.Array) -> jax.Array:
-    """Works on the next T / E rows of every expert."""
+def _round(index: jax.Array, arrays: tuple, order_ET: jax.Array) -> jax.Array:
+    """Processes the next T / E rows of every expert."""
     x_TD, weight_ET, network = arrays
     rows = order_ET.shape[1] // order_ET.shape[0]
-    token_ER = jax.lax.dynamic_slice_in_dim(order_ET, turn * rows, rows, axis=1)
-    weight_ER = jax.lax.dynamic_slice_in_dim(weight_ET, turn * rows, rows, axis=1)
+    token_ER = jax.lax.dynamic_slice_in_dim(order_ET, index * rows, rows, axis=1)
+    weight_ER = jax.lax.dynamic_slice_in_dim(weight_ET, index * rows, rows, axis=1)
     return _rows(network, token_ER, weight_ER, x_TD)
 
 
 def _chosen(pairs: Pairs, total: int) -> jax.Array:
     """Returns which expert takes which token, [E, T]."""
-    one_hot_PNKE = jax.nn.one_hot(pairs.expert_index_PNK, pairs.experts, dtype=jnp.bool_)
+    one_hot_PNKE = jax.nn.one_hot(pairs.expert_index_PNK, pairs.num_experts, dtype=jnp.bool_)
     chosen_PNE = jnp.any(one_hot_PNKE & pairs.chosen_PNK[..., None], axis=2)
-    return chosen_PNE.reshape(total, pairs.experts).T
+    return chosen_PNE.reshape(total, pairs.num_experts).T

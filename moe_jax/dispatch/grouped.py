@@ -8,16 +8,16 @@ that goes to two.
 import jax
 import jax.numpy as jnp
 
-from moe_jax.dispatch.expert_rows import expert_rows
+from moe_jax.dispatch.grouped_ffn import grouped_ffn
 from moe_jax.dispatch.network import ExpertNetwork
-from moe_jax.dispatch.sorted_rows import SortedRows, WorkList, sorted_by_expert
-from moe_jax.dispatch.turns import sum_over_turns
+from moe_jax.dispatch.rounds import sum_over_rounds
+from moe_jax.dispatch.sorted_tokens import SortedTokens, TokenExpertPairs, sorted_by_expert
 from moe_jax.routing.assignment import Assignment, Slots
 from moe_jax.routing.ranks import expert_bounds
 from moe_jax.types import ActivationsPND
 
 # Rows in memory at a time, relative to tokens. Only a router of more choices than this, such as
-# a threshold for every expert, can need more than one turn.
+# a threshold for every expert, can need more than one round.
 _ROWS_PER_TOKEN = 4
 
 
@@ -30,65 +30,61 @@ def grouped(
     if isinstance(assignment, Slots):
         y_TD = _slots(assignment, x_TD, experts)
     else:
-        y_TD = work_off(WorkList.of_pairs(assignment), x_TD, experts)
+        y_TD = dispatch_pairs(TokenExpertPairs.of_pairs(assignment), x_TD, experts)
     return y_TD.reshape(x_PND.shape)
 
 
 def _slots(slots: Slots, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
     """Every expert has P * C rows; empty slots have weight 0."""
-    pools, number, capacity = slots.token_index_PEC.shape
+    pools, num_experts, capacity = slots.token_index_PEC.shape
     first_P11 = (jnp.arange(pools, dtype=jnp.int32) * (x_TD.shape[0] // pools))[:, None, None]
     weight_PEC = jnp.where(slots.filled_PEC, slots.weight_PEC, 0.0)
-    return expert_rows(
-        SortedRows(
+    return grouped_ffn(
+        SortedTokens(
             x_TD,
             (slots.token_index_PEC + first_P11).swapaxes(0, 1).reshape(-1),
             weight_PEC.swapaxes(0, 1).reshape(-1),
-            jnp.full((number,), pools * capacity, jnp.int32),
+            jnp.full((num_experts,), pools * capacity, jnp.int32),
             experts,
             uniform=True,
         )
     )
 
 
-def work_off(work: WorkList, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
-    """Works off a list of (token, expert, weight), all experts being here; returns y [T, D]."""
-    rows = work.token_M.shape[0]
-    work = sorted_by_expert(work)
-    bounds = expert_bounds(work.expert_M, work.experts)
+def dispatch_pairs(pairs: TokenExpertPairs, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
+    """Dispatches token-expert pairs to experts that are all on this device; returns y [T, D]."""
+    rows = pairs.token_M.shape[0]
+    pairs = sorted_by_expert(pairs)
+    bounds = expert_bounds(pairs.expert_M, pairs.num_experts)
     if rows <= _ROWS_PER_TOKEN * x_TD.shape[0]:
         count_E = bounds[1:] - bounds[:-1]
-        return expert_rows(
-            SortedRows(x_TD, work.token_M, work.weight_M, count_E, experts, uniform=False)
+        return grouped_ffn(
+            SortedTokens(x_TD, pairs.token_M, pairs.weight_M, count_E, experts, uniform=False)
         )
-    return _in_turns(x_TD, work.token_M, work.weight_M, bounds, experts)
+    return _in_rounds(x_TD, pairs, bounds, experts)
 
 
-def _in_turns(
-    x_TD: jax.Array,
-    token_M: jax.Array,
-    weight_M: jax.Array,
-    bounds: jax.Array,
-    experts: ExpertNetwork,
+def _in_rounds(
+    x_TD: jax.Array, pairs: TokenExpertPairs, bounds: jax.Array, experts: ExpertNetwork
 ) -> jax.Array:
-    """Works off sorted rows in turns of a bounded number, as many turns as there are rows for."""
+    """Dispatches sorted pairs in rounds of a bounded size, as many as the pairs need."""
     rows = _ROWS_PER_TOKEN * x_TD.shape[0]
-    padding = -token_M.shape[0] % rows
-    token_M, weight_M = (jnp.pad(a, (0, padding)) for a in (token_M, weight_M))
-    return sum_over_turns(
-        _turn, -(-bounds[-1] // rows), (x_TD, weight_M, experts), (token_M, bounds)
+    padding = -pairs.token_M.shape[0] % rows
+    token_M, weight_M = (jnp.pad(a, (0, padding)) for a in (pairs.token_M, pairs.weight_M))
+    return sum_over_rounds(
+        _round, -(-bounds[-1] // rows), (x_TD, weight_M, experts), (token_M, bounds)
     )
 
 
-def _turn(turn: jax.Array, arrays: tuple, indices: tuple) -> jax.Array:
-    """Works on the rows of one turn."""
+def _round(index: jax.Array, arrays: tuple, indices: tuple) -> jax.Array:
+    """Dispatches the pairs of one round."""
     x_TD, weight_M, experts = arrays
     token_M, bounds = indices
     rows = _ROWS_PER_TOKEN * x_TD.shape[0]
-    first = turn * rows
+    first = index * rows
     inside = jnp.clip(bounds - first, 0, rows)
-    return expert_rows(
-        SortedRows(
+    return grouped_ffn(
+        SortedTokens(
             x_TD,
             jax.lax.dynamic_slice_in_dim(token_M, first, rows),
             jax.lax.dynamic_slice_in_dim(weight_M, first, rows),

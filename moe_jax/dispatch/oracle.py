@@ -43,6 +43,6 @@ def _every_expert(
     """Every expert works on every token; the weights pick."""
     pools, tokens, width = x_PND.shape
     rows_RD = x_PND.reshape(pools * tokens, width)
-    in_ERD = jnp.broadcast_to(rows_RD, (pairs.experts, *rows_RD.shape))
-    out_EPND = expert_fn(in_ERD).reshape(pairs.experts, pools, tokens, width)
+    in_ERD = jnp.broadcast_to(rows_RD, (pairs.num_experts, *rows_RD.shape))
+    out_EPND = expert_fn(in_ERD).reshape(pairs.num_experts, pools, tokens, width)
     return jnp.einsum("pne,epnd->pnd", pairs.dense_weight_PNE().astype(x_PND.dtype), out_EPND)

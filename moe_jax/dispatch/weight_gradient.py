@@ -3,7 +3,7 @@
 On TPU by the grouped kernel of Megablox, which JAX carries: TPU compilers make a kernel of
 `jax.lax.ragged_dot` where each row meets one weight, but turn this product, contracted over the
 rows, into a dense one over all experts, E times the work. (On CPU, too: there,
-`moe_jax.dispatch.expert_loop` runs instead.)
+`moe_jax.dispatch.grouped_ffn_loop` runs instead.)
 """
 
 import functools

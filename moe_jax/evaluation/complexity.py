@@ -18,7 +18,7 @@ from moe_jax.data.curriculum import CurriculumBatches, Rows, order_rows, take
 from moe_jax.data.ordered import ABOUT, ORDER, describe
 from moe_jax.errors import UserError
 from moe_jax.models.functional import LanguageModel, Variables
-from moe_jax.models.layer_inputs import LayerInputs
+from moe_jax.models.layer_routing import RoutingContext
 from moe_jax.sharding.processes import barrier, is_main
 from moe_jax.training.step import forward
 from moe_jax.training.whole_file import write_whole
@@ -51,7 +51,7 @@ class ComplexityScorer:
         return np.asarray(self._compiled(variables, batch))
 
     def _score(self, variables: Variables, batch: Batch) -> jax.Array:
-        output = forward(self._model, variables, batch, inputs=LayerInputs(counts=True))
+        output = forward(self._model, variables, batch, RoutingContext(counts_experts=True))
         experts_LBS = output.routing.experts_BS
         assert experts_LBS is not None
         several_LBS = (experts_LBS >= 2) & batch.mask_BS

@@ -12,7 +12,7 @@ import numpy as np
 
 from moe_jax.data.batch import PAD
 from moe_jax.evaluation.sampling import SamplingConfig, draw
-from moe_jax.models.attention import Rows
+from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.decoder import Caches
 from moe_jax.models.functional import LanguageModel, Variables
 
@@ -31,8 +31,7 @@ class Generator:
             config: how tokens are drawn and how many.
             end: the token that ends a document.
         """
-        self._model, self._config, self._end = model, config, end
-        self._router = model.router.causal() if model.router is not None else None
+        self._model, self._config, self._end = model.causal(), config, end
         self._run = jax.jit(self._generate)
 
     def __call__(
@@ -61,8 +60,9 @@ class Generator:
         """
         positions_BS = start_B[:, None] + jnp.arange(tokens_BS.shape[1])
         decoder = self._model.bind(variables)
-        rows = Rows(positions_BS, prefix_BS=prefix_BS)
-        output = decoder(tokens_BS, rows=rows, router=self._router, caches=caches)
+        mask_BS = jnp.ones(tokens_BS.shape, jnp.bool_)
+        batch = BatchContext(tokens_BS, positions_BS, mask_BS, prefix_BS=prefix_BS)
+        output = decoder(batch, caches=caches)
         assert output.caches is not None
         return output.hidden_BSD, output.caches
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from moe_jax.data.batch import Batch
 from moe_jax.models.functional import LanguageModel, Variables
-from moe_jax.routing.router import Router
 from moe_jax.training.step import LossConfig, forward, token_loss
 
 # From (variables, batch) to (summed negative log-likelihood, targets, mean experts per token).
@@ -70,10 +69,9 @@ class Evaluator:
             int(bytes_of_token[b.targets_BS][b.weights_BS > 0].sum()) for b in self._batches
         )
         self._partition = model.partition
-        self._trained = _make_evaluate(model, model.router)
-        causal = model.router.causal() if model.router is not None else None
-        same = causal is model.router
-        self._causal = self._trained if same else _make_evaluate(model, causal)
+        self._trained = _make_evaluate(model)
+        causal = model.causal()
+        self._causal = self._trained if causal is model else _make_evaluate(causal)
 
     def __call__(self, variables: Variables) -> Perplexity:
         """Evaluates the model with these arrays."""
@@ -93,11 +91,11 @@ class Evaluator:
         return float(nll / max(tokens, 1)), float(experts / max(tokens, 1)), int(tokens)
 
 
-def _make_evaluate(model: LanguageModel, router: Router | None) -> Evaluate:
+def _make_evaluate(model: LanguageModel) -> Evaluate:
     """Returns the compiled sums over one batch."""
 
     def evaluate(variables: Variables, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-        output = forward(model, variables, batch, router)
+        output = forward(model, variables, batch)
         _, nll = token_loss(model, variables, output, batch, LossConfig())
         tokens = jnp.sum(batch.weights_BS)
         experts_L = output.routing.metrics.get("mean_experts", jnp.zeros(1))

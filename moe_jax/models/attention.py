@@ -9,12 +9,13 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from moe_jax.models import softmax_attention
+from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.parameters import kernel
 from moe_jax.models.position import MASKED, RelativeBias, causal_mask, rotate
 from moe_jax.sharding.mesh import BATCH_AXES
 from moe_jax.sharding.partition import Partition
-from moe_jax.types import ActivationsBSD, TokensBS
+from moe_jax.types import ActivationsBSD
 
 # Of n blocks of queries, causal attention computes (n + 1) / 2n of the square of positions.
 BLOCKS, SHORTEST_BLOCK = 4, 256
@@ -27,23 +28,6 @@ class KeyValueCache:
 
     key: jax.Array
     value: jax.Array
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """What attention knows of the rows beside the activations.
-
-    Attributes:
-        positions_BS: position of each token in its document; with a cache, in the row.
-        segments_BS: document of each token, 0 for padding; None if a row is one document.
-        prefix_BS: not 0 for tokens that attend to each other in both directions (with a cache:
-            of the row's first tokens); None where attention is causal.
-    """
-
-    positions_BS: TokensBS
-    segments_BS: TokensBS | None = None
-    prefix_BS: TokensBS | None = None
 
 
 class Attention(nnx.Module):
@@ -60,20 +44,20 @@ class Attention(nnx.Module):
         self.partition = partition
 
     def __call__(
-        self, x_BSD: ActivationsBSD, rows: Rows, cache: KeyValueCache | None = None
+        self, x_BSD: ActivationsBSD, batch: BatchContext, cache: KeyValueCache | None = None
     ) -> tuple[ActivationsBSD, KeyValueCache | None]:
         """Returns the output and, if there was a cache, the cache with these positions in it."""
         q, k, v = (self._project(x_BSD, w) for w in (self.query, self.key, self.value))
         if self.bias is None:
-            q, k = rotate(q, rows.positions_BS), rotate(k, rows.positions_BS)
+            q, k = rotate(q, batch.positions_BS), rotate(k, batch.positions_BS)
         q, k, v = (checkpoint_name(a, "qkv") for a in (q, k, v))
         if cache is None:
-            context = self._over_rows(q, k, v, rows)
+            context = self._attend(q, k, v, batch)
         else:
-            k = _write(cache.key, k, rows.positions_BS[:, 0])
-            v = _write(cache.value, v, rows.positions_BS[:, 0])
+            k = _write(cache.key, k, batch.positions_BS[:, 0])
+            v = _write(cache.value, v, batch.positions_BS[:, 0])
             cache = KeyValueCache(k, v)
-            context = softmax_attention.attend(q, k, v, self._cache_mask(rows, k.shape[1]))
+            context = softmax_attention.attend(q, k, v, self._cache_mask(batch, k.shape[1]))
         context = context.reshape(*x_BSD.shape[:2], -1)
         return context @ self.output[...].astype(x_BSD.dtype), cache
 
@@ -81,7 +65,7 @@ class Attention(nnx.Module):
         projected = x_BSD @ weight[...].astype(x_BSD.dtype)
         return projected.reshape(*x_BSD.shape[:2], self.config.num_heads, self.config.head_dim)
 
-    def _over_rows(self, q: jax.Array, k: jax.Array, v: jax.Array, rows: Rows) -> jax.Array:
+    def _attend(self, q: jax.Array, k: jax.Array, v: jax.Array, batch: BatchContext) -> jax.Array:
         """Attends within whole rows; over a mesh, each device within its own, for its heads.
 
         Left to the compiler, the gradient of the bias would be summed over devices as
@@ -89,7 +73,7 @@ class Attention(nnx.Module):
         """
         table = None if self.bias is None else self.bias.table[...]
         if self.partition is None:
-            return self._by_blocks((q, k, v), rows, table)
+            return self._by_blocks((q, k, v), batch, table)
         heads = self.partition.computed(("heads",))[0]
         by_head = PartitionSpec(BATCH_AXES, None, heads)
         return jax.shard_map(
@@ -98,10 +82,13 @@ class Attention(nnx.Module):
             in_specs=(by_head, PartitionSpec(BATCH_AXES), PartitionSpec(None, heads)),
             out_specs=by_head,
             check_vma=False,
-        )((q, k, v), rows, table)
+        )((q, k, v), batch, table)
 
     def _by_blocks(
-        self, qkv: tuple[jax.Array, jax.Array, jax.Array], rows: Rows, table: jax.Array | None
+        self,
+        qkv: tuple[jax.Array, jax.Array, jax.Array],
+        batch: BatchContext,
+        table: jax.Array | None,
     ) -> jax.Array:
         """Attends block of queries by block, each to the keys up to its end.
 
@@ -109,12 +96,12 @@ class Attention(nnx.Module):
         """
         q, k, v = qkv
         length = q.shape[1]
-        block = block_length(length) if rows.prefix_BS is None else length
+        block = block_length(length) if batch.prefix_BS is None else length
         mask = self._last_mask(block, length, table)
         attended = []
         for start in range(0, length, block):
             end = start + block
-            seen = self._of_rows(mask[..., length - end :], rows, table, slice(start, end))
+            seen = self._of_rows(mask[..., length - end :], batch, table, slice(start, end))
             attended.append(softmax_attention.attend(q[:, start:end], k[:, :end], v[:, :end], seen))
         return jnp.concatenate(attended, axis=1)
 
@@ -125,27 +112,27 @@ class Attention(nnx.Module):
         return self.bias.causal(table, queries, length)
 
     def _of_rows(
-        self, mask: jax.Array, rows: Rows, table: jax.Array | None, queries: slice
+        self, mask: jax.Array, batch: BatchContext, table: jax.Array | None, queries: slice
     ) -> jax.Array:
         """Lets tokens of a prefix see each other and hides other documents."""
-        if rows.prefix_BS is not None:
-            prefix = rows.prefix_BS > 0
+        if batch.prefix_BS is not None:
+            prefix = batch.prefix_BS > 0
             both = prefix[:, None, queries, None] & prefix[:, None, None, : queries.stop]
             # As T5's decoder does, every later position has the distance 0.
             ahead = 0.0 if table is None else table[0][:, None, None]
             mask = jnp.where(both & (mask <= MASKED), ahead, mask)
-        if rows.segments_BS is None:
+        if batch.segments_BS is None:
             return mask
-        segments = rows.segments_BS[:, : queries.stop]
+        segments = batch.segments_BS[:, : queries.stop]
         same = segments[:, queries, None] == segments[:, None]
         return jnp.where(same[:, None], mask, MASKED)
 
-    def _cache_mask(self, rows: Rows, length: int) -> jax.Array:
+    def _cache_mask(self, batch: BatchContext, length: int) -> jax.Array:
         """Returns what is added to the logits over a cache, [B, heads or 1, query, key]."""
-        distance_BST = rows.positions_BS[:, :, None] - jnp.arange(length)
+        distance_BST = batch.positions_BS[:, :, None] - jnp.arange(length)
         seen_BST = distance_BST >= 0
-        if rows.prefix_BS is not None:
-            prefix_BS = rows.prefix_BS > 0
+        if batch.prefix_BS is not None:
+            prefix_BS = batch.prefix_BS > 0
             prefix_BT = jnp.pad(prefix_BS, ((0, 0), (0, length - prefix_BS.shape[1])))
             seen_BST |= prefix_BS[:, :, None] & prefix_BT[:, None, :]
         mask = jnp.where(seen_BST, 0.0, MASKED)[:, None]

@@ -3,10 +3,11 @@
 import jax
 from flax import nnx
 
-from moe_jax.models.attention import Attention, KeyValueCache, Rows
+from moe_jax.models.attention import Attention, KeyValueCache
+from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.feed_forward import FeedForward
-from moe_jax.models.layer_inputs import LayerInputs, RoutedTokens, Routing
+from moe_jax.models.layer_routing import Routing, RoutingContext
 from moe_jax.models.moe import MixtureOfExperts
 from moe_jax.models.normalization import RMSNorm
 from moe_jax.routing.router import Router
@@ -37,26 +38,23 @@ class Layer(nnx.Module):
     def __call__(
         self,
         x_BSD: ActivationsBSD,
-        rows: Rows,
-        known: RoutedTokens,
-        inputs: LayerInputs,
-        router: Router | None,
+        batch: BatchContext,
+        context: RoutingContext,
         cache: KeyValueCache | None,
     ) -> tuple[ActivationsBSD, Routing | None, KeyValueCache | None]:
         """Returns the new residual stream, the routing of an MoE layer, and the cache."""
         with jax.named_scope("attention"):
-            update, cache = self.attention(self.attention_norm(x_BSD), rows, cache)
-            x_BSD = self._cut(x_BSD + update)
+            update, cache = self.attention(self.attention_norm(x_BSD), batch, cache)
+            x_BSD = self._shard(x_BSD + update)
         if isinstance(self.ffn, FeedForward):
             with jax.named_scope("feed_forward"):
-                return self._cut(x_BSD + self.ffn(self.ffn_norm(x_BSD))), None, cache
-        assert router is not None
+                return self._shard(x_BSD + self.ffn(self.ffn_norm(x_BSD))), None, cache
         with jax.named_scope("moe"):
-            update, routing = self.ffn(self.ffn_norm(x_BSD), known, inputs, router)
-            return self._cut(x_BSD + update), routing, cache
+            update, routing = self.ffn(self.ffn_norm(x_BSD), batch, context)
+            return self._shard(x_BSD + update), routing, cache
 
-    def _cut(self, x_BSD: jax.Array) -> jax.Array:
-        """Cuts the residual stream by rows, over a mesh."""
+    def _shard(self, x_BSD: jax.Array) -> jax.Array:
+        """Shards the residual stream by rows, over a mesh."""
         return x_BSD if self.partition is None else self.partition.constrain_rows(x_BSD)
 
 
@@ -77,17 +75,15 @@ class LayerGroup(nnx.Module):
     def __call__(
         self,
         x_BSD: ActivationsBSD,
-        rows: Rows,
-        known: RoutedTokens,
-        inputs: LayerInputs,
-        router: Router | None,
+        batch: BatchContext,
+        context: RoutingContext,
         caches: list[KeyValueCache] | None,
     ) -> tuple[ActivationsBSD, Routing, list[KeyValueCache] | None]:
         """Runs the layers in order; `caches` has one cache a layer, or is None."""
         routing, new_caches = Routing(), []
         for index, layer in enumerate(self.layers):
             cache = caches[index] if caches is not None else None
-            x_BSD, of_layer, cache = layer(x_BSD, rows, known, inputs, router, cache)
+            x_BSD, of_layer, cache = layer(x_BSD, batch, context, cache)
             routing = of_layer or routing
             if cache is not None:
                 new_caches.append(cache)

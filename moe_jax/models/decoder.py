@@ -9,16 +9,18 @@ import jax.numpy as jnp
 from flax import nnx
 
 from moe_jax.errors import UserError
-from moe_jax.models.attention import KeyValueCache, Rows
+from moe_jax.models.attention import KeyValueCache
+from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.block import LayerGroup
 from moe_jax.models.config import ModelConfig
-from moe_jax.models.layer_inputs import LayerInputs, RoutedTokens, Routing
+from moe_jax.models.layer_routing import Routing, RoutingContext
+from moe_jax.models.moe import MixtureOfExperts
 from moe_jax.models.normalization import RMSNorm
 from moe_jax.models.parameters import kernel, split
 from moe_jax.models.remat import rematerialise
 from moe_jax.routing.router import Router
 from moe_jax.sharding.partition import Partition
-from moe_jax.types import ActivationsBSD, LogitsBSV, MaskBS, TokensBS
+from moe_jax.types import ActivationsBSD, LogitsBSV
 
 # Parameters with one of these axes are rounded to the compute precision before they are used.
 _ROUNDED_AXES = {"heads", "mlp", "expert_mlp"}
@@ -65,45 +67,38 @@ class Decoder(nnx.Module):
         self.groups = _stacked(config, router, rngs, partition)
         self.final_norm = RMSNorm(config.d_model)
         self.config = config
-        self.router = router
         self.partition = partition
 
     def __call__(
         self,
-        tokens_BS: TokensBS,
+        batch: BatchContext,
         *,
-        rows: Rows | None = None,
-        mask_BS: MaskBS | None = None,
-        router: Router | None = None,
         caches: Caches | None = None,
-        inputs: LayerInputs | None = None,
+        context: RoutingContext | None = None,
     ) -> DecoderOutput:
         """Runs the model on input tokens.
 
         Args:
-            tokens_BS: input tokens: the targets shifted right, 0 first.
-            rows: positions and segments; by default each row is one document from position 0.
-            mask_BS: false for padding, which is never routed; all true by default.
-            router: routes instead of the router the model was made with (`Router.causal`).
+            batch: the tokens, and where they stand.
             caches: key-value caches to read and extend, from `make_caches`.
-            inputs: what the routers of the layers get while training, one key for all of them.
+            context: random key and options of routing, one key for all layers; by default, as
+                outside of training.
         """
         config = self.config
-        if rows is None:
-            rows = Rows(jnp.broadcast_to(jnp.arange(tokens_BS.shape[1]), tokens_BS.shape))
-        if mask_BS is None:
-            mask_BS = jnp.ones(tokens_BS.shape, jnp.bool_)
         with jax.named_scope("embed"):
-            x_BSD = self._embedding().at[tokens_BS].get(mode="promise_in_bounds")
+            x_BSD = self._embedding().at[batch.tokens_BS].get(mode="promise_in_bounds")
             x_BSD = (x_BSD * config.d_model**0.5).astype(config.compute_dtype)
             if self.partition is not None:
                 x_BSD = self.partition.constrain_rows(x_BSD)
-        known = RoutedTokens(tokens_BS, rows.positions_BS, mask_BS)
-        x_BSD, routing, caches = self._layers(
-            x_BSD, rows, known, self._of_layers(inputs), router or self.router, caches
-        )
+        x_BSD, routing, caches = self._layers(x_BSD, batch, self._of_layers(context), caches)
         with jax.named_scope("final_norm"):
             return DecoderOutput(self.final_norm(x_BSD), routing, caches)
+
+    def set_router(self, router: Router) -> None:
+        """Makes all layers route with another router, which reads the state of the one before."""
+        for layer in self.groups.layers:
+            if isinstance(layer.ffn, MixtureOfExperts):
+                layer.ffn.router = router
 
     def _embedding(self) -> jax.Array:
         """Returns the embedding, over a mesh cut as it is computed with."""
@@ -113,7 +108,7 @@ class Decoder(nnx.Module):
         """Gathers a parameter that is stored in parts; in the compute precision where it may be.
 
         Without a mesh, the parameter itself. Experts are left as they are stored, for
-        `RoutingOverMesh` to gather.
+        `ShardedMoE` to gather.
         """
         if self.partition is None:
             return parameter
@@ -137,40 +132,38 @@ class Decoder(nnx.Module):
         zeros = jnp.zeros(shape, config.compute_dtype)
         return [KeyValueCache(zeros, zeros) for _ in range(config.period)]
 
-    def _of_layers(self, inputs: LayerInputs | None) -> LayerInputs:
-        """Returns the inputs with a key for every group of layers."""
-        if inputs is None or inputs.key is None:
-            return inputs or LayerInputs()
-        keys = jax.random.split(inputs.key, self.config.num_periods)
-        return dataclasses.replace(inputs, key=keys)
+    def _of_layers(self, context: RoutingContext | None) -> RoutingContext:
+        """Returns the context with a key for every group of layers."""
+        if context is None or context.key is None:
+            return context or RoutingContext()
+        keys = jax.random.split(context.key, self.config.num_periods)
+        return dataclasses.replace(context, key=keys)
 
     def _layers(
         self,
         x_BSD: ActivationsBSD,
-        rows: Rows,
-        known: RoutedTokens,
-        inputs: LayerInputs,
-        router: Router | None,
+        batch: BatchContext,
+        contexts: RoutingContext,
         caches: Caches | None,
     ) -> tuple[ActivationsBSD, Routing, Caches | None]:
         """Runs the groups of layers, scanned or unrolled: the same numbers either way."""
         graph, params, state = split(self.groups)
 
         def body(x: jax.Array, group: tuple) -> tuple:
-            (params, state, caches), inputs = group
+            (params, state, caches), context = group
             params = _map_variables(self._computed_with, params)
             layers = nnx.merge(graph, params, state)
-            x, routing, caches = layers(x, rows, known, inputs, router, caches)
+            x, routing, caches = layers(x, batch, context, caches)
             return x, (routing, caches)
 
         body = rematerialise(body, self.config)
         stacked = (params, state, caches)
         if self.config.scan_layers:
-            x_BSD, (routing, caches) = jax.lax.scan(body, x_BSD, (stacked, inputs))
+            x_BSD, (routing, caches) = jax.lax.scan(body, x_BSD, (stacked, contexts))
             return x_BSD, routing, caches
         outputs = []
         for index, group in enumerate(_unstack(stacked, self.config.num_periods)):
-            of_group = jax.tree.map(lambda leaf, i=index: leaf[i], inputs)
+            of_group = jax.tree.map(lambda leaf, i=index: leaf[i], contexts)
             x_BSD, output = body(x_BSD, (group, of_group))
             outputs.append(output)
         routing, caches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)

@@ -1,9 +1,10 @@
-"""The model as pure functions of plain dictionaries, which is what training carries.
+"""The model as pure functions of plain dictionaries, the form in which training carries it.
 
 A parameter's name is its path in the module tree, such as `groups/layers/0/attention/query`.
 Everything under `groups/` is stacked: its first axis counts the groups of layers.
 """
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -43,7 +44,7 @@ class LanguageModel:
 
     Attributes:
         config: the shape.
-        router: the router it is trained with, None for a dense model.
+        router: the router that it routes with, None for a dense model.
         partition: the mesh that it is spread over; None for a single device.
 
     Raises:
@@ -65,6 +66,24 @@ class LanguageModel:
 
     def _create(self, key: jax.Array) -> Decoder:
         return Decoder(self.config, self.router, nnx.Rngs(params=key), self.partition)
+
+    def with_router(self, router: Router) -> "LanguageModel":
+        """Returns the same model with another router, which reads the state of this model's.
+
+        `model.with_router(model.router.causal())` evaluates and decodes causally.
+        """
+        if router is self.router or self.router is None:
+            return self
+        model = copy.copy(self)
+        model.router = router
+        module = nnx.merge(self._graph, self._params, self._state)
+        module.set_router(router)
+        model._graph, _, _ = split(module)
+        return model
+
+    def causal(self) -> "LanguageModel":
+        """Returns the model with its router's causal form: itself, if that is the router."""
+        return self if self.router is None else self.with_router(self.router.causal())
 
     def init(self, key: jax.Array) -> Variables:
         """Makes the initial arrays on the devices, in one compiled function, never twice."""

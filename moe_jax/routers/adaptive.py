@@ -85,7 +85,7 @@ class Adaptive(Router):
             expert_index_PNK=expert_PNK,
             weight_PNK=jnp.where(chosen_PNK, weight_PNK, 0.0),
             chosen_PNK=chosen_PNK,
-            experts=p_PNE.shape[-1],
+            num_experts=p_PNE.shape[-1],
         )
         alone_PN1 = (scores.mask_PN & ~both_PN)[..., None]
         count_PE = choice_counts(expert_PNK[..., :1], alone_PN1, p_PNE.shape[-1])

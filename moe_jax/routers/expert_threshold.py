@@ -139,7 +139,7 @@ class ExpertThreshold(Router):
             expert_index_PNK=jnp.broadcast_to(experts, p_PNE.shape),
             weight_PNK=jnp.where(chosen_PNE, p_PNE, 0.0),
             chosen_PNK=chosen_PNE,
-            experts=p_PNE.shape[-1],
+            num_experts=p_PNE.shape[-1],
         )
         return RouterOutput(
             assignment=pairs,

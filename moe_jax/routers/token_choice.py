@@ -264,7 +264,7 @@ class TokenChoice(Router):
             expert_index_PNK=expert_PNK,
             weight_PNK=jnp.where(chosen_PNK, weight_PNK, 0.0),
             chosen_PNK=chosen_PNK,
-            experts=experts,
+            num_experts=experts,
             slot_PNK=slot_PNK,
             capacity=capacity,
         )

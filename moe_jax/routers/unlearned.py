@@ -33,7 +33,7 @@ class UnlearnedRouter(Router):
             expert_index_PNK=expert_PNK.astype(jnp.int32),
             weight_PNK=chosen_PNK.astype(jnp.float32) / expert_PNK.shape[-1],
             chosen_PNK=chosen_PNK,
-            experts=scores.logits_PNE.shape[-1],
+            num_experts=scores.logits_PNE.shape[-1],
         )
         return RouterOutput(pairs, losses={}, metrics=health(pairs, scores), statistics={})
 

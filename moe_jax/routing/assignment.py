@@ -97,7 +97,7 @@ class Pairs:
         expert_index_PNK: the expert of the choice; distinct for the chosen ones of a token.
         weight_PNK: the combine weight, float32; 0 where not chosen.
         chosen_PNK: false for a choice that is not made.
-        experts: E, the number of experts (static).
+        num_experts: E (static).
         slot_PNK: where capacity is limited, the slot of the choice among the C of its expert in
             its pool, int32; two chosen pairs never share one.
         capacity: C (static); None without a limit, and then there are no slots.
@@ -106,21 +106,16 @@ class Pairs:
     expert_index_PNK: IndexPNK
     weight_PNK: WeightPNK
     chosen_PNK: MaskPNK
-    experts: int = dataclasses.field(metadata={"static": True})
+    num_experts: int = dataclasses.field(metadata={"static": True})
     slot_PNK: IndexPNK | None = None
     capacity: int | None = dataclasses.field(default=None, metadata={"static": True})
-
-    @property
-    def num_experts(self) -> int:
-        """E, the number of experts."""
-        return self.experts
 
     def slots(self) -> Slots:
         """Returns the same assignment as seen by the experts; it must have a capacity."""
         assert self.slot_PNK is not None
         assert self.capacity is not None
         pools, tokens, choices = self.expert_index_PNK.shape
-        slots = self.experts * self.capacity
+        slots = self.num_experts * self.capacity
         # The pair in each slot; a pair without a slot is written nowhere, an empty slot has none.
         slot_PM = self.expert_index_PNK * self.capacity + self.slot_PNK
         slot_PM = jnp.where(self.chosen_PNK, slot_PM, slots).reshape(pools, -1)
@@ -131,7 +126,7 @@ class Pairs:
         filled_PC = pair_PC >= 0
         pair_PC = jnp.where(filled_PC, pair_PC, 0)
         weight_PC = jnp.take_along_axis(self.weight_PNK.reshape(pools, -1), pair_PC, axis=-1)
-        shape = (pools, self.experts, self.capacity)
+        shape = (pools, self.num_experts, self.capacity)
         return Slots(
             token_index_PEC=(pair_PC // choices).reshape(shape),
             weight_PEC=jnp.where(filled_PC, weight_PC, 0.0).reshape(shape),
@@ -140,7 +135,7 @@ class Pairs:
 
     def dense_weight_PNE(self) -> ScoresPNE:
         """Returns the combine weight of every token for every expert, 0 where not chosen."""
-        one_hot_PNKE = jax.nn.one_hot(self.expert_index_PNK, self.experts)
+        one_hot_PNKE = jax.nn.one_hot(self.expert_index_PNK, self.num_experts)
         return jnp.einsum(
             "pnk,pnke->pne", self.weight_PNK, one_hot_PNKE * self.chosen_PNK[..., None]
         )

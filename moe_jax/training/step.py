@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from moe_jax.configurable import configurable
 from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError, nearest
-from moe_jax.models.attention import Rows
+from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.decoder import DecoderOutput
 from moe_jax.models.functional import LanguageModel, Variables
-from moe_jax.models.layer_inputs import LayerInputs, Routing
+from moe_jax.models.layer_routing import Routing, RoutingContext
 from moe_jax.routers import ROUTERS
 from moe_jax.routing.losses import share
 from moe_jax.routing.metrics import summarise
@@ -112,10 +112,9 @@ def forward(
     model: LanguageModel,
     variables: Variables,
     batch: Batch,
-    router: Router | None = None,
-    inputs: LayerInputs | None = None,
+    context: RoutingContext | None = None,
 ) -> DecoderOutput:
-    """Runs the model on a batch, packed or not; `inputs` as in training.
+    """Runs the model on a batch, packed or not; with a context, as in training.
 
     Raises:
         UserError: if the model's prefixes are bidirectional and the batch has none.
@@ -129,9 +128,10 @@ def forward(
     if positions_BS is None:
         positions_BS = jnp.broadcast_to(jnp.arange(batch.inputs_BS.shape[1]), batch.inputs_BS.shape)
     prefix_BS = batch.prefix_BS if model.config.bidirectional_prefix else None
-    rows = Rows(positions_BS, batch.segments_BS, prefix_BS)
-    decoder = model.bind(variables)
-    return decoder(batch.inputs_BS, rows=rows, mask_BS=batch.mask_BS, router=router, inputs=inputs)
+    tokens = BatchContext(
+        batch.inputs_BS, positions_BS, batch.mask_BS, batch.segments_BS, prefix_BS
+    )
+    return model.bind(variables)(tokens, context=context)
 
 
 def token_loss(
@@ -303,7 +303,7 @@ class _Work:
         router = self._model.router
         keys = [jax.random.fold_in(key, i) for i in range(router.passes if router else 1)]
         return [
-            forward(self._model, variables, part, inputs=LayerInputs(key, share_LE)) for key in keys
+            forward(self._model, variables, part, RoutingContext(key, share_LE)) for key in keys
         ]
 
     def _divergence(

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiers import mostly_slow
 
-from moe_jax.dispatch import expert_loop, expert_products, weight_gradient
-from moe_jax.dispatch.expert_rows import expert_rows
+from moe_jax.dispatch import grouped_ffn_loop, grouped_ffn_matmul, weight_gradient
+from moe_jax.dispatch.grouped_ffn import grouped_ffn
 from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.dispatch.segments import make_segments, segment_sizes
-from moe_jax.dispatch.sorted_rows import SortedRows
+from moe_jax.dispatch.sorted_tokens import SortedTokens
 
 # Of these (rows, experts), so that few programs are compiled.
 SIZES = [(1, 1), (37, 1), (5, 9), (64, 4), (203, 6), (400, 16)]
@@ -105,7 +105,7 @@ def arguments(count, spare):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def run(module, uniform, arrays, dy):
     *rows, wi, wo = arrays
-    rows = SortedRows(*rows, ExpertNetwork(wi, wo), uniform)
+    rows = SortedTokens(*rows, ExpertNetwork(wi, wo), uniform)
     y, pre = module.forward(rows)
     return y, pre, module.backward(rows, pre, dy)
 
@@ -125,7 +125,9 @@ def test_accelerators_program_equals_the_loop(case):
     uniform, count, spare = CASES[case]
     arrays, dy = arguments(count, spare)
     expected = one_by_one(*arrays)
-    results = [run(module, uniform, arrays, dy) for module in (expert_loop, expert_products)]
+    results = [
+        run(module, uniform, arrays, dy) for module in (grouped_ffn_loop, grouped_ffn_matmul)
+    ]
     names = ("dx", "d_weight", "d_wi", "d_wo")
     for y, pre, gradients in results:
         np.testing.assert_allclose(y, expected, rtol=1e-5, atol=2e-5)
@@ -147,8 +149,8 @@ def test_each_platform_gets_its_program(case):
 
     def gradient(x, weight, *weights):
         y, backward = jax.vjp(
-            lambda x, weight, *weights: expert_rows(
-                SortedRows(x, token, weight, count, ExpertNetwork(*weights), uniform)
+            lambda x, weight, *weights: grouped_ffn(
+                SortedTokens(x, token, weight, count, ExpertNetwork(*weights), uniform)
             ),
             x,
             weight,

@@ -11,6 +11,7 @@ from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.evaluation.generate import Generator
 from moe_jax.evaluation.sampling import SamplingConfig
+from moe_jax.models.batch_context import BatchContext
 from moe_jax.routers import ROUTERS, get_router
 from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.routing.pools import Pool
@@ -24,9 +25,8 @@ def full_logits(model, variables, tokens_BS):
 
     @jax.jit
     def run(variables):
-        decoder = model.bind(variables)
-        router = model.router.causal() if model.router is not None else None
-        return decoder.logits(decoder(tokens_BS, router=router).hidden_BSD)
+        decoder = model.causal().bind(variables)
+        return decoder.logits(decoder(BatchContext.of_tokens(tokens_BS)).hidden_BSD)
 
     return np.asarray(run(variables))
 

@@ -9,6 +9,7 @@ import tiny
 
 from moe_jax.data.batch import Batch
 from moe_jax.evaluation.perplexity import Evaluator, Perplexity
+from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.functional import Variables
 from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.routing.pools import Pool
@@ -52,7 +53,9 @@ def test_thresholds_at_the_kth_score_route_as_in_training():
     batch = tiny.make_batch(4, 8)
 
     def kth_scores(variables):
-        statistics = model.bind(variables)(batch.inputs_BS).routing.statistics
+        statistics = model.bind(variables)(
+            BatchContext.of_tokens(batch.inputs_BS)
+        ).routing.statistics
         return statistics["kth_score_sum"] / statistics["pools"][:, None]
 
     (path,) = variables.router_state

@@ -86,7 +86,7 @@ def assignment_table(assignment, tokens: int) -> tuple[np.ndarray, np.ndarray]:
         ]
     else:
         chosen_PNK = np.asarray(assignment.chosen_PNK)
-        pools, experts = chosen_PNK.shape[0], assignment.experts
+        pools, experts = chosen_PNK.shape[0], assignment.num_experts
         entries = [
             (p, n, assignment.expert_index_PNK[p, n, k], assignment.weight_PNK[p, n, k])
             for p, n, k in zip(*np.nonzero(chosen_PNK), strict=True)

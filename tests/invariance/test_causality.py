@@ -19,7 +19,7 @@ from tiers import mostly_slow
 from moe_jax.data.batch import Batch
 from moe_jax.evaluation.perplexity import Evaluator
 from moe_jax.models.functional import LanguageModel
-from moe_jax.models.layer_inputs import LayerInputs
+from moe_jax.models.layer_routing import RoutingContext
 from moe_jax.routers import ROUTERS as REGISTERED
 from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.routers.expert_threshold import ExpertThreshold
@@ -56,13 +56,13 @@ def change_after(batch: Batch, position: int, seed: int) -> Batch:
 
 
 def largest_move(
-    model: LanguageModel, variables: object, router: object, inputs: LayerInputs | None = None
+    model: LanguageModel, variables: object, context: RoutingContext | None = None
 ) -> float:
     """Returns the largest change of a logit at or before the position, over many positions."""
 
     @jax.jit
     def logits(batch: Batch) -> jax.Array:
-        output = forward(model, variables, batch, router, inputs)
+        output = forward(model, variables, batch, context)
         return model.bind(variables).logits(output.hidden_BSD)
 
     batch = tiny.make_batch(BATCH, LENGTH)
@@ -81,7 +81,7 @@ def largest_move(
 def test_logits_move_only_if_the_router_says_it_is_not_causal(name):
     router = ROUTERS[name]
     model, variables = tiny.make(router)
-    move = largest_move(model, variables, router)
+    move = largest_move(model, variables)
     if router.is_causal:
         assert move < ROUNDING
     else:
@@ -95,7 +95,7 @@ SMALL = {"num_layers": 2, "moe_every": 1, "position": "rotary", "dispatch": "ora
 def trained_move(router: object, **shape: object) -> float:
     """Returns the largest move with a random key, as in training."""
     model, variables = tiny.make(router, **SMALL | shape)
-    return largest_move(model, variables, router, LayerInputs(jax.random.key(1)))
+    return largest_move(model, variables, RoutingContext(jax.random.key(1)))
 
 
 def with_pool(name: str, kind: str) -> object:
@@ -161,7 +161,7 @@ def test_what_evaluation_decodes_with_is_causal_and_blind(name):
     @jax.jit
     def logits(inputs_BS: jax.Array) -> jax.Array:
         batch = dataclasses.replace(tiny.make_batch(BATCH, LENGTH), inputs_BS=inputs_BS)
-        output = forward(model, variables, batch, causal)
+        output = forward(model, variables, batch)
         return model.bind(variables).logits(output.hidden_BSD)
 
     inputs = tiny.make_batch(BATCH, LENGTH).inputs_BS

@@ -10,7 +10,8 @@ from flax import nnx
 from tiers import mostly_slow
 
 import moe_jax.models.attention as attention_module
-from moe_jax.models.attention import Attention, Rows, block_length
+from moe_jax.models.attention import Attention, block_length
+from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.position import RelativeBias, causal_mask, distance_buckets, rotate
 
 LENGTH = 12
@@ -54,6 +55,12 @@ def blocks(request, monkeypatch):
     return request.param
 
 
+def context_of(positions, segments=None, prefix=None):
+    """Returns rows without padding; attention does not look at the tokens."""
+    tokens, mask = np.zeros_like(positions), np.ones(positions.shape, bool)
+    return BatchContext(tokens, positions, mask, segments, prefix)
+
+
 def test_rows_attend_in_quarters_of_256_or_more():
     lengths = {16: 16, 256: 256, 384: 384, 512: 256, 768: 256, 1023: 1023, 1024: 256, 8192: 2048}
     assert {length: block_length(length) for length in lengths} == lengths
@@ -67,7 +74,7 @@ def test_relative_attention_is_the_definition(packed, prefixed, blocks):
     segments = np.array([[1] * 5 + [2] * 7, [1] * 9 + [2] * 2 + [0]]) if packed else None
     positions = np.broadcast_to(np.arange(LENGTH), (2, LENGTH))
     prefix = np.array([[1, 1, 1, 0, 0, 1, 1] + [0] * 5, [1] * 4 + [0] * 8]) if prefixed else None
-    y, _ = attention(x, Rows(positions, segments, prefix))
+    y, _ = attention(x, context_of(positions, segments, prefix))
     table = np.asarray(attention.bias.table[...])
     buckets = distance_buckets(8, 16)
 
@@ -98,7 +105,7 @@ def test_rotary_attention_is_the_definition(blocks):
         pair = (q[..., :half] + 1j * q[..., half:]) * np.exp(1j * angle)
         return np.concatenate([pair.real, pair.imag], -1)
 
-    y, _ = attention(x, Rows(positions))
+    y, _ = attention(x, context_of(positions))
     expected = numpy_attention(
         attention, x[0], lambda *_: 0.0, lambda q, t: t <= q, rotation=rotation
     )
@@ -113,10 +120,10 @@ def test_blocks_compute_what_a_mask_would_not_hide(position, packed, monkeypatch
     graph, state = nnx.split(attention)
     x = np.random.default_rng(1).normal(size=(2, LENGTH, 32)).astype(np.float32)
     segments = np.array([[1] * 4 + [2] * 8, [1] * 7 + [2] * 3 + [0] * 2]) if packed else None
-    rows = Rows(np.broadcast_to(np.arange(LENGTH), (2, LENGTH)), segments)
+    batch = context_of(np.broadcast_to(np.arange(LENGTH), (2, LENGTH)), segments)
 
     def loss(state, x):
-        return (nnx.merge(graph, state)(x, rows)[0] ** 2).sum()
+        return (nnx.merge(graph, state)(x, batch)[0] ** 2).sum()
 
     found, squares = [], []
     for shortest in (LENGTH, LENGTH // 4):

@@ -16,9 +16,9 @@ from moe_jax.routing.pools import Pool
 from moe_jax.training.step import forward
 
 
-def logits_of(model, variables, batch, router=None):
+def logits_of(model, variables, batch):
     def run(variables, batch):
-        output = forward(model, variables, batch, router)
+        output = forward(model, variables, batch)
         return model.bind(variables).logits(output.hidden_BSD)
 
     return np.asarray(jax.jit(run)(variables, batch))
@@ -126,7 +126,7 @@ def test_padding_at_the_end_changes_nothing_before_it():
 def test_packed_documents_do_not_see_each_other():
     """Two documents in a row give the logits of each alone (causal routing: no shared pool)."""
     model, variables = tiny.make(ExpertChoice(2.0))
-    causal = model.router.causal()
+    causal = model.causal()
     a, b = tiny.make_batch(1, 6, seed=1), tiny.make_batch(1, 10, seed=2)
     packed = Batch(
         *(
@@ -136,12 +136,12 @@ def test_packed_documents_do_not_see_each_other():
         positions_BS=np.concatenate([np.arange(6), np.arange(10)])[None],
         segments_BS=np.array([[1] * 6 + [2] * 10]),
     )
-    together = logits_of(model, variables, packed, causal)
+    together = logits_of(causal, variables, packed)
     np.testing.assert_allclose(
-        together[:, :6], logits_of(model, variables, a, causal), rtol=1e-5, atol=1e-6
+        together[:, :6], logits_of(causal, variables, a), rtol=1e-5, atol=1e-6
     )
     np.testing.assert_allclose(
-        together[:, 6:], logits_of(model, variables, b, causal), rtol=1e-5, atol=1e-6
+        together[:, 6:], logits_of(causal, variables, b), rtol=1e-5, atol=1e-6
     )
 
 

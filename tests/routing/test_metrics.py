@@ -34,7 +34,7 @@ PAIRS = Pairs(
         ],
         bool,
     ),
-    experts=3,
+    num_experts=3,
 )
 
 

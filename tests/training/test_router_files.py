@@ -9,7 +9,7 @@ from tiers import mostly_slow
 
 from moe_jax import config, experiment
 from moe_jax.models.functional import Variables
-from moe_jax.models.layer_inputs import LayerInputs
+from moe_jax.models.layer_routing import RoutingContext
 from moe_jax.routers import ROUTERS, get_router
 from moe_jax.training.optimizers import adamw
 from moe_jax.training.state import make_state
@@ -66,8 +66,8 @@ def router_gradient(model, variables, batch):
     def gradient(kernel):
         def nll(kernel):
             changed = Variables(variables.params | {KERNEL: kernel}, variables.router_state)
-            inputs = LayerInputs(jax.random.key(1), None)
-            output = forward(model, changed, batch, inputs=inputs)
+            context = RoutingContext(jax.random.key(1))
+            output = forward(model, changed, batch, context)
             loss = token_loss(model, changed, output, batch, LossConfig(z_loss=0.0))[0]
             return loss / batch.inputs_BS.size
 

@@ -18,7 +18,7 @@ from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.models.config import REMAT_POLICIES, ModelConfig
 from moe_jax.models.functional import LanguageModel, Variables
-from moe_jax.models.layer_inputs import LayerInputs
+from moe_jax.models.layer_routing import RoutingContext
 from moe_jax.routers import ROUTERS
 from moe_jax.routers.adaptive import Adaptive
 from moe_jax.routers.expert_choice import ExpertChoice
@@ -259,7 +259,7 @@ def lm_gradient(router, **shape):
     @functools.partial(jax.grad, has_aux=True)
     def gradient(kernel, variables):
         variables = Variables(variables.params | {name: kernel}, variables.router_state)
-        output = forward(model, variables, batch, inputs=LayerInputs(jax.random.key(0)))
+        output = forward(model, variables, batch, RoutingContext(jax.random.key(0)))
         logits = model.bind(variables).logits(output.hidden_BSD)
         nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets_BS)
         return jnp.mean(nll), output.routing.metrics["pairs"][0]
@@ -370,11 +370,9 @@ def test_jitter_is_that_of_the_key():
     router = TokenChoice(k=1, normalise=False, jitter=0.1)
     model, variables = make_model(router, **TWO), make_variables(router, **TWO)
     entropy = jax.jit(
-        lambda inputs: forward(model, variables, make_batch(), None, inputs).routing.metrics[
-            "entropy"
-        ]
+        lambda context: forward(model, variables, make_batch(), context).routing.metrics["entropy"]
     )
-    keys = [LayerInputs(jax.random.key(seed)) for seed in (0, 0, 1)]
+    keys = [RoutingContext(jax.random.key(seed)) for seed in (0, 0, 1)]
     calm, one, again, other = (np.asarray(entropy(key)) for key in (None, *keys))
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - calm).min() > 1e-6
@@ -398,8 +396,8 @@ def test_thor_is_two_passes_and_their_divergence():
         bound = Variables(params, variables.router_state)
         nll, log_p = [], []
         for index in range(2):
-            inputs = LayerInputs(jax.random.fold_in(step_key, index))
-            output = forward(model, bound, batch, inputs=inputs)
+            context = RoutingContext(jax.random.fold_in(step_key, index))
+            output = forward(model, bound, batch, context)
             log_p.append(jax.nn.log_softmax(model.bind(bound).logits(output.hidden_BSD)))
             chosen = jnp.take_along_axis(log_p[-1], batch.targets_BS[..., None], axis=-1)[..., 0]
             nll.append(-jnp.sum(weights * chosen))

@@ -1,7 +1,7 @@
-"""Expert parallelism left to the compiler: batched products with constraints on their cuts.
+"""Expert parallelism left to the compiler: batched products with sharding constraints.
 
 For assignments with slots. Rows are gathered pool by pool, where the pools are; then their axis of
-experts is cut over the devices that have them, which the compiler turns into an all-to-all.
+experts is sharded over the devices that have them, which the compiler rounds into an all-to-all.
 """
 
 import jax
@@ -12,7 +12,7 @@ from moe_jax.routing.assignment import Slots
 from moe_jax.types import ActivationsPND
 
 
-def implicit(
+def implicit_expert_parallel(
     slots: Slots,
     x_PND: ActivationsPND,
     experts: Network,
@@ -25,10 +25,10 @@ def implicit(
         slots: the assignment.
         x_PND: all tokens.
         experts: all experts.
-        by_pool: how arrays [P, ...] are cut where the tokens are.
-        by_expert: how arrays [E, P, ...] are cut where the experts are.
+        by_pool: sharding of arrays [P, ...] where the tokens are.
+        by_expert: sharding of arrays [E, P, ...] where the experts are.
     """
-    pools, number, capacity = slots.token_index_PEC.shape
+    pools, num_experts, capacity = slots.token_index_PEC.shape
     width = x_PND.shape[-1]
     constrain = jax.lax.with_sharding_constraint
     token_PM = constrain(slots.token_index_PEC.reshape(pools, -1), by_pool)
@@ -36,9 +36,9 @@ def implicit(
     in_PMD = jax.vmap(lambda x_ND, token_M: x_ND.at[token_M].get(mode="promise_in_bounds"))(
         constrain(x_PND, by_pool), token_PM
     )
-    in_PECD = constrain(in_PMD.reshape(pools, number, capacity, width), by_pool)
+    in_PECD = constrain(in_PMD.reshape(pools, num_experts, capacity, width), by_pool)
     in_EPCD = constrain(in_PECD.swapaxes(0, 1), by_expert)
-    out_EPCD = experts(in_EPCD.reshape(number, pools * capacity, width)).reshape(in_EPCD.shape)
+    out_EPCD = experts(in_EPCD.reshape(num_experts, pools * capacity, width)).reshape(in_EPCD.shape)
     out_PECD = constrain(constrain(out_EPCD, by_expert).swapaxes(0, 1), by_pool)
     out_PMD = out_PECD.reshape(in_PMD.shape) * weight_PM[..., None].astype(x_PND.dtype)
 

@@ -1,6 +1,6 @@
 """Expert by expert, for CPU: plain matrix products on each expert's rows while they are in cache.
 
-One loop per size of segment (`moe_jax.dispatch.segments`), with as many turns as there are such
+One loop per size of segment (`moe_jax.dispatch.segments`), with as many rounds as there are such
 segments: work follows the rows there are. Loops have no gradient of their own in JAX, so forward
 and backward are written here; only the pre-activations are kept in between. The backward pass
 uses that with g = dy[token], u = g W2 and h = activation(pre):
@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 
 from moe_jax.dispatch.segments import Segments, make_segments, segment_sizes
-from moe_jax.dispatch.sorted_rows import Gradients, SortedRows
+from moe_jax.dispatch.sorted_tokens import Gradients, SortedTokens
 
 
-def forward(rows: SortedRows) -> tuple[jax.Array, jax.Array]:
-    """Returns y [T, D] and the pre-activations [M, F] (see `moe_jax.dispatch.expert_rows`)."""
+def forward(rows: SortedTokens) -> tuple[jax.Array, jax.Array]:
+    """Returns y [T, D] and the pre-activations [M, F] (see `moe_jax.dispatch.grouped_ffn`)."""
     x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
     activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
 
@@ -35,14 +35,14 @@ def forward(rows: SortedRows) -> tuple[jax.Array, jax.Array]:
             out_RD = jnp.einsum("rf,df->rd", activation(pre_RF), segment.of_expert(wo_EDF))
         return _add(y_TD, token_R, out_RD * weight_R1), segment.write(pre_MF, pre_RF)
 
-    # Rows of nobody are never written: the backward pass masks them where it reads them.
+    # Unassigned rows are never written: the backward pass masks them where it reads them.
     pre_MF = _empty((token_M.shape[0], wi_EDF.shape[-1]), x_TD.dtype)
     carry = (jnp.zeros(x_TD.shape, jnp.float32), pre_MF)
     y_TD, pre_MF = _run(rows, carry, work, lambda carry, expert: carry)
     return y_TD.astype(x_TD.dtype), _floats(pre_MF, x_TD.dtype)
 
 
-def backward(rows: SortedRows, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradients:
+def backward(rows: SortedTokens, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradients:
     """Returns the gradients."""
     x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
     activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
@@ -96,20 +96,20 @@ class _Segment:
         # A segment at the end of the array begins earlier, so that it fits.
         self._first = jnp.minimum(start, rows - size)
         row_R = self._first + jnp.arange(size, dtype=jnp.int32)
-        self._mine_R = (row_R >= start) & (row_R < start + count)
+        self._is_valid_R = (row_R >= start) & (row_R < start + count)
 
     def slice(self, array_M: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice_in_dim(array_M, self._first, self._size)
 
     def mask(self, value_R: jax.Array) -> jax.Array:
-        return jnp.where(self._mine(value_R), value_R, 0)
+        return jnp.where(self._is_valid(value_R), value_R, 0)
 
     def write(self, array_M: jax.Array, value_R: jax.Array) -> jax.Array:
-        value_R = jnp.where(self._mine(value_R), _bits(value_R), self.slice(array_M))
+        value_R = jnp.where(self._is_valid(value_R), _bits(value_R), self.slice(array_M))
         return jax.lax.dynamic_update_slice_in_dim(array_M, value_R, self._first, 0)
 
-    def _mine(self, value_R: jax.Array) -> jax.Array:
-        return self._mine_R.reshape(-1, *[1] * (value_R.ndim - 1))
+    def _is_valid(self, value_R: jax.Array) -> jax.Array:
+        return self._is_valid_R.reshape(-1, *[1] * (value_R.ndim - 1))
 
     def of_expert(self, weight_EDF: jax.Array) -> jax.Array:
         return jax.lax.dynamic_index_in_dim(weight_EDF, self._expert, keepdims=False)
@@ -135,7 +135,7 @@ class _UniformSegment(_Segment):
 
 
 def _run(
-    rows: SortedRows,
+    rows: SortedTokens,
     carry: tuple,
     work: Callable[[tuple, _Segment], tuple],
     empty: Callable[[tuple, jax.Array], tuple],

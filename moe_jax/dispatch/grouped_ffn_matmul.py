@@ -2,20 +2,20 @@
 
 With as many rows for every expert these are batched products; otherwise `jax.lax.ragged_dot`,
 which TPU compilers turn into a grouped matrix-multiply kernel, and `weight_gradient`. (XLA's CPU
-backend turns `ragged_dot` into a dense loop over experts, E times the work: there,
-`moe_jax.dispatch.expert_loop` runs instead.)
-Formulas as in `expert_loop`.
+backend rounds `ragged_dot` into a dense loop over experts, E times the work: there,
+`moe_jax.dispatch.grouped_ffn_loop` runs instead.)
+Formulas as in `grouped_ffn_loop`.
 """
 
 import jax
 import jax.numpy as jnp
 
-from moe_jax.dispatch.sorted_rows import Gradients, SortedRows
+from moe_jax.dispatch.sorted_tokens import Gradients, SortedTokens
 from moe_jax.dispatch.weight_gradient import weight_gradient
 
 
-def forward(rows: SortedRows) -> tuple[jax.Array, jax.Array]:
-    """Returns y [T, D] and the pre-activations [M, F] (see `moe_jax.dispatch.expert_rows`)."""
+def forward(rows: SortedTokens) -> tuple[jax.Array, jax.Array]:
+    """Returns y [T, D] and the pre-activations [M, F] (see `moe_jax.dispatch.grouped_ffn`)."""
     x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
     activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
     multiply = _Products(rows)
@@ -24,7 +24,7 @@ def forward(rows: SortedRows) -> tuple[jax.Array, jax.Array]:
     return _scatter(x_TD, token_M, out_MD * weight_M[:, None].astype(x_TD.dtype)), pre_MF
 
 
-def backward(rows: SortedRows, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradients:
+def backward(rows: SortedTokens, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradients:
     """Returns the gradients."""
     x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
     activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
@@ -44,11 +44,11 @@ def backward(rows: SortedRows, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradients
 class _Products:
     """Products of sorted rows with their experts' weights."""
 
-    def __init__(self, rows: SortedRows):
+    def __init__(self, rows: SortedTokens):
         self._uniform, self._count_E = rows.uniform, rows.count_E
         self._experts = rows.count_E.shape[0]
-        # Rows of no expert come last; products leave them undefined.
-        self._mine_M1 = (jnp.arange(rows.token_M.shape[0]) < rows.count_E.sum())[:, None]
+        # Unassigned rows come last; products leave them undefined.
+        self._assigned_M1 = (jnp.arange(rows.token_M.shape[0]) < rows.count_E.sum())[:, None]
 
     @jax.named_scope("experts")
     def rows(self, rows_MA: jax.Array, weight_EDF: jax.Array, contract: int) -> jax.Array:
@@ -63,7 +63,7 @@ class _Products:
             rhs_group_dimensions=[0],
         )
         out_MF = jax.lax.ragged_dot_general(rows_MA, weight_EDF, self._count_E, numbers)
-        return jnp.where(self._mine_M1, out_MF, 0)
+        return jnp.where(self._assigned_M1, out_MF, 0)
 
     @jax.named_scope("experts")
     def weights(self, a_MD: jax.Array, b_MF: jax.Array) -> jax.Array:

@@ -11,27 +11,27 @@ import dataclasses
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from moe_jax.dispatch import expert_loop, expert_products
-from moe_jax.dispatch.sorted_rows import SortedRows
+from moe_jax.dispatch import grouped_ffn_loop, grouped_ffn_matmul
+from moe_jax.dispatch.sorted_tokens import SortedTokens
 
 
 @jax.custom_vjp
-def expert_rows(rows: SortedRows) -> jax.Array:
+def grouped_ffn(rows: SortedTokens) -> jax.Array:
     """Returns y [T, D]."""
     return _forward(rows)[0]
 
 
-def _forward(rows: SortedRows) -> tuple:
+def _forward(rows: SortedTokens) -> tuple:
     y_TD, pre_MF = jax.lax.platform_dependent(
-        rows, cpu=expert_loop.forward, default=expert_products.forward
+        rows, cpu=grouped_ffn_loop.forward, default=grouped_ffn_matmul.forward
     )
     return y_TD, (rows, checkpoint_name(pre_MF, "moe_hidden"))
 
 
-def _backward(residuals: tuple, dy_TD: jax.Array) -> tuple[SortedRows]:
+def _backward(residuals: tuple, dy_TD: jax.Array) -> tuple[SortedTokens]:
     rows, pre_MF = residuals
     dx_TD, d_weight_M, d_wi, d_wo = jax.lax.platform_dependent(
-        rows, pre_MF, dy_TD, cpu=expert_loop.backward, default=expert_products.backward
+        rows, pre_MF, dy_TD, cpu=grouped_ffn_loop.backward, default=grouped_ffn_matmul.backward
     )
     experts = dataclasses.replace(rows.experts, wi_EDF=d_wi, wo_EDF=d_wo)
     return (
@@ -41,4 +41,4 @@ def _backward(residuals: tuple, dy_TD: jax.Array) -> tuple[SortedRows]:
     )
 
 
-expert_rows.defvjp(_forward, _backward)
+grouped_ffn.defvjp(_forward, _backward)

@@ -1,0 +1,115 @@
+"""The inputs and outputs of the routing of one mixture-of-experts layer."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from moe_jax.dispatch.network import ExpertNetwork
+from moe_jax.models.batch_context import BatchContext
+from moe_jax.routing.assignment import RouterOutput, RouterScores
+from moe_jax.routing.metrics import routed_counts
+from moe_jax.routing.router import Router, RouterState
+from moe_jax.types import ActivationsBSD, ScoresBSE, VectorE
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RoutingContext:
+    """What routing may use beside the batch; in a model's input, with the layers in front.
+
+    Attributes:
+        key: random key while training, None outside of it.
+        share_E: `moe_jax.routing.assignment.RouterScores.share_E`.
+        counts_experts: whether to count the experts of every token (static).
+    """
+
+    key: jax.Array | None = None
+    share_E: VectorE | None = None
+    counts_experts: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    def keys(self) -> tuple[jax.Array | None, jax.Array | None]:
+        """Returns the key of the router's draws and the key of the jitter on its input."""
+        if self.key is None:
+            return None, None
+        router_key, jitter_key = jax.random.split(self.key)
+        return router_key, jitter_key
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Routing:
+    """Auxiliary outputs of routing, by name; in a model's output, with the layers in front.
+
+    Attributes:
+        losses: unscaled auxiliary losses.
+        metrics: health of the routing (`moe_jax.routing.metrics`).
+        statistics: what the router's state is updated from.
+        experts_BS: how many experts took each token, int32; None unless
+            `RoutingContext.counts_experts`.
+    """
+
+    losses: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    statistics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+    experts_BS: jax.Array | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class MoEInputs:
+    """Everything that routing and dispatch of one layer need.
+
+    Attributes:
+        x_BSD: activations.
+        logits_BSE: the router's raw outputs, float32.
+        batch: the tokens that they belong to.
+        context: random key and options.
+        state: the router's state in this layer.
+        experts: the experts' networks.
+        router: the rule (static).
+    """
+
+    x_BSD: ActivationsBSD
+    logits_BSE: ScoresBSE
+    batch: BatchContext
+    context: RoutingContext
+    state: RouterState
+    experts: ExpertNetwork
+    router: Router = dataclasses.field(metadata={"static": True})
+
+    def scores(self, first_pool: jax.Array | int = 0, axes: tuple[str, ...] = ()) -> RouterScores:
+        """Returns the scores of the router's pools.
+
+        Args:
+            first_pool: see `RouterScores`.
+            axes: see `RouterScores`.
+        """
+        split, batch = self.router.pool.split, self.batch
+        logits_PNE = split(self.logits_BSE)
+        time_BS = jnp.broadcast_to(
+            jnp.arange(batch.mask_BS.shape[1], dtype=jnp.int32), batch.mask_BS.shape
+        )
+        return RouterScores(
+            logits_PNE=logits_PNE,
+            probabilities_PNE=jax.nn.softmax(logits_PNE, axis=-1),
+            mask_PN=split(batch.mask_BS),
+            tokens_PN=split(batch.tokens_BS),
+            positions_PN=split(batch.positions_BS),
+            time_PN=split(time_BS),
+            key=self.context.keys()[0],
+            share_E=self.context.share_E,
+            first_pool=first_pool,
+            axes=axes,
+        )
+
+    def routing(self, routed: RouterOutput, batch: int) -> Routing:
+        """Returns the auxiliary outputs of a decision over `batch` rows."""
+        experts_BS = None
+        if self.context.counts_experts:
+            pool, length = self.router.pool, self.x_BSD.shape[1]
+            _, tokens = pool.shape(batch, length)
+            num_experts = routed.assignment.num_experts
+            per_token_PN, _ = routed_counts(routed.assignment, tokens, num_experts)
+            experts_BS = pool.join(per_token_PN[..., None], batch, length)[..., 0]
+        return Routing(routed.losses, routed.metrics, routed.statistics, experts_BS)
