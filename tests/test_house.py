@@ -21,6 +21,7 @@ LAYERS = [
     ["flops"],
     ["models"],
     ["sharding"],
+    ["testing"],
     ["dispatch"],
     ["routers"],
     ["routing"],
