@@ -1,4 +1,4 @@
-"""Execute an assignment: carry tokens to their experts and back.
+"""Dispatch: carry tokens to their experts and back, as an assignment says.
 
 Every transport is a function `dispatch(assignment, x_PND, experts) -> y_PND` with
 
@@ -14,34 +14,11 @@ every assignment.
 | `gather`  | static slots, batched products; without a capacity in | many static shapes to   |
 |           | rounds that follow the busiest expert                 | compile for; comparison |
 | `oracle`  | one-hot matrix products                               | tests                   |
+
+`register_dispatch` adds one.
 """
 
-from collections.abc import Callable
-from typing import Literal
-
-from moe_jax.dispatch.gather import gather
-from moe_jax.dispatch.grouped import grouped
 from moe_jax.dispatch.network import ExpertNetwork
-from moe_jax.dispatch.oracle import oracle
-from moe_jax.errors import UserError, nearest
-from moe_jax.routing.assignment import Assignment
-from moe_jax.types import ActivationsPND
+from moe_jax.dispatch.registry import DISPATCHES, Dispatch, get_dispatch, register_dispatch
 
-Dispatch = Callable[[Assignment, ActivationsPND, ExpertNetwork], ActivationsPND]
-
-DispatchName = Literal["grouped", "gather", "oracle"]
-DISPATCHES: dict[str, Dispatch] = {"grouped": grouped, "gather": gather, "oracle": oracle}
-
-
-def get_dispatch(name: str) -> Dispatch:
-    """Returns the transport of that name.
-
-    Raises:
-        UserError: for an unknown name.
-    """
-    if name not in DISPATCHES:
-        raise UserError(
-            f"unknown dispatch {name!r}; known: {', '.join(sorted(DISPATCHES))}."
-            + nearest(name, DISPATCHES)
-        )
-    return DISPATCHES[name]
+__all__ = ["DISPATCHES", "Dispatch", "ExpertNetwork", "get_dispatch", "register_dispatch"]

@@ -4,9 +4,9 @@ import dataclasses
 from typing import Annotated, Literal, get_args
 
 from moe_jax.configurable import configurable
-from moe_jax.dispatch import DispatchName
-from moe_jax.errors import UserError
-from moe_jax.settings import LARGEST_INT, PositiveInt, Range, Settings, counted, rule
+from moe_jax.dispatch import DISPATCHES
+from moe_jax.errors import UserError, nearest
+from moe_jax.settings import LARGEST_INT, Name, PositiveInt, Range, Settings, counted, rule
 
 Position = Literal["relative", "rotary"]
 FeedForward = Literal["gated_gelu", "gelu"]
@@ -80,7 +80,7 @@ class ModelConfig(Settings, called="Model"):
     scan_layers: bool = True
     remat: RematPolicy = "none"
     remat_names: tuple[Activation, ...] = ()
-    dispatch: DispatchName = "grouped"
+    dispatch: Name = "grouped"
 
     @staticmethod
     @rule
@@ -115,6 +115,15 @@ class ModelConfig(Settings, called="Model"):
         if position == "rotary" and head_dim % 2:
             raise UserError(
                 f"Model.position = 'rotary' needs an even Model.head_dim, not {head_dim}"
+            )
+
+    @staticmethod
+    @rule
+    def _dispatch_is_registered(dispatch: str) -> None:
+        if dispatch not in DISPATCHES:
+            raise UserError(
+                f"Model.dispatch = {dispatch!r} is unknown; known: {', '.join(DISPATCHES)}."
+                + nearest(dispatch, DISPATCHES)
             )
 
     def shared_expert(self) -> "ModelConfig":

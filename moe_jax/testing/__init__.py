@@ -1,5 +1,6 @@
 """Checks for the tests of code that extends this package."""
 
+from moe_jax.testing.dispatch_contract import DispatchContractError, check_dispatch
 from moe_jax.testing.router_contract import RouterContractError, check_router
 
-__all__ = ["RouterContractError", "check_router"]
+__all__ = ["DispatchContractError", "RouterContractError", "check_dispatch", "check_router"]
