@@ -34,7 +34,7 @@ from moe_jax import config
 from moe_jax.data.config import DataConfig
 from moe_jax.errors import UserError
 from moe_jax.evaluation.sampling import SamplingConfig
-from moe_jax.flops import Parameters, count_parameters, train_flops_per_token
+from moe_jax.flops import ParameterCount, count_parameters, train_flops_per_token
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.functional import LanguageModel
 from moe_jax.routing.adaptive import Adaptive
@@ -49,14 +49,14 @@ from moe_jax.settings import PositiveInt, Settings, checked, rule
 from moe_jax.sharding import mesh
 from moe_jax.sharding.mesh import BATCH_AXES, MeshConfig
 from moe_jax.sharding.partition import Partition, make_abstract_partition, make_partition
-from moe_jax.training.checkpoint_config import CheckpointConfig
-from moe_jax.training.guard import GuardConfig
+from moe_jax.training.checkpointing.checkpoint_config import CheckpointConfig
+from moe_jax.training.fault_tolerance.watchdog import WatchdogConfig
 from moe_jax.training.loop import TrainConfig
+from moe_jax.training.metric_writers.config import WriterConfig
 from moe_jax.training.optimizers import Optimizer, adafactor, adamw
 from moe_jax.training.schedules import inverse_square_root, warmup_cosine
 from moe_jax.training.step import LossConfig, make_train_step
-from moe_jax.training.watchdog import WatchdogConfig
-from moe_jax.training.writers import WriterConfig
+from moe_jax.training.update_guard import GuardConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +198,7 @@ class Experiment(Settings):
         """Expert slots per token: c of expert choice; 0 for a dense model."""
         return self.active_router.experts_per_token if self.active_router else 0.0
 
-    def parameters(self) -> Parameters:
+    def parameters(self) -> ParameterCount:
         """Counts parameters."""
         learned = self.active_router is None or self.active_router.is_learned
         return count_parameters(self.model, self.experts_per_token, learned)

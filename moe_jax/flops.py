@@ -13,7 +13,7 @@ from moe_jax.models.config import ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Parameters:
+class ParameterCount:
     """Number of parameters.
 
     Attributes:
@@ -37,7 +37,7 @@ def _layer_parameters(config: ModelConfig) -> tuple[int, int, int]:
 
 def count_parameters(
     config: ModelConfig, experts_per_token: float, router_is_learned: bool = True
-) -> Parameters:
+) -> ParameterCount:
     """Counts parameters.
 
     Args:
@@ -52,7 +52,7 @@ def count_parameters(
     if router_is_learned:
         common += config.num_moe_layers * config.d_model * config.num_experts
     per_expert = config.num_moe_layers * expert
-    return Parameters(
+    return ParameterCount(
         total=common + per_expert * config.num_experts,
         active=common + round(per_expert * experts_per_token),
     )

@@ -15,12 +15,12 @@ from rich.table import Table
 
 from moe_jax.commands.console import make_console
 from moe_jax.formatting import count
-from moe_jax.sharding.processes import config_facts
-from moe_jax.training import run_directory
-from moe_jax.training.goodput import Goodput, read_account
-from moe_jax.training.metrics_file import read_metrics
-from moe_jax.training.owner_file import OWNER_FILE, owner_runs, read_owner
-from moe_jax.training.progress import clock, speed
+from moe_jax.sharding.processes import config_bindings
+from moe_jax.training.metric_writers.jsonl_writer import read_metrics
+from moe_jax.training.monitoring.goodput import Goodput, read_goodput
+from moe_jax.training.monitoring.progress import clock, speed
+from moe_jax.training.run_directory import run_directory
+from moe_jax.training.run_directory.lock_file import OWNER_FILE, owner_is_running, read_lock
 
 _TREND = 20  # Records that the trend of the loss is taken over.
 _HEALTH = ("max_violation", "unrouted_share", "dropped_share", "entropy")
@@ -46,7 +46,7 @@ def status(directory: str, now: float | None = None) -> dict[str, Any]:
 
 def standing(path: epath.Path, now: float) -> dict[str, Any]:
     """Returns where a run stands; what is not known is None."""
-    facts, records, account = _facts(path), read_metrics(path), read_account(path)
+    facts, records, account = _facts(path), read_metrics(path), read_goodput(path)
     recent = [r for r in records if r["kind"] == "train"][-_TREND:]
     evals = [r for r in records if r["kind"] == "eval"]
     last, attempt = (recent[-1] if recent else {}), account.last_attempt()
@@ -89,7 +89,7 @@ def standing(path: epath.Path, now: float) -> dict[str, Any]:
 
 def _facts(path: epath.Path) -> dict[str, Any]:
     record, config = run_directory.read_record(path), path / run_directory.CONFIG_FILE
-    bindings = config_facts(config.read_text()) if config.exists() else {}
+    bindings = config_bindings(config.read_text()) if config.exists() else {}
     steps = bindings.get("Train.steps", "")
     steps = bindings.get(steps.removeprefix("%"), steps) if steps.startswith("%") else steps
     every = bindings.get("Model.moe_every", "")
@@ -103,7 +103,7 @@ def _facts(path: epath.Path) -> dict[str, Any]:
 
 def _owner(path: epath.Path, now: float) -> dict[str, Any] | None:
     """Returns who trains there; `alive` is None where that cannot be seen from here."""
-    sign = read_owner(path)
+    sign = read_lock(path)
     if sign is None:
         return None
     identity = sign.identity
@@ -112,7 +112,7 @@ def _owner(path: epath.Path, now: float) -> dict[str, Any] | None:
         "process": identity.process,
         "since": sign.since,
         "user": sign.record.get("user"),
-        "alive": owner_runs(sign, path),
+        "alive": owner_is_running(sign, path),
         "sign_of_life_age": max(now - sign.time, 0.0),
     }
 

@@ -20,8 +20,8 @@ from moe_jax.errors import UserError
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.models.layer_inputs import LayerInputs
 from moe_jax.sharding.processes import barrier, is_main
+from moe_jax.training.run_directory.atomic_file import write_atomically
 from moe_jax.training.step import forward
-from moe_jax.training.whole_file import write_whole
 
 # Rows whose vectors are written to one file, about.
 ROWS_PER_PART = 8192
@@ -117,7 +117,7 @@ def make_order(
     return order
 
 
-class EpochOrders:
+class EpochOrderer:
     """Gives each epoch of a curriculum its order, made by the model that the epoch starts with.
 
     Args:
@@ -206,7 +206,7 @@ def _begin(directory: epath.Path, about: dict[str, Any]) -> None:
             for old in (*directory.glob("part_*.npy"), directory / ORDER):
                 old.unlink(missing_ok=True)
         directory.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(about, indent=1))
+        write_atomically(path, json.dumps(about, indent=1))
     barrier(f"start of {directory.name}")
 
 

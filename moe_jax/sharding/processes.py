@@ -5,14 +5,10 @@ everything here is immediate.
 """
 
 import contextlib
-import dataclasses
 import functools
-import glob
 import importlib.metadata
 import json
-import os
 import platform
-import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 
@@ -23,133 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from moe_jax import __version__
 from moe_jax.errors import UserError
-from moe_jax.sharding import addresses, rendezvous
 
-_FLAGS = ("--coordinator", "--num_processes", "--process_id")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
-_TPU_DEVICES = ("/dev/accel*", "/dev/vfio/[0-9]*")
-# How long a process that ends waits for the others to end.
-_SHUTDOWN_SECONDS = 60
-# What srun sets; sbatch's own shell lacks the step's node list.
-_SLURM = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST")
-
-
-@dataclasses.dataclass(frozen=True)
-class Cluster:
-    """Where the processes of a run meet.
-
-    Attributes:
-        coordinator: HOST:PORT of process 0.
-        processes: how many there are.
-        process: which this is.
-        local_devices: device numbers that are this process's own, None for all.
-    """
-
-    coordinator: str
-    processes: int
-    process: int
-    local_devices: list[int] | None = None
-
-
-def initialize(
-    coordinator: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    timeout: float = 300,
-) -> None:
-    """Connects the processes of a run, from flags or from what the environment says.
-
-    Call it before JAX is used. It does nothing for a single process.
-
-    Args:
-        coordinator: HOST:PORT of process 0.
-        num_processes: how many processes there are.
-        process_id: which of them this is, from 0.
-        timeout: seconds to wait for the others.
-
-    Raises:
-        UserError: if only some of the flags are given, or a process is missing after `timeout`.
-    """
-    given = (coordinator, num_processes, process_id)
-    cluster: Cluster | None
-    if coordinator is not None and num_processes is not None and process_id is not None:
-        if num_processes < 1 or not 0 <= process_id < num_processes:
-            raise UserError(
-                f"--process_id = {process_id} must be from 0 to --num_processes - 1 = "
-                f"{num_processes - 1}"
-            )
-        addresses.split_address(coordinator)
-        cluster = Cluster(coordinator, num_processes, process_id)
-    elif any(value is not None for value in given):
-        missing = [flag for flag, value in zip(_FLAGS, given, strict=True) if value is None]
-        raise UserError(f"{', '.join(_FLAGS)} go together; {' and '.join(missing)} is not given")
-    else:
-        cluster = _detect(environment(), timeout)
-    if cluster is not None and cluster.processes > 1:
-        _connect(cluster, timeout)
-
-
-def environment(variables: Mapping[str, str] | None = None) -> str | None:
-    """Returns what started this process: `slurm`, `kubernetes`, `tpu`, or None."""
-    variables = os.environ if variables is None else variables
-    if int(variables.get("SLURM_NTASKS", "1")) > 1 and all(v in variables for v in _SLURM):
-        return "slurm"
-    on_cpu = variables.get("JAX_PLATFORMS") == "cpu"
-    if not on_cpu and any(glob.glob(pattern) for pattern in _TPU_DEVICES):
-        return "tpu"
-    if "KUBERNETES_SERVICE_HOST" in variables and "JOB_COMPLETION_INDEX" in variables:
-        return "kubernetes"
-    return None
-
-
-def _detect(kind: str | None, timeout: float) -> Cluster | None:
-    """Asks JAX where the processes meet; None where it knows of no others."""
-    if kind is None:
-        return None
-    # JAX detects clusters only inside `initialize`, which aborts where a process is missing.
-    from jax._src.clusters import ClusterEnv
-
-    try:
-        address, processes, process, devices = ClusterEnv.auto_detect_unset_distributed_params(
-            None, None, None, None, None, int(timeout)
-        )
-    except Exception as error:
-        raise UserError(f"{kind}: JAX cannot find the other processes: {error}") from error
-    if address is None or processes is None or process is None:
-        if kind == "kubernetes":
-            raise UserError(
-                "this is a Kubernetes job with an index, but JAX cannot ask for the others: "
-                f"install `kubernetes` (pip install 'jax[k8s]'), or give {', '.join(_FLAGS)}"
-            )
-        return None
-    local = list(devices) if devices is not None else None
-    return Cluster(str(address), int(processes), int(process), local)
-
-
-def _connect(cluster: Cluster, timeout: float) -> None:
-    rendezvous.meet(cluster.coordinator, cluster.processes, cluster.process, timeout)
-    # JAX would listen on all addresses of the machine.
-    first = cluster.process == 0
-    listens_on = addresses.bind_address(cluster.coordinator) if first else None
-    # JAX puts a handler of its own on SIGTERM, which would swallow it until training starts.
-    previous = signal.getsignal(signal.SIGTERM)
-    jax.distributed.initialize(
-        cluster.coordinator,
-        cluster.processes,
-        cluster.process,
-        local_device_ids=cluster.local_devices,
-        cluster_detection_method="deactivate",
-        initialization_timeout=max(int(timeout), 1),
-        shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
-        coordinator_bind_address=listens_on,
-    )
-    signal.signal(signal.SIGTERM, previous)
-    counts = [0] * jax.process_count()
-    for device in jax.devices():
-        counts[device.process_index] += 1
-    if len(set(counts)) > 1:
-        shown = ", ".join(f"process {i} has {n}" for i, n in enumerate(counts[:16]))
-        raise UserError(f"the processes must have equally many devices, but {shown}")
 
 
 def is_main() -> bool:
@@ -178,7 +49,7 @@ def gather(text: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def propagate_errors() -> Iterator[None]:
     """Makes a `UserError` of one process the error of all, so that none waits for it.
 
     What is inside must not wait for other processes.
@@ -210,7 +81,7 @@ def versions() -> dict[str, str]:
     return {"Python": platform.python_version(), "moe_jax": __version__, **packages}
 
 
-def config_facts(config: str) -> dict[str, str]:
+def config_bindings(config: str) -> dict[str, str]:
     """Returns the bindings of a gin configuration by name."""
     facts: dict[str, str] = {}
     # A value that is longer than a line goes on in indented lines.
@@ -230,7 +101,7 @@ def config_facts(config: str) -> dict[str, str]:
     return facts
 
 
-def check_same(facts: Mapping[str, str]) -> None:
+def check_consistent(facts: Mapping[str, str]) -> None:
     """Makes sure that all processes are about to do the same. All must call it.
 
     Args:
@@ -242,11 +113,11 @@ def check_same(facts: Mapping[str, str]) -> None:
     if jax.process_count() == 1:
         return
     texts = gather(json.dumps([socket.gethostname(), dict(facts)]))
-    if problem := difference([tuple(json.loads(text)) for text in texts]):
+    if problem := describe_differences([tuple(json.loads(text)) for text in texts]):
         raise UserError(problem)
 
 
-def difference(facts: list[tuple[str, dict[str, str]]]) -> str | None:
+def describe_differences(facts: list[tuple[str, dict[str, str]]]) -> str | None:
     """Returns where processes differ, None if they do not.
 
     Args:
@@ -279,7 +150,7 @@ def _named(processes: list[int], facts: list[tuple[str, dict[str, str]]]) -> str
     return f"process{'es' if len(processes) > 1 else ''} {', '.join(names)}{more}"
 
 
-class Agreement:
+class DelayedMaximum:
     """Lets all processes know what one of them knows, a step later and without waiting.
 
     `ask(value)` starts a reduction on the devices and `answer()` reads the one started before: by

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from moe_jax.errors import UserError
-from moe_jax.sharding.addresses import ANY, bind_address, listen, split_address
+from moe_jax.sharding.coordinator_address import ANY, bind_address, listen, split_address
 
 _MAGIC = "moe-jax roll call"
 # The most that a caller says of itself, and that process 0 says of all.

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 from moe_jax.sharding.partition import Partition
 
 
-def are_finite(
+def all_finite(
     trees: Sequence[Any], partition: Partition | None = None, shardings: Sequence[Any] = ()
 ) -> jax.Array:
     """Returns for each tree whether all its floating-point values are finite, bool [trees].

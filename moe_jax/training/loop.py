@@ -11,29 +11,30 @@ from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.models.functional import Variables
 from moe_jax.settings import Name, PositiveInt, Seed, Settings, counted, rule
-from moe_jax.sharding.processes import Agreement
-from moe_jax.training import hardware
-from moe_jax.training.account import Account
-from moe_jax.training.checkpoints import Checkpoints, Position
+from moe_jax.sharding.processes import DelayedMaximum
+from moe_jax.training.checkpointing.checkpoint_manager import CheckpointManager
+from moe_jax.training.checkpointing.checkpointable import Checkpointable
 from moe_jax.training.compiler_options import check as check_compiler_options
-from moe_jax.training.guard import GuardConfig, Skip
-from moe_jax.training.interrupt import Interrupt
-from moe_jax.training.owner import Owner
-from moe_jax.training.pace import Pace
-from moe_jax.training.preemption import PreemptionNotice
-from moe_jax.training.profiling import Profiler
-from moe_jax.training.progress import Reporter
-from moe_jax.training.skips import Skips, skipped_line
+from moe_jax.training.fault_tolerance.graceful_shutdown import GracefulShutdown
+from moe_jax.training.fault_tolerance.preemption import PreemptionNotice
+from moe_jax.training.fault_tolerance.watchdog import Watchdog
+from moe_jax.training.metric_writers.interface import MetricWriter
+from moe_jax.training.monitoring import hardware
+from moe_jax.training.monitoring.goodput_recorder import GoodputRecorder
+from moe_jax.training.monitoring.profiling import Profiler
+from moe_jax.training.monitoring.progress import Reporter
+from moe_jax.training.monitoring.throughput import ThroughputMeter
+from moe_jax.training.run_directory.directory_lock import DirectoryLock
+from moe_jax.training.skipped_updates import SkipCounter, skip_message
 from moe_jax.training.state import TrainState
 from moe_jax.training.step import Metrics
-from moe_jax.training.watchdog import Watchdog
-from moe_jax.training.writers import Writer
+from moe_jax.training.update_guard import GuardConfig, SkipReason
 
 # From the variables to the figures of an evaluation, by name.
 EvaluateFn = Callable[[Variables], Mapping[str, float]]
 
 
-class Stream(Iterator[Batch], Position, Protocol):
+class CheckpointableIterator(Iterator[Batch], Checkpointable, Protocol):
     """Batches that can be saved and restored where they are."""
 
 
@@ -107,9 +108,9 @@ class Instruments:
         flops_per_token: of a training step, for the utilisation in the log.
     """
 
-    writer: Writer
+    writer: MetricWriter
     reporter: Reporter
-    account: Account
+    account: GoodputRecorder
     watchdog: Watchdog
     profiler: Profiler
     flops_per_token: float
@@ -140,14 +141,14 @@ class Loop:
 
     config: TrainConfig
     step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-    batches: Stream
+    batches: CheckpointableIterator
     evaluate: EvaluateFn
-    checkpoints: Checkpoints
+    checkpoints: CheckpointManager
     instruments: Instruments
     guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
     curriculum: Curriculum | None = None
     is_compiled: bool = False
-    owner: Owner | None = None
+    owner: DirectoryLock | None = None
 
     def run(self, state: TrainState) -> tuple[TrainState, int | None]:
         """Trains from the state's step to the last, or to an interrupt.
@@ -160,13 +161,17 @@ class Loop:
                 fail, or another took the run directory over.
         """
         first, steps = int(state.step), self.config.steps
-        see, self._pace, self._skips = self.instruments, Pace(), Skips(self.guard.limit)
+        see, self._pace, self._skips = (
+            self.instruments,
+            ThroughputMeter(),
+            SkipCounter(self.guard.limit),
+        )
         self._pending: tuple[int, Metrics] | None = None
         see.reporter.start(first, steps)
         see.account.begin(first)
         stopped = 0
-        agreement = Agreement()
-        with Interrupt() as interrupt, see.watchdog, PreemptionNotice(interrupt.notice):
+        agreement = DelayedMaximum()
+        with GracefulShutdown() as interrupt, see.watchdog, PreemptionNotice(interrupt.notice):
             if self.owner is not None:
                 self.owner.tell(interrupt.notice)
             try:
@@ -270,10 +275,10 @@ class Loop:
         loss, norm, tokens, reason, in_row, skipped = jax.device_get([on_device[n] for n in names])
         rate = self._pace.add(float(tokens))
         see.reporter.update(done, float(loss), rate)
-        self._skips.add(Skip(int(reason)), int(in_row))
+        self._skips.add(SkipReason(int(reason)), int(in_row))
         if in_row:
             figures = float(loss), float(norm), int(in_row), int(skipped)
-            see.reporter.message(skipped_line(done, Skip(int(reason)), *figures))
+            see.reporter.message(skip_message(done, SkipReason(int(reason)), *figures))
         if done % self.config.log_every == 0 or done == self.config.steps or in_row:
             metrics: dict[str, Any] = jax.device_get(on_device)
             see.writer.write(done, "train", {**metrics, **self._speed(rate)})

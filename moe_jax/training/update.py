@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import optax
 
 from moe_jax.models.functional import Arrays, LanguageModel, Variables
-from moe_jax.training.finite import are_finite
-from moe_jax.training.guard import GuardConfig, Skip, judge
+from moe_jax.training.finite import all_finite
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState, state_shardings
+from moe_jax.training.update_guard import GuardConfig, SkipReason, decide_skip
 
-# From (state, gradients, new router state, loss) to (new state, Skip, gradient norm).
+# From (state, gradients, new router state, loss) to (new state, SkipReason, gradient norm).
 Update = Callable[[TrainState, Arrays, Arrays, jax.Array], tuple[TrainState, jax.Array, jax.Array]]
 
 
@@ -52,15 +52,15 @@ def make_update(model: LanguageModel, optimizer: Optimizer, config: GuardConfig)
         norm = optax.global_norm(gradients)
         kept = state.variables.params, state.optimizer_state
         made = make(gradients, norm, kept)
-        finite = are_finite((made, router_state), model.partition, shardings)
-        reason, seen = judge(config, state.guard, loss, norm, finite[0], finite[1])
+        finite = all_finite((made, router_state), model.partition, shardings)
+        reason, seen = decide_skip(config, state.guard, loss, norm, finite[0], finite[1])
         if optimizer.by_element:
             # Without the barrier the compiler would keep the first.
             reason, gradients, norm_again, kept = jax.lax.optimization_barrier(
                 (reason, gradients, norm, kept)
             )
             made = make(gradients, norm_again, kept)
-        ok = reason == Skip.NONE
+        ok = reason == SkipReason.NONE
         (params, optimizer_state), router_state = jax.tree.map(
             lambda new, old: jnp.where(ok, new, old),
             (made, router_state),

@@ -18,7 +18,7 @@ from moe_jax.errors import UserError
 from moe_jax.evaluation import complexity
 from moe_jax.evaluation.complexity import (
     ComplexityScorer,
-    EpochOrders,
+    EpochOrderer,
     make_order,
     read_order,
     read_vectors,
@@ -268,7 +268,7 @@ def test_epochs_are_ordered_by_the_model_they_start_with(tmp_path):
 
     def start():
         batches = CurriculumBatches(CONFIG, rows=rows)
-        return batches, EpochOrders(Turning(), batches, CONFIG, directory)
+        return batches, EpochOrderer(Turning(), batches, CONFIG, directory)
 
     batches, orders = start()
     found = []

@@ -12,7 +12,7 @@ from harness import EVERY, Home
 from metadata_server import MetadataServer
 from on_disk import losses, saved, saving
 
-from moe_jax.training.preemption import PREEMPTED
+from moe_jax.training.fault_tolerance.preemption import PREEMPTED
 
 SLOW = "slow:0.3"
 BEAT = "beat:0.5"

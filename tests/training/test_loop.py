@@ -9,9 +9,9 @@ from etils import epath
 
 from moe_jax.errors import UserError
 from moe_jax.training import loop as loops
-from moe_jax.training.account import Account
-from moe_jax.training.guard import GuardConfig, Skip
 from moe_jax.training.loop import Instruments, Loop, TrainConfig
+from moe_jax.training.monitoring.goodput_recorder import GoodputRecorder
+from moe_jax.training.update_guard import GuardConfig, SkipReason
 
 
 class Recorder:
@@ -42,7 +42,7 @@ class Recorder:
             "loss": np.float32(np.nan if bad else 1 / done),
             "gradient_norm": np.float32(1),
             "tokens": np.float32(8),
-            "skip_reason": int(Skip.LOSS if bad else Skip.NONE),
+            "skip_reason": int(SkipReason.LOSS if bad else SkipReason.NONE),
             "skipped_in_row": self._in_row,
             "skipped_total": self._skipped,
         }
@@ -101,7 +101,7 @@ def train(tmp_path, monkeypatch):
         see = Instruments(
             writer=recorder,
             reporter=recorder,
-            account=Account(epath.Path(tmp_path)),
+            account=GoodputRecorder(epath.Path(tmp_path)),
             watchdog=recorder,
             profiler=recorder,
             flops_per_token=1.0,

@@ -48,15 +48,17 @@ def install(faults: str) -> None:
 
 def be_elsewhere(kind: str, value: str) -> None:
     """Changes what the owner of a run directory knows of this process, or how often it beats."""
-    from moe_jax.training import owner
+    from moe_jax.training.run_directory import directory_lock
 
     if kind == "host":
-        there = dataclasses.replace(owner.this_process(), host=value, boot=value, machine=value)
-        owner.this_process = lambda: there
+        there = dataclasses.replace(
+            directory_lock.this_process(), host=value, boot=value, machine=value
+        )
+        directory_lock.this_process = lambda: there
     else:
         beat = float(value)
-        timing = owner.Timing(beat=beat, limit=20 * beat, slack=beat, look=beat / 4)
-        owner.Timing = lambda: timing  # type: ignore
+        timing = directory_lock.LockTiming(beat=beat, limit=20 * beat, slack=beat, look=beat / 4)
+        directory_lock.LockTiming = lambda: timing  # type: ignore
 
 
 def afflicted(batch: Any, kind: str, value: str, number: int) -> Any:

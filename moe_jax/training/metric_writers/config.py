@@ -1,0 +1,45 @@
+"""Settings of the metric writers."""
+
+import dataclasses
+import importlib.util
+import sys
+
+from moe_jax.errors import UserError
+from moe_jax.settings import Name, Settings, rule
+
+
+@dataclasses.dataclass(frozen=True)
+class WriterConfig(Settings, called="Writers"):
+    """Where metrics go besides `metrics.jsonl`.
+
+    Attributes:
+        tensorboard: write TensorBoard's files.
+        wandb_project: of Weights & Biases; None for not using it.
+        wandb_name: of the run there; by default the name of its directory.
+    """
+
+    tensorboard: bool = True
+    wandb_project: Name | None = None
+    wandb_name: Name | None = None
+
+    @staticmethod
+    @rule
+    def _name_is_of_a_project(wandb_name: str | None, wandb_project: str | None) -> None:
+        if wandb_name is not None and wandb_project is None:
+            raise UserError("Writers.wandb_name needs Writers.wandb_project")
+
+
+def check_installed(config: WriterConfig) -> None:
+    """Refuses Weights & Biases where it is not installed.
+
+    Raises:
+        UserError: saying how to install it.
+    """
+    if config.wandb_project is not None and not _is_installed("wandb"):
+        raise UserError(
+            "Writers.wandb_project needs the package wandb: pip install 'moe_jax[wandb]'"
+        )
+
+
+def _is_installed(package: str) -> bool:
+    return package in sys.modules or importlib.util.find_spec(package) is not None

@@ -1,0 +1,51 @@
+"""Create the metric writer of a process."""
+
+from collections.abc import Callable
+
+from etils import epath
+
+from moe_jax.sharding.processes import is_main
+from moe_jax.training.metric_writers.config import WriterConfig, check_installed
+from moe_jax.training.metric_writers.interface import MetricWriter, NamedMetricWriter, NullWriter
+from moe_jax.training.metric_writers.jsonl_writer import METRICS_FILE, JsonlWriter
+from moe_jax.training.metric_writers.multi_writer import MultiWriter, Warn, short, to_stderr
+from moe_jax.training.metric_writers.tensorboard_writer import TensorBoardWriter
+from moe_jax.training.metric_writers.wandb_writer import WandbWriter
+
+
+def make_writer(
+    directory: epath.Path,
+    resumed_step: int,
+    config: WriterConfig | None = None,
+    warn: Warn | None = None,
+) -> MetricWriter:
+    """Returns the writer of this process: of several, only the first writes.
+
+    Args:
+        directory: the run directory.
+        resumed_step: the step that training goes on from; records of later ones are dropped.
+        config: where to write.
+        warn: told once of each writer that fails; by default, standard error.
+
+    Raises:
+        UserError: if Weights & Biases is asked for and not installed, in every process.
+    """
+    config = config or WriterConfig()
+    check_installed(config)
+    if not is_main():
+        return NullWriter()
+    makers: list[tuple[str, Callable[[], NamedMetricWriter]]] = [
+        (METRICS_FILE, lambda: JsonlWriter(directory, resumed_step))
+    ]
+    if config.tensorboard:
+        makers.append((TensorBoardWriter.name, lambda: TensorBoardWriter(directory, resumed_step)))
+    if (project := config.wandb_project) is not None:
+        maker = lambda: WandbWriter(directory, project, config.wandb_name)  # noqa: E731
+        makers.append((WandbWriter.name, maker))
+    warn, writers = warn or to_stderr, []
+    for name, make in makers:
+        try:
+            writers.append(make())
+        except Exception as error:
+            warn(f"{name} cannot be started, training goes on without: {short(error)}")
+    return MultiWriter(writers, warn)

@@ -1,0 +1,54 @@
+"""Signals while training: the first is noted, a second Ctrl-C does not wait."""
+
+import signal
+
+import pytest
+
+from moe_jax.training.fault_tolerance.graceful_shutdown import GracefulShutdown
+
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Makes sure that every handler is as it was before."""
+    before = [signal.getsignal(number) for number in HANDLED]
+    yield
+    assert [signal.getsignal(number) for number in HANDLED] == before
+
+
+@pytest.mark.parametrize("number", HANDLED, ids=str)
+def test_the_first_signal_is_noted(number):
+    with GracefulShutdown() as interrupt:
+        assert interrupt.signal is None
+        signal.raise_signal(number)
+        assert interrupt.signal == number
+        assert interrupt.reason is None
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    with GracefulShutdown():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_terminal_that_was_let_go_is_ignored():
+    """As under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with GracefulShutdown() as interrupt:
+            signal.raise_signal(signal.SIGHUP)
+            assert interrupt.signal is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_notice_stops_like_a_sigterm_and_does_not_hide_a_signal():
+    with GracefulShutdown() as interrupt:
+        interrupt.notice("the machine goes away")
+        assert (interrupt.signal, interrupt.reason) == (signal.SIGTERM, "the machine goes away")
+    with GracefulShutdown() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        interrupt.notice("the machine goes away")
+        assert (interrupt.signal, interrupt.reason) == (signal.SIGINT, None)
