@@ -121,12 +121,12 @@ def get_ready(start: Start, account: GoodputRecorder, say: Callable[[str], None]
     """
     state = None
     # TensorFlow is imported after that: two threads that run Python only slow each other down.
-    with Background(load_libraries), account.spent("compile"):
+    with Background(load_libraries), account.measure("compile"):
         lowered = start.lower()
     get_ready_for_threads()
     with Background(lambda: open_data(start, say)) as opening:
         if lowered is not None:
-            with account.spent("compile"):
+            with account.measure("compile"):
                 start.compile(lowered, say)
         if not start.goes_on:
             state = start.new_state()

@@ -18,7 +18,7 @@ from moe_jax.formatting import count
 from moe_jax.sharding.processes import config_bindings
 from moe_jax.training.metric_writers.jsonl_writer import read_metrics
 from moe_jax.training.monitoring.goodput import Goodput, read_goodput
-from moe_jax.training.monitoring.progress import clock, speed
+from moe_jax.training.monitoring.progress import format_duration, format_throughput
 from moe_jax.training.run_directory import run_directory
 from moe_jax.training.run_directory.lock_file import OWNER_FILE, owner_is_running, read_lock
 
@@ -125,7 +125,7 @@ def _state(
         return "killed"
     if age is None:
         return "no record yet" if owner is None else "starting"
-    if account.moments[-1].ended:
+    if account.records[-1].ended:
         return "stopped"
     # The first record is followed by compiling, any other perhaps by an evaluation.
     return "running" if age <= max(120.0, 5 * usual if usual else 1800.0) else "silent"
@@ -200,7 +200,7 @@ def _warnings(found: dict[str, Any]) -> list[str]:
     if found["state"] == "silent":
         lives = found["owner"] is not None and found["owner"]["alive"]
         what = "it hangs, or a step takes that long" if lives else "killed, or it hangs"
-        warnings.append(f"no record for {clock(found['last_record_age'])}: {what}")
+        warnings.append(f"no record for {format_duration(found['last_record_age'])}: {what}")
     return warnings
 
 
@@ -227,7 +227,7 @@ def _owner_in_words(owner: dict[str, Any]) -> str:
     life = {
         True: "runs",
         False: "does not run any more: the next start takes over",
-        None: f"last sign of life {clock(owner['sign_of_life_age'])} ago",
+        None: f"last sign of life {format_duration(owner['sign_of_life_age'])} ago",
     }[owner["alive"]]
     return f"process {owner['process']} on {owner['host']} since {owner['since']}: {life}"
 
@@ -235,7 +235,9 @@ def _owner_in_words(owner: dict[str, Any]) -> str:
 def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Returns what is known, in words."""
     age, left, trend = found["last_record_age"], found["seconds_left"], found["loss_per_1000_steps"]
-    rows = [("state", found["state"] + (f", last record {clock(age)} ago" if age else ""))]
+    rows = [
+        ("state", found["state"] + (f", last record {format_duration(age)} ago" if age else ""))
+    ]
     if (owner := found["owner"]) is not None:
         rows.append(("trains there", _owner_in_words(owner)))
     of = f" of {found['steps']:,}" if found["steps"] else ""
@@ -247,12 +249,12 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("loss", f"{found['loss']:.4f}{change}"))
     if found["tokens_per_second"]:
         padding = " (without padding)" if found["has_padding"] else ""
-        rows.append(("speed", speed(found["tokens_per_second"]) + padding))
+        rows.append(("speed", format_throughput(found["tokens_per_second"]) + padding))
     if found["tokens_seen"]:
         padding = " (padding included)" if found["has_padding"] else ""
         rows.append(("tokens seen", count(found["tokens_seen"]) + padding))
     if left:
-        rows.append(("time left", clock(left)))
+        rows.append(("time left", format_duration(left)))
     if (figures := found["evaluation"]) is not None:
         shown = ", ".join(
             f"{n} " + ("not finite" if figures[n] is None else f"{figures[n]:.4f}")
@@ -261,9 +263,13 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         )
         rows.append(("last evaluation", f"step {figures['step']:,}: {shown.replace('_', ' ')}"))
     if (saved := found["checkpoint"]) is not None:
-        rows.append(("last checkpoint", f"step {saved['step']:,}, {clock(saved['age'])} ago"))
+        rows.append(
+            ("last checkpoint", f"step {saved['step']:,}, {format_duration(saved['age'])} ago")
+        )
     if found["goodput"] is not None:
-        parts = ", ".join(f"{n} {clock(s)}" for n, s in found["seconds"].items() if s >= 1)
+        parts = ", ".join(
+            f"{n} {format_duration(s)}" for n, s in found["seconds"].items() if s >= 1
+        )
         rows.append(("goodput", f"{found['goodput']:.1%} ({parts})"))
         rows.append(("attempts", str(found["attempts"])))
     return rows

@@ -32,7 +32,7 @@ from moe_jax.sharding.partition import Partition
 from moe_jax.sharding.processes import barrier, is_main, propagate_errors
 from moe_jax.training.checkpointing.checkpoint_manager import CheckpointManager
 from moe_jax.training.checkpointing.mismatch import explain_mismatch
-from moe_jax.training.fault_tolerance.watchdog import Watchdog
+from moe_jax.training.fault_tolerance.watchdog import HangReport, Watchdog
 from moe_jax.training.loop import Curriculum, Instruments, Loop
 from moe_jax.training.memory.memory_estimate import (
     MemoryCheckedStep,
@@ -190,7 +190,7 @@ def _run(
         guard=described.guard,
         is_compiled=ready.is_compiled,
         curriculum=_orders(data.curriculum, model, described, directory),
-        owner=owner,
+        lock=owner,
     )
     garbage.resume(collect=restored is not None)
     try:
@@ -232,13 +232,11 @@ def _instruments(
     return Instruments(
         writer=make_writer(directory, first, described.writers, reporter.message),
         reporter=reporter,
-        account=account,
+        goodput=account,
         watchdog=Watchdog(
             limits.timeout,
-            directory,
+            HangReport(directory, jax.process_index(), checkpoints.latest),
             pause_seconds=limits.pause_timeout,
-            process=jax.process_index(),
-            last_saved=checkpoints.latest,
         ),
         profiler=Profiler(
             directory, train.profile_at or None, train.profile_steps, warn=reporter.message

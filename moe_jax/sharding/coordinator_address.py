@@ -1,4 +1,4 @@
-"""The coordinator's address: what is listened on, which is as little as will do."""
+"""The address that the coordinator listens on, as restricted as possible."""
 
 import contextlib
 import os
@@ -6,17 +6,17 @@ import socket
 
 from moe_jax.errors import UserError
 
-# What JAX calls it.
+# The environment variable of JAX for the address.
 BIND_VARIABLE = "JAX_COORDINATOR_BIND_ADDRESS"
-# All addresses of a machine.
+# Wildcard addresses, which stand for all addresses of a machine.
 ANY = ("::", "0.0.0.0")
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Returns host and port of HOST:PORT.
+    """Splits HOST:PORT into host and port.
 
     Raises:
-        UserError: if it is something else.
+        UserError: if the address has another form.
     """
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
@@ -25,16 +25,16 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Returns whether a host name means this machine only."""
+    """Returns True for a host name that refers to the local machine only."""
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def bind_address(address: str) -> str:
-    """Returns HOST:PORT on which process 0 listens: the coordinator's own address, and no other.
+    """Returns the HOST:PORT that process 0 listens on: only the coordinator's own address.
 
-    `JAX_COORDINATOR_BIND_ADDRESS` is taken instead where it is set: for a coordinator whose address
-    is translated on the way, as that of a container is. A name that means only this machine on this
-    machine, and another address elsewhere, leaves no choice but to listen on all.
+    `JAX_COORDINATOR_BIND_ADDRESS` overrides it, for a coordinator whose address is translated, such
+    as that of a container. If the name resolves to a loopback address on this machine, and to
+    another address elsewhere, all addresses have to be listened on.
 
     Raises:
         UserError: if the coordinator's host is unknown or has no address on this machine.
@@ -50,11 +50,11 @@ def bind_address(address: str) -> str:
     addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
     outer = [name for name in addresses if not is_loopback(name)]
     if not outer and not is_loopback(host):
-        # As Debian's /etc/hosts has it. The other machines know another address, and which it is
-        # nothing here says: the one case in which all have to do.
+        # As in /etc/hosts of Debian. The other machines know another address, which cannot be
+        # determined here: the only case in which all addresses are needed.
         return f"[::]:{port}" if socket.has_dualstack_ipv6() else f"0.0.0.0:{port}"
     for name in outer or addresses:
-        if _is_ours(name):
+        if _is_local(name):
             return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
     raise UserError(
         f"process 0 cannot listen on {host}:{port}: {', '.join(outer or addresses)} is not an "
@@ -63,8 +63,8 @@ def bind_address(address: str) -> str:
     )
 
 
-def _is_ours(name: str) -> bool:
-    """Returns whether an address is one of this machine's."""
+def _is_local(name: str) -> bool:
+    """Returns True if an address belongs to this machine."""
     family = socket.AF_INET6 if ":" in name else socket.AF_INET
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.bind((name, 0))

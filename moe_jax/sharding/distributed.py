@@ -16,21 +16,21 @@ from moe_jax.sharding import coordinator_address, rendezvous
 
 _FLAGS = ("--coordinator", "--num_processes", "--process_id")
 _TPU_DEVICES = ("/dev/accel*", "/dev/vfio/[0-9]*")
-# How long a process that ends waits for the others to end.
+# How long a process that has finished waits for the others.
 _SHUTDOWN_SECONDS = 60
-# What srun sets; sbatch's own shell lacks the step's node list.
+# Variables set by srun; the shell of an sbatch script lacks the node list of the step.
 _SLURM = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """Where the processes of a run meet.
+    """The processes of a run, and how to connect them.
 
     Attributes:
         coordinator: HOST:PORT of process 0.
-        processes: how many there are.
-        process: which this is.
-        local_devices: device numbers that are this process's own, None for all.
+        processes: number of processes.
+        process: index of this process.
+        local_devices: indices of the local devices of this process; None for all.
     """
 
     coordinator: str
@@ -45,15 +45,15 @@ def initialize(
     process_id: int | None = None,
     timeout: float = 300,
 ) -> None:
-    """Connects the processes of a run, from flags or from what the environment says.
+    """Connects the processes of a run, as given by flags or detected from the environment.
 
-    Call it before JAX is used. It does nothing for a single process.
+    It must be called before JAX is used, and does nothing for a single process.
 
     Args:
         coordinator: HOST:PORT of process 0.
-        num_processes: how many processes there are.
-        process_id: which of them this is, from 0.
-        timeout: seconds to wait for the others.
+        num_processes: number of processes.
+        process_id: index of this process, from 0.
+        timeout: seconds to wait for the other processes.
 
     Raises:
         UserError: if only some of the flags are given, or a process is missing after `timeout`.
@@ -78,7 +78,7 @@ def initialize(
 
 
 def environment(variables: Mapping[str, str] | None = None) -> str | None:
-    """Returns what started this process: `slurm`, `kubernetes`, `tpu`, or None."""
+    """Returns the cluster environment: `slurm`, `kubernetes`, `tpu`, or None."""
     variables = os.environ if variables is None else variables
     if int(variables.get("SLURM_NTASKS", "1")) > 1 and all(v in variables for v in _SLURM):
         return "slurm"
@@ -91,10 +91,10 @@ def environment(variables: Mapping[str, str] | None = None) -> str | None:
 
 
 def _detect(kind: str | None, timeout: float) -> Cluster | None:
-    """Asks JAX where the processes meet; None where it knows of no others."""
+    """Lets JAX detect the cluster; returns None if it finds no other processes."""
     if kind is None:
         return None
-    # JAX detects clusters only inside `initialize`, which aborts where a process is missing.
+    # JAX detects clusters only inside `initialize`, which aborts if a process is missing.
     from jax._src.clusters import ClusterEnv
 
     try:
@@ -115,11 +115,11 @@ def _detect(kind: str | None, timeout: float) -> Cluster | None:
 
 
 def _connect(cluster: Cluster, timeout: float) -> None:
-    rendezvous.meet(cluster.coordinator, cluster.processes, cluster.process, timeout)
-    # JAX would listen on all addresses of the machine.
+    rendezvous.wait_for_processes(cluster.coordinator, cluster.processes, cluster.process, timeout)
+    # By default JAX listens on all addresses of the machine.
     first = cluster.process == 0
     listens_on = coordinator_address.bind_address(cluster.coordinator) if first else None
-    # JAX puts a handler of its own on SIGTERM, which would swallow it until training starts.
+    # JAX installs a SIGTERM handler, which would swallow the signal until training starts.
     previous = signal.getsignal(signal.SIGTERM)
     jax.distributed.initialize(
         cluster.coordinator,

@@ -1,4 +1,4 @@
-"""Which rows of a batch a process holds, and global arrays made of them."""
+"""Create global arrays of batches from the rows that each process holds."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,21 +7,21 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-# Rows of a batch: first, and one past the last.
-Rows = tuple[int, int]
+# A range of rows of a batch: the first, and one past the last.
+RowRange = tuple[int, int]
 
 
-def process_row_ranges(sharding: Sharding, rows: int) -> dict[int, Rows]:
-    """Returns for every process the smallest range with all rows that its devices hold.
+def process_row_ranges(sharding: Sharding, rows: int) -> dict[int, RowRange]:
+    """Returns for every process the smallest range that contains all rows of its devices.
 
     Args:
-        sharding: of arrays whose first axis counts rows, over the devices of all processes.
-        rows: in the batch.
+        sharding: sharding of the first axis of a batch over the devices of all processes.
+        rows: number of rows in the batch.
 
     Raises:
-        ValueError: if the rows do not divide over the devices.
+        ValueError: if the number of rows is not divisible by the number of shards.
     """
-    held: dict[int, Rows] = {}
+    held: dict[int, RowRange] = {}
     devices: Mapping[Any, Any] = sharding.devices_indices_map((rows,))
     for device, index in devices.items():
         first, last, _ = index[0].indices(rows)
@@ -31,20 +31,20 @@ def process_row_ranges(sharding: Sharding, rows: int) -> dict[int, Rows]:
 
 
 def make_global_arrays(tree: Any, sharding: Sharding, rows: int, first: int) -> Any:
-    """Makes global arrays from the rows that this process has.
+    """Creates global arrays from the rows of this process.
 
     Args:
         tree: host arrays, [rows of this process, ...].
-        sharding: of the global arrays.
-        rows: in the global batch.
-        first: which of them is the first in `tree`.
+        sharding: sharding of the global arrays.
+        rows: number of rows in the global batch.
+        first: index in the global batch of the first row of `tree`.
     """
 
-    def place(array: np.ndarray) -> jax.Array:
-        def part(index: Any) -> np.ndarray:
+    def make(array: np.ndarray) -> jax.Array:
+        def shard(index: Any) -> np.ndarray:
             start, stop, _ = index[0].indices(rows)
             return array[(slice(start - first, stop - first), *index[1:])]
 
-        return jax.make_array_from_callback((rows, *array.shape[1:]), sharding, part)
+        return jax.make_array_from_callback((rows, *array.shape[1:]), sharding, shard)
 
-    return jax.tree.map(place, tree)
+    return jax.tree.map(make, tree)

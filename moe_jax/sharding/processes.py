@@ -1,7 +1,6 @@
-"""Runs of several processes: starting together, comparing notes, stopping together.
+"""Collective operations of the processes of a run: barriers, errors, consistency checks.
 
-On a TPU pod every host runs one process; all run the same program in step. With one process
-everything here is immediate.
+With a single process every operation returns immediately.
 """
 
 import contextlib
@@ -24,7 +23,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
 
 def is_main() -> bool:
-    """Returns whether this process writes and prints."""
+    """Returns True for the main process, which writes and prints."""
     return jax.process_index() == 0
 
 
@@ -35,12 +34,12 @@ def barrier(name: str) -> None:
 
 
 def gather(text: str) -> list[str]:
-    """Returns the texts of all processes, in order. All must call it."""
+    """Returns the texts of all processes, in order. All processes must call it."""
     if jax.process_count() == 1:
         return [text]
     data = np.frombuffer(text.encode(), np.uint8)
     sizes = np.asarray(multihost_utils.process_allgather(np.int32(data.size))).reshape(-1)
-    # One size for all, in coarse steps: each makes a program to compile.
+    # A common size in coarse steps, since each size compiles another program.
     size = 1 << max(int(sizes.max()), 4096).bit_length()
     buffer = np.zeros(size, np.uint8)
     buffer[: data.size] = data
@@ -50,12 +49,12 @@ def gather(text: str) -> list[str]:
 
 @contextlib.contextmanager
 def propagate_errors() -> Iterator[None]:
-    """Makes a `UserError` of one process the error of all, so that none waits for it.
+    """A context manager that raises a `UserError` of any process on all processes.
 
-    What is inside must not wait for other processes.
+    The code inside must not wait for other processes. All processes must enter it.
 
     Raises:
-        UserError: the first process's error, with its number and host.
+        UserError: the error of the first process that failed, with its index and host.
     """
     error: UserError | None = None
     try:
@@ -76,15 +75,15 @@ def propagate_errors() -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that all processes must share."""
+    """Returns the versions of Python and packages, which must be equal on all processes."""
     packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"Python": platform.python_version(), "moe_jax": __version__, **packages}
 
 
 def config_bindings(config: str) -> dict[str, str]:
-    """Returns the bindings of a gin configuration by name."""
+    """Returns the bindings of an operative gin configuration by name."""
     facts: dict[str, str] = {}
-    # A value that is longer than a line goes on in indented lines.
+    # Long values continue in indented lines.
     joined = config.replace(" = \\\n", " = ")
     name = None
     for line in joined.splitlines():
@@ -102,13 +101,13 @@ def config_bindings(config: str) -> dict[str, str]:
 
 
 def check_consistent(facts: Mapping[str, str]) -> None:
-    """Makes sure that all processes are about to do the same. All must call it.
+    """Checks that all processes have the same configuration. All processes must call it.
 
     Args:
-        facts: values by name, such as versions and configuration.
+        facts: values by name, such as versions and settings.
 
     Raises:
-        UserError: on every process, saying which has which value of what.
+        UserError: on every process, naming the differing values and their processes.
     """
     if jax.process_count() == 1:
         return
@@ -118,7 +117,7 @@ def check_consistent(facts: Mapping[str, str]) -> None:
 
 
 def describe_differences(facts: list[tuple[str, dict[str, str]]]) -> str | None:
-    """Returns where processes differ, None if they do not.
+    """Describes the facts that differ between processes; returns None if none do.
 
     Args:
         facts: host name and facts of each process.
@@ -151,11 +150,11 @@ def _named(processes: list[int], facts: list[tuple[str, dict[str, str]]]) -> str
 
 
 class DelayedMaximum:
-    """Lets all processes know what one of them knows, a step later and without waiting.
+    """The maximum of a value over all processes, one call late and without blocking.
 
-    `ask(value)` starts a reduction on the devices and `answer()` reads the one started before: by
-    then the devices have long done it, as the step before has to be done for it. Every process
-    must ask as often as the others. With one process nothing is started.
+    Each call of `update` starts a reduction on the devices and returns the result of the one that
+    the previous call started, which the devices have completed by then. All processes must call it
+    equally often. With a single process no reduction is needed.
     """
 
     def __init__(self) -> None:
@@ -163,28 +162,28 @@ class DelayedMaximum:
         self._pending: jax.Array | None = None
         self._alone = jax.process_count() == 1
 
-    def ask(self, value: int) -> int:
-        """Tells the others `value`; returns the greatest that any process told the time before.
+    def update(self, value: int) -> int:
+        """Starts the reduction of `value`; returns the maximum of the previous call.
 
         Args:
-            value: 0 for nothing, up to 127; with one process it is returned at once.
+            value: from 0 to 127; a single process gets it back immediately.
         """
         if self._alone:
             return value
         before = self._pending
-        self._pending = _greatest()(_constant(value))
+        self._pending = _compiled_maximum()(_per_device(value))
         return 0 if before is None else int(before)
 
 
 @functools.cache
-def _constant(value: int) -> jax.Array:
-    """Returns one copy of the value for each device, those of this process with this value."""
+def _per_device(value: int) -> jax.Array:
+    """Returns a global array with one element per device, `value` on the local ones."""
     sharding = NamedSharding(Mesh(np.array(jax.devices()), ("all",)), PartitionSpec("all"))
     block = np.full((1,), value, np.int32)
     return jax.make_array_from_callback((jax.device_count(),), sharding, lambda index: block)
 
 
 @functools.cache
-def _greatest() -> Callable[[jax.Array], jax.Array]:
+def _compiled_maximum() -> Callable[[jax.Array], jax.Array]:
     mesh = Mesh(np.array(jax.devices()), ("all",))
     return jax.jit(lambda x: x.max(), out_shardings=NamedSharding(mesh, PartitionSpec()))

@@ -1,4 +1,4 @@
-"""Compiles the training step before there is a batch, for the shapes that it will have."""
+"""Compile the training step ahead of time, from the shapes of its arguments."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import jax
 
 from moe_jax.data.batch import Batch
 from moe_jax.models.functional import LanguageModel
-from moe_jax.training.checkpointing.checkpoint_items import placed
+from moe_jax.training.checkpointing.checkpoint_items import with_default_sharding
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import abstract_state
 
@@ -14,20 +14,21 @@ from moe_jax.training.state import abstract_state
 def lower_train_step(
     step: Any, model: LanguageModel, optimizer: Optimizer, batch: Batch, *, restored: bool
 ) -> jax.stages.Lowered:
-    """Traces and lowers a jitted step; compiling the result spares the step's first call that.
+    """Traces and lowers a jitted training step for abstract arguments.
 
-    JAX keeps what it has lowered and compiled with the jitted function, so that the function does
-    not do it again if it is called with arrays like these.
+    JAX caches the lowered and compiled program with the jitted function: after compiling the
+    result, the first call of `step` with matching arrays does not compile again.
 
     Args:
-        step: of `make_train_step`.
+        step: the jitted step of `make_train_step`.
         model: the model.
         optimizer: the optimiser.
         batch: shapes, types and, over a mesh, shardings of the batches.
-        restored: whether the state will come from a checkpoint, whose arrays are bound to devices.
+        restored: True if the state will be restored from a checkpoint, whose arrays are committed
+            to devices.
     """
     state = abstract_state(model, optimizer)
     if restored:
-        state = placed(state)
+        state = with_default_sharding(state)
     lowered: jax.stages.Lowered = step.lower(state, batch)
     return lowered

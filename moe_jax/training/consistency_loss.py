@@ -1,4 +1,4 @@
-"""How far the predictions of two passes are apart: THOR's consistency loss."""
+"""The consistency loss of THOR: the divergence between the predictions of two passes."""
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +16,17 @@ def consistency_loss(
 ) -> jax.Array:
     """Sums the symmetric divergence (KL(p1 || p2) + KL(p2 || p1)) / 2 over tokens, nats.
 
-    Source: Zuo et al. 2021 (THOR), eq. 4. Tokens are worked on in chunks whose logits are
-    recomputed for the gradient, so that the logits of all tokens are never in memory.
+    Source: Zuo et al. 2021 (THOR), eq. 4. Tokens are processed in chunks whose logits are
+    recomputed for the gradient, so that the logits of all tokens are never in memory at once.
 
     Args:
         hidden_1_TD: final activations of the first pass.
-        hidden_2_TD: of the second.
+        hidden_2_TD: final activations of the second pass.
         embedding_VD: float32; logits are activations times its transpose.
         weights_T: float32, 0 for tokens that do not count.
-        chunk: tokens whose logits are in memory at a time.
-        vocabulary_axis: inside `jax.shard_map`, the mesh axis along which the embedding's rows are
-            cut.
+        chunk: number of tokens whose logits are in memory at a time.
+        vocabulary_axis: inside `jax.shard_map`, the mesh axis that the rows of the embedding are
+            sharded along.
     """
     tokens, width = hidden_1_TD.shape
     chunk = min(chunk, tokens)

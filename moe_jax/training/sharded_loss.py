@@ -1,7 +1,7 @@
-"""Sums over the tokens of a batch whose rows are spread over a mesh.
+"""Sum a loss over the tokens of a batch that is sharded over a mesh.
 
-The loss works through tokens in chunks. Left to the compiler over a mesh, every chunk's gradient
-of the embedding would be summed over all devices; here each device sums its own tokens' first.
+The loss processes tokens in chunks. If the compiler partitioned it, the gradient of the embedding
+would be summed over all devices once per chunk; here every device first sums over its own tokens.
 """
 
 from collections.abc import Callable
@@ -12,37 +12,37 @@ from jax.sharding import PartitionSpec
 from moe_jax.sharding.mesh import BATCH_AXES
 from moe_jax.sharding.partition import Partition
 
-# From (embedding, rows, mesh axis that the vocabulary is cut along or None) to sums over tokens.
-# Rows come as arrays [T, ...].
-Sums = Callable[[jax.Array, tuple[jax.Array, ...], str | None], tuple[jax.Array, ...]]
+# From (embedding, arrays per token [T, ...], mesh axis of the vocabulary or None) to sums over
+# tokens.
+TokenSums = Callable[[jax.Array, tuple[jax.Array, ...], str | None], tuple[jax.Array, ...]]
 
 
 def sum_over_data_shards(
     partition: Partition | None,
-    function: Sums,
+    function: TokenSums,
     embedding_VD: jax.Array,
-    rows: tuple[jax.Array, ...],
+    batch: tuple[jax.Array, ...],
 ) -> tuple[jax.Array, ...]:
-    """Returns `function` of all tokens, on every device.
+    """Returns the sums of `function` over all tokens of the batch, on every device.
 
     Args:
         partition: the mesh; None for a single device.
-        function: sums over the tokens it is given.
-        embedding_VD: as parameters are stored.
-        rows: arrays [B, S, ...].
+        function: computes sums over the tokens that it is given.
+        embedding_VD: the embedding, as stored.
+        batch: arrays [B, S, ...].
     """
 
-    def of_device(embedding_VD: jax.Array, rows: tuple, axis: str | None) -> tuple:
-        flat = tuple(a.reshape(-1, *a.shape[2:]) for a in rows)
-        return function(embedding_VD, flat, axis)
+    def sum_tokens(embedding_VD: jax.Array, batch: tuple, axis: str | None) -> tuple:
+        tokens = tuple(a.reshape(-1, *a.shape[2:]) for a in batch)
+        return function(embedding_VD, tokens, axis)
 
     if partition is None:
-        return of_device(embedding_VD, rows, None)
+        return sum_tokens(embedding_VD, batch, None)
     spec = partition.computed(("vocab", "embed"))
     axis = spec[0] if spec[0] and partition.size(spec[0]) > 1 else None
 
-    def on_device(embedding_VD: jax.Array, rows: tuple) -> tuple:
-        return jax.lax.psum(of_device(embedding_VD, rows, axis), BATCH_AXES)
+    def on_device(embedding_VD: jax.Array, batch: tuple) -> tuple:
+        return jax.lax.psum(sum_tokens(embedding_VD, batch, axis), BATCH_AXES)
 
     return jax.shard_map(
         on_device,
@@ -50,4 +50,4 @@ def sum_over_data_shards(
         in_specs=(PartitionSpec(spec[0]), PartitionSpec(BATCH_AXES)),
         out_specs=PartitionSpec(),
         check_vma=False,
-    )(embedding_VD, rows)
+    )(embedding_VD, batch)

@@ -1,17 +1,17 @@
-"""What is said of updates that were skipped: why, and what can be done about it."""
+"""Count skipped updates, and explain them to the user."""
 
 import collections
 
 from moe_jax.training.update_guard import SkipReason
 
-_WHY = {
+_CAUSES = {
     SkipReason.LOSS: "the loss is not finite",
     SkipReason.GRADIENT: "the loss is finite but its gradient is not",
     SkipReason.UPDATE: "loss and gradient are finite but what the optimiser makes of them is not",
     SkipReason.ROUTER: "loss and gradient are finite but the router's new state is not",
     SkipReason.SPIKE: "the loss or its gradient is a spike",
 }
-_TRY = {
+_ADVICE = {
     SkipReason.LOSS: "a lower learning rate, or other data",
     SkipReason.GRADIENT: "a lower learning rate, or other data",
     SkipReason.UPDATE: "a lower learning rate or, with AdamW, a larger AdamW.epsilon",
@@ -21,10 +21,10 @@ _TRY = {
 
 
 class SkipCounter:
-    """Counts the updates skipped in a row, until they are too many.
+    """Counts consecutive skipped updates, up to a limit.
 
     Args:
-        limit: updates skipped in a row after which training stops; 0 for never.
+        limit: number of consecutive skipped updates after which training stops; 0 for never.
     """
 
     def __init__(self, limit: int) -> None:
@@ -33,11 +33,16 @@ class SkipCounter:
 
     @property
     def too_many(self) -> bool:
-        """Whether there were so many in a row that training has to stop."""
+        """True if the limit is reached and training has to stop."""
         return 0 < self._limit <= self._in_row
 
     def add(self, reason: SkipReason, in_row: int) -> None:
-        """Takes in a step: why its update was skipped, if it was, and how many were in a row."""
+        """Records a step.
+
+        Args:
+            reason: why its update was skipped, `SkipReason.NONE` if it was not.
+            in_row: number of consecutive skipped updates up to this step.
+        """
         if self.too_many:
             return
         self._in_row = in_row
@@ -46,25 +51,25 @@ class SkipCounter:
         else:
             self._reasons[reason] += 1
 
-    def end(self, step: int) -> str:
-        """Returns what to say when training stops after this step for too many of them."""
+    def stop_message(self, step: int) -> str:
+        """Returns the message for the user when the limit stops training after a step."""
         found = self._reasons.most_common()
         why = ", ".join(
-            _WHY[reason] + (f" ({count} times)" if len(found) > 1 else "")
+            _CAUSES[reason] + (f" ({count} times)" if len(found) > 1 else "")
             for reason, count in found
         )
         return (
             f"training stopped at step {step}: {self._in_row} updates in a row were skipped "
             f"(Guard.limit): {why}. The parameters are saved as the last update that was made left "
-            f"them; try {_TRY[found[0][0]]}"
+            f"them; try {_ADVICE[found[0][0]]}"
         )
 
 
 def skip_message(
     step: int, reason: SkipReason, loss: float, gradient_norm: float, in_row: int, total: int
 ) -> str:
-    """Returns what to say of a step whose update was skipped."""
+    """Returns the message for the user about a step whose update was skipped."""
     return (
-        f"step {step}: the update is skipped: {_WHY[reason]} (loss {loss:.4g}, gradient norm "
+        f"step {step}: the update is skipped: {_CAUSES[reason]} (loss {loss:.4g}, gradient norm "
         f"{gradient_norm:.4g}; {in_row} in a row, {total} in all)"
     )

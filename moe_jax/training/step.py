@@ -18,7 +18,7 @@ from moe_jax.routing.metrics import summarise
 from moe_jax.routing.router import Router
 from moe_jax.settings import NonNegative, PositiveInt, Settings
 from moe_jax.training.consistency_loss import consistency_loss
-from moe_jax.training.loss import DEFAULT_CHUNK, vocabulary_loss
+from moe_jax.training.loss import DEFAULT_CHUNK, VocabularyLossOptions, vocabulary_loss
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.sharded_loss import sum_over_data_shards
 from moe_jax.training.state import TrainState, state_shardings
@@ -108,9 +108,8 @@ def token_loss(
 
     def sums(embedding_VD: jax.Array, rows: tuple, axis: str | None) -> tuple:
         hidden_TD, targets_T, weights_T = rows
-        return vocabulary_loss(
-            hidden_TD, embedding_VD, targets_T, weights_T, config.z_loss, config.chunk, axis
-        )
+        options = VocabularyLossOptions(config.z_loss, config.chunk, axis)
+        return vocabulary_loss(hidden_TD, embedding_VD, targets_T, weights_T, options)
 
     rows = (output.hidden_BSD, batch.targets_BS, batch.weights_BS.astype(jnp.float32))
     with jax.named_scope("vocabulary_loss"):

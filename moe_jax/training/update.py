@@ -1,4 +1,4 @@
-"""The update of a training step: made by the optimiser, checked, and then applied or skipped."""
+"""The update of a training step: compute it, check it, then apply or skip it."""
 
 import functools
 from collections.abc import Callable
@@ -19,12 +19,12 @@ Update = Callable[[TrainState, Arrays, Arrays, jax.Array], tuple[TrainState, jax
 
 
 def make_update(model: LanguageModel, optimizer: Optimizer, config: GuardConfig) -> Update:
-    """Returns what makes the new state of a step, or keeps the old one.
+    """Returns the function that computes the new state of a step, or keeps the old one.
 
-    The new parameters, optimiser state and router state are made and looked at before any of them
-    takes the place of the old: the memory of the old is that of the new. An update by elements is
-    therefore computed twice, once to look at and once to keep, which is a pass over the arrays;
-    to keep the first would take the memory of all of them again.
+    The new parameters, optimiser state and router state are computed and checked before they
+    replace the old ones, whose memory they reuse. An elementwise update is therefore computed
+    twice, once to check it and once to apply it, which costs one pass over the arrays; keeping the
+    first result would need memory for a second copy of all of them.
 
     Args:
         model: the model.
@@ -38,7 +38,7 @@ def make_update(model: LanguageModel, optimizer: Optimizer, config: GuardConfig)
         variables = stored.variables
         shardings = ((variables.params, stored.optimizer_state), variables.router_state)
 
-    @functools.partial(jax.jit, inline=True)  # To be traced once.
+    @functools.partial(jax.jit, inline=True)  # Traced only once.
     def make(gradients: Arrays, norm: jax.Array, kept: tuple[Arrays, Any]) -> tuple[Arrays, Any]:
         params, optimizer_state = kept
         updates, optimizer_state = transform.update(
@@ -54,8 +54,8 @@ def make_update(model: LanguageModel, optimizer: Optimizer, config: GuardConfig)
         made = make(gradients, norm, kept)
         finite = all_finite((made, router_state), model.partition, shardings)
         reason, seen = decide_skip(config, state.guard, loss, norm, finite[0], finite[1])
-        if optimizer.by_element:
-            # Without the barrier the compiler would keep the first.
+        if optimizer.elementwise:
+            # Without the barrier the compiler would merge the two and keep the first result.
             reason, gradients, norm_again, kept = jax.lax.optimization_barrier(
                 (reason, gradients, norm, kept)
             )

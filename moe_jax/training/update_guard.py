@@ -1,8 +1,9 @@
-"""Updates that are better not made: what is not finite, or far off its mean.
+"""Skip updates that are not finite or follow a loss spike.
 
-Loss and gradient are judged, and what the update made of them: new parameters, optimiser state and
-router state. The decision is made on the devices, in the step itself, so that it costs no waiting.
-The data go on; parameters, optimiser and router state stay as they were.
+The guard checks the loss, the gradient norm, and the results of the update: new parameters,
+optimiser state and router state. The decision is made on the devices, within the training step, so
+that the host need not wait. After a skipped update training continues with the next batch, and
+parameters, optimiser state and router state are unchanged.
 """
 
 import dataclasses
@@ -14,12 +15,12 @@ import jax.numpy as jnp
 
 from moe_jax.settings import PositiveInt, Range, Settings, counted
 
-# What the moving means take in at most, so that their squares stay finite.
+# Upper bound of the values in the moving averages, so that their squares stay finite.
 _LARGEST = 1e18
 
 
 class SkipReason(enum.IntEnum):
-    """Why an update is skipped, the metric `skip_reason`; the first that holds."""
+    """The reason why an update is skipped, the metric `skip_reason`; the first that applies."""
 
     NONE = 0
     LOSS = 1
@@ -31,14 +32,14 @@ class SkipReason(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class GuardConfig(Settings, called="Guard"):
-    """When an update is skipped, and when training stops.
+    """When updates are skipped, and when skipped updates end training.
 
     Attributes:
-        spike: skip where the loss or the gradient norm exceeds its moving mean by more than so
-            many moving standard deviations (OLMo uses 6); 0 skips only what is not finite.
-        window: steps that the moving mean and deviation remember; for so many steps at the start
-            nothing counts as a spike.
-        limit: updates skipped in a row after which training stops; 0 for never.
+        spike: skip an update if the loss or the gradient norm exceeds its moving mean by more than
+            this many moving standard deviations (OLMo uses 6); 0 skips only non-finite updates.
+        window: window of the moving mean and deviation, in steps; no spikes are detected during
+            the first `window` steps.
+        limit: number of consecutive skipped updates after which training stops; 0 for never.
     """
 
     spike: Annotated[float, Range(least=0, zero="off")] = 0.0
@@ -49,14 +50,14 @@ class GuardConfig(Settings, called="Guard"):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class GuardState:
-    """What the guard remembers; all scalars, [2] for loss and gradient norm.
+    """Statistics that distinguish a loss spike from normal variation.
 
     Attributes:
-        mean: moving means, float32.
-        variance: moving variances around them, float32.
-        seen: updates made, int32.
-        skipped: updates skipped in all, int32.
-        in_row: updates skipped since the last that was made, int32.
+        mean: moving means of loss and gradient norm, float32 [2].
+        variance: moving variances around them, float32 [2].
+        seen: number of updates applied, int32 scalar.
+        skipped: number of updates skipped, int32 scalar.
+        in_row: number of updates skipped since the last applied one, int32 scalar.
     """
 
     mean: jax.Array
@@ -68,7 +69,7 @@ class GuardState:
 
 def make_guard() -> GuardState:
     """Returns the state before the first step."""
-    # Arrays of their own: the step takes over each.
+    # Separate arrays, because the step donates each of them.
     moments = (jnp.zeros(2, jnp.float32) for _ in range(2))
     counts = (jnp.zeros((), jnp.int32) for _ in range(3))
     return GuardState(*moments, *counts)
@@ -82,19 +83,21 @@ def decide_skip(
     update_is_finite: jax.Array | bool = True,
     router_is_finite: jax.Array | bool = True,
 ) -> tuple[jax.Array, GuardState]:
-    """Returns why the update is skipped, a `SkipReason` as an int32 scalar, and the state after it.
+    """Decides whether to skip an update.
 
-    The moving mean takes in a spike only up to its bound, so that a lasting change of the loss is
-    accepted in the end and a single spike hardly counts; and nothing of an update that is skipped
-    because something is not finite.
+    The moving averages include a spike only up to its bound, so that a single spike hardly affects
+    them and a lasting change of the loss is eventually accepted. They exclude non-finite updates.
 
     Args:
         config: which updates are skipped.
-        state: before this update.
-        loss: of the batch.
-        gradient_norm: of its gradient.
-        update_is_finite: whether the new parameters and optimiser state are finite.
-        router_is_finite: whether the new router state is.
+        state: the statistics before this update.
+        loss: loss of the batch.
+        gradient_norm: global norm of its gradient.
+        update_is_finite: True if the new parameters and optimiser state are finite.
+        router_is_finite: True if the new router state is finite.
+
+    Returns:
+        (reason, state): the `SkipReason` as an int32 scalar, and the statistics after this update.
     """
     values = jnp.stack([loss, gradient_norm]).astype(jnp.float32)
     finite = jnp.stack([*jnp.isfinite(values), update_is_finite, router_is_finite])
@@ -103,13 +106,13 @@ def decide_skip(
     bound = state.mean + config.spike * jnp.sqrt(state.variance)
     settled = state.seen + state.skipped >= config.window
     is_spike = settled & jnp.any(values > bound) if config.spike else jnp.zeros((), jnp.bool_)
-    # The reasons in their order, of which the first that holds is the answer.
-    holds = jnp.stack([*~finite, is_spike])
-    first = jnp.argmax(holds).astype(jnp.int32) + SkipReason.LOSS
-    ok = ~jnp.any(holds)
+    # In the order of `SkipReason`; the first that applies is reported.
+    applies = jnp.stack([*~finite, is_spike])
+    first = jnp.argmax(applies).astype(jnp.int32) + SkipReason.LOSS
+    ok = ~jnp.any(applies)
     reason = jnp.where(ok, jnp.int32(SkipReason.NONE), first)
     taken = jnp.where(settled & bool(config.spike), jnp.minimum(values, bound), values)
-    # As in a mean over the first steps, then over the window.
+    # A plain mean over the first steps, then an exponential one over the window.
     weight = 1.0 / jnp.minimum(state.seen + 1, config.window)
     difference = taken - state.mean
     mean = state.mean + weight * difference

@@ -53,7 +53,7 @@ def killed(case):
 def test_a_kill_in_a_save_loses_what_was_not_saved_yet(home):
     case = cases.killed_in_save(home)
     killed(case)
-    assert "cannot be looked at" not in case.resumed.out
+    assert "cannot be inspected" not in case.resumed.out
 
 
 @pytest.mark.slow
@@ -65,10 +65,10 @@ def test_one_directory_takes_one_training_and_a_killed_one_is_taken_over(home):
         assert re.search(r"is in use by process \d+ on .*, since 20", refused.line)
         assert refused.err.count("\n") == 1
     here, elsewhere = case.refused
-    assert "cannot be looked at from here" in elsewhere.out
+    assert "cannot be inspected from here" in elsewhere.out
     assert here.out == ""
     killed(case)
-    assert "cannot be looked at from here" in case.resumed.out
+    assert "cannot be inspected from here" in case.resumed.out
 
 
 @pytest.mark.slow

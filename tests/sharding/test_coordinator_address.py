@@ -73,9 +73,8 @@ def test_what_is_listened_on_is_reached_by_that_address_alone():
     with socket.socket() as probe:
         probe.bind(("127.0.0.2", 0))
         port = probe.getsockname()[1]
-    with coordinator_address.listen(
-        coordinator_address.bind_address(f"127.0.0.2:{port}")
-    ) as server:
+    bound = coordinator_address.bind_address(f"127.0.0.2:{port}")
+    with coordinator_address.listen(bound) as server:
         assert server.getsockname()[0] == "127.0.0.2"
         socket.create_connection(("127.0.0.2", port), timeout=5).close()
         with pytest.raises(ConnectionRefusedError):

@@ -34,8 +34,8 @@ def test_facts_of_a_configuration():
 
 
 def test_one_process_needs_no_agreement():
-    agreement = processes.DelayedMaximum()
-    assert [agreement.ask(value) for value in (0, 15, 0)] == [0, 15, 0]
+    maximum = processes.DelayedMaximum()
+    assert [maximum.update(value) for value in (0, 15, 0)] == [0, 15, 0]
     assert processes.gather("text") == ["text"]
     processes.check_consistent({"a": "b"})
     processes.barrier("name")

@@ -11,7 +11,7 @@ from moe_jax.sharding import rendezvous
 
 
 def call_roll(timeout, *members):
-    """Runs `meet` for (process, processes) in threads; returns what each got or raised."""
+    """Runs `wait_for_processes` for (process, processes) in threads; returns the results."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -19,7 +19,7 @@ def call_roll(timeout, *members):
 
     def run(slot, process, count):
         try:
-            results[slot] = rendezvous.meet(address, count, process, timeout)
+            results[slot] = rendezvous.wait_for_processes(address, count, process, timeout)
         except UserError as error:
             results[slot] = str(error)
 
@@ -76,13 +76,13 @@ STRANGERS = {
 @pytest.mark.parametrize("stranger", ["leaves", "stays"])
 def test_strangers_neither_end_the_roll_call_nor_hold_it_up(stranger, monkeypatch):
     """Those that stay say no more, which must not keep the others waiting."""
-    monkeypatch.setattr(rendezvous, "_MOST_WAITING", 4)
+    monkeypatch.setattr(rendezvous, "_MAX_UNREGISTERED", 4)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     found = []
     thread = threading.Thread(
-        target=lambda: found.append(rendezvous.meet(f"127.0.0.1:{port}", 2, 0, 20))
+        target=lambda: found.append(rendezvous.wait_for_processes(f"127.0.0.1:{port}", 2, 0, 20))
     )
     thread.start()
     open_ones = []
@@ -93,7 +93,7 @@ def test_strangers_neither_end_the_roll_call_nor_hold_it_up(stranger, monkeypatc
             open_ones[-1].sendall(text)
         if stranger == "leaves":
             open_ones[-1].close()
-    rendezvous.meet(f"127.0.0.1:{port}", 2, 1, 20)
+    rendezvous.wait_for_processes(f"127.0.0.1:{port}", 2, 1, 20)
     thread.join(20)
     assert found == [[socket.gethostname()] * 2]
     for connection in open_ones:
@@ -112,7 +112,7 @@ def connected(port):
 
 def test_a_stranger_that_keeps_talking_is_dropped(monkeypatch):
     """Process 0 gives up in time, though somebody sends a byte now and then."""
-    monkeypatch.setattr(rendezvous, "_PATIENCE", 0.2)
+    monkeypatch.setattr(rendezvous, "_MESSAGE_SECONDS", 0.2)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -120,7 +120,7 @@ def test_a_stranger_that_keeps_talking_is_dropped(monkeypatch):
 
     def zero():
         try:
-            rendezvous.meet(f"127.0.0.1:{port}", 2, 0, 2)
+            rendezvous.wait_for_processes(f"127.0.0.1:{port}", 2, 0, 2)
         except UserError as error:
             found.append(str(error))
 
@@ -152,5 +152,5 @@ def test_a_coordinator_that_answers_nonsense_is_one_line():
 
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(UserError, match="process 0 is missing") as error:
-            rendezvous.meet(f"127.0.0.1:{server.getsockname()[1]}", 2, 1, 0.5)
+            rendezvous.wait_for_processes(f"127.0.0.1:{server.getsockname()[1]}", 2, 1, 0.5)
         assert "\n" not in str(error.value)

@@ -3,16 +3,20 @@
 import jax
 import jax.numpy as jnp
 
+from moe_jax.sharding.mesh import MeshConfig
 from moe_jax.sharding.partition import make_partition
 from moe_jax.training.finite import all_finite
 
 
 def test_every_device_gets_the_same_answer_in_one_sum():
-    """A bad value is on one device of four, of an array that is cut over two of them."""
-    partition = make_partition(MESH, jax.devices()[:4])
-    cut = partition.sharding(jax.sharding.PartitionSpec("fsdp"))
+    """A bad value is on one device of four, of an array that is sharded over two of them."""
+    partition = make_partition(MeshConfig(fsdp=2, expert=2), jax.devices()[:4])
+    sharded = partition.sharding(jax.sharding.PartitionSpec("fsdp"))
     trees = [{"a": jnp.ones(8), "b": jnp.ones(8)}, {"c": jnp.ones(3), "count": jnp.ones((), int)}]
-    shardings = ({"a": cut, "b": cut}, {"c": partition.replicated, "count": partition.replicated})
+    shardings = (
+        {"a": sharded, "b": sharded},
+        {"c": partition.replicated, "count": partition.replicated},
+    )
     check = jax.jit(lambda *trees: all_finite(trees, partition, shardings))
     assert check(*trees).tolist() == [True, True]
     trees[0]["b"] = trees[0]["b"].at[7].set(jnp.nan)

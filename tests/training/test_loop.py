@@ -77,7 +77,7 @@ class Recorder:
     def start(self, first, steps): ...
     def stop(self): ...
     def update(self, *_): ...
-    def doing(self, what):
+    def activity(self, name):
         return contextlib.nullcontext()
 
     # The watchdog and the profiler.
@@ -98,10 +98,10 @@ def train(tmp_path, monkeypatch):
     monkeypatch.setattr(loops, "PreemptionNotice", lambda notice: contextlib.nullcontext())
 
     def run(recorder, first=0, limit=2, **config):
-        see = Instruments(
+        instruments = Instruments(
             writer=recorder,
             reporter=recorder,
-            account=GoodputRecorder(epath.Path(tmp_path)),
+            goodput=GoodputRecorder(epath.Path(tmp_path)),
             watchdog=recorder,
             profiler=recorder,
             flops_per_token=1.0,
@@ -115,7 +115,7 @@ def train(tmp_path, monkeypatch):
             batches=recorder,
             evaluate=lambda variables: recorder.events.append(("evaluate", variables)) or evaluated,
             checkpoints=recorder,
-            instruments=see,
+            instruments=instruments,
             guard=GuardConfig(limit=limit),
         )
         return loop.run(types.SimpleNamespace(step=first, variables=None))
@@ -183,6 +183,14 @@ def test_bad_losses_with_good_ones_between_do_not_stop_it(train):
     assert [line.partition(":")[0] for line in told if "skipped" in line] == [
         "step 2", "step 4", "step 6",
     ]  # fmt: skip
+
+
+def test_a_finished_state_is_returned_as_it_is(train):
+    recorder = Recorder()
+    recorder.saved.append(5)
+    state, signal = train(recorder, first=5, steps=5, eval_every=0)
+    assert (state.step, signal) == (5, None)
+    assert not any(event[0] in ("batch", "step", "save") for event in recorder.events)
 
 
 def test_it_goes_on_where_it_was(train):

@@ -1,31 +1,31 @@
-"""When checkpoints are saved, and which are kept."""
+"""Settings of checkpoints: when to save and which to keep."""
 
 import dataclasses
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from orbax.checkpoint import checkpoint_managers
 
 from moe_jax.errors import UserError
 from moe_jax.settings import PositiveInt, Settings, counted, rule
-from moe_jax.training.checkpointing.checkpoint_items import comparable
+from moe_jax.training.checkpointing.checkpoint_items import finite_metrics
 
-# Of a checkpoint whose evaluation was not finite.
+# The metrics of a checkpoint whose evaluation was not finite.
 _WORST = {"causal_loss": math.inf}
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig(Settings, called="Checkpoints"):
-    """When to save and what to keep.
+    """When to save checkpoints, and which to keep.
 
     Attributes:
         every: steps between checkpoints; the last step is always saved.
-        keep: how many of the latest are kept.
-        keep_every: checkpoints of steps divisible by it are kept for good; 0 for none.
-        keep_best: how many of those with the lowest held-out causal loss are kept too; only
+        keep: number of latest checkpoints to keep.
+        keep_every: checkpoints of steps divisible by this are never deleted; 0 for none.
+        keep_best: number of checkpoints with the lowest held-out causal loss to keep as well; only
             checkpoints of steps that were evaluated count.
-        failures: saves that may fail in a row (a full disk, a directory that is gone) before
-            training stops; each is reported, and the next is tried in its turn.
+        failures: number of consecutive failed saves (a full disk, a missing directory) after which
+            training stops; each failure is reported, and the next save is tried when due.
     """
 
     every: PositiveInt = 1000
@@ -44,15 +44,19 @@ class CheckpointConfig(Settings, called="Checkpoints"):
             )
 
     def policy(self) -> checkpoint_managers.PreservationPolicy:
-        """Returns Orbax's policy of what to keep."""
+        """Returns the preservation policy for Orbax."""
         policies: list[checkpoint_managers.PreservationPolicy]
         policies = [checkpoint_managers.LatestN(self.keep)]
         if self.keep_every:
             policies.append(checkpoint_managers.EveryNSteps(self.keep_every))
         if self.keep_best:
+
+            def negative_loss(metrics: Any) -> float:
+                return -(finite_metrics(metrics) or _WORST)["causal_loss"]
+
             policies.append(
                 checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: -(comparable(metrics) or _WORST)["causal_loss"],
+                    get_metric_fn=negative_loss,
                     n=self.keep_best,
                     keep_checkpoints_without_metrics=False,
                 )

@@ -1,9 +1,9 @@
-"""Checkpoints through Orbax: asynchronous, atomic, the last few kept.
+"""Save and restore checkpoints with Orbax, asynchronously and atomically.
 
-A checkpoint holds, in one atomic step directory: `variables` (parameters and router state, all
-that evaluation needs), `optimizer`, `guard`, `data` (the position in the training data) and `meta`
-(format, shapes, checksums). What is restored is compared with the checksums. All
-processes of a run save and restore together; how many there are does not matter to what is saved.
+A checkpoint is one atomic step directory with the items `variables` (parameters and router state,
+all that evaluation needs), `optimizer`, `guard`, `data` (the position in the training data) and
+`meta` (format, shapes, checksums). Restored arrays are verified against the checksums. All
+processes of a run save and restore together; the contents do not depend on their number.
 """
 
 import datetime
@@ -20,15 +20,15 @@ from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.sharding.processes import barrier, is_main
 from moe_jax.training.checkpointing.checkpoint_config import CheckpointConfig
 from moe_jax.training.checkpointing.checkpoint_items import (
-    arrays_of,
-    comparable,
-    first_line,
-    flat,
-    new_guard,
-    not_finite,
-    placed,
-    scalar,
-    tree_of,
+    checkpoint_arrays,
+    describe_non_finite,
+    finite_metrics,
+    flatten_names,
+    make_scalar,
+    make_sharded_guard,
+    short_message,
+    variables_tree,
+    with_default_sharding,
 )
 from moe_jax.training.checkpointing.checkpointable import (
     Checkpointable,
@@ -48,18 +48,18 @@ _READABLE = (1, 2, 3)
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint that cannot be read, or does not hold what was saved."""
+    """A checkpoint that cannot be read, or whose arrays differ from those that were saved."""
 
 
 class CheckpointManager:
-    """The checkpoints of one run directory.
+    """Manages the checkpoints of one run directory.
 
     Args:
-        directory: of the checkpoints.
-        config: None to read only.
-        report: takes a line about a save that failed or a checkpoint that is damaged.
-        check: called before anything is written or moved; raises a `UserError` if the directory
-            is no longer this run's.
+        directory: the directory of the checkpoints.
+        config: when to save and which to keep; None to only read.
+        report: called with a message about a failed save or a damaged checkpoint.
+        check: called before anything is written or moved; raises a `UserError` if this run no
+            longer holds the lock of the directory.
     """
 
     def __init__(
@@ -82,56 +82,55 @@ class CheckpointManager:
                 preservation_policy=self._config.policy(),
                 cleanup_tmp_directories=config is not None,
                 create=config is not None,
-                # In the background, a directory that cannot be made is waited for until a time-out.
+                # In the background, a directory that cannot be created would block until a timeout.
                 async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             ),
         )
 
     def latest(self) -> int | None:
-        """Returns the latest complete step, or None."""
+        """Returns the step of the latest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def steps(self) -> list[int]:
-        """Returns all complete steps."""
+        """Returns the steps of all complete checkpoints, in order."""
         return sorted(self._manager.all_steps())
 
     def is_due(self, step: int) -> bool:
-        """Returns whether a step is saved in its turn."""
+        """Returns True if a checkpoint is due at this step."""
         return step % self._config.every == 0
 
     def prepare(self, state: TrainState) -> None:
-        """Compiles what a save computes, so that the first does not wait for it."""
-        for tree in arrays_of(state).values():
+        """Compiles the checksums of a save, so that the first save does not wait for it."""
+        for tree in checkpoint_arrays(state).values():
             compile_inspect_arrays(tree)
 
     def save(
         self,
         step: int,
         state: TrainState,
-        position: Checkpointable,
+        batches: Checkpointable,
         last: bool = False,
         metrics: Mapping[str, float] | None = None,
     ) -> None:
-        """Saves without waiting for the disk, if it is time or this is the last step.
+        """Saves asynchronously, if a checkpoint is due or this is the last step.
 
         Args:
             step: steps done.
-            state: after them.
-            position: in the training data.
+            state: the state after them.
+            batches: the iterator over the training data.
             last: save in any case.
-            metrics: of the evaluation at this step, for `keep_best`.
+            metrics: metrics of the evaluation at this step, for `keep_best`.
 
         Raises:
-            UserError: if the state has values that are not finite, which never take the place of
-                a good checkpoint, the disk cannot be written to for too many saves in a row, or
-                the directory is another's.
+            UserError: if the state has non-finite values, which never replace a good checkpoint;
+                if too many saves in a row have failed; or if another run holds the directory.
         """
         if not (last or self.is_due(step)):
             return
         self._check()
         if step == self.latest():
             return
-        arrays = arrays_of(state)
+        arrays = checkpoint_arrays(state)
         examined = {name: inspect_arrays(tree) for name, tree in arrays.items()}
         self._refuse_not_finite(step, {name: bad for name, (_, bad) in examined.items() if bad})
         meta = {
@@ -140,22 +139,22 @@ class CheckpointManager:
             "shapes": {name: shapes(tree) for name, tree in arrays.items()},
             "digests": {name: sums for name, (sums, _) in examined.items()},
         }
-        # The save before this one, if it is still being written.
+        # The previous save may still be in progress.
         self.wait()
         try:
             if not self._directory.exists():
-                # Orbax would make it anew, and nobody would look for the run there.
+                # Orbax would create a new directory, without the rest of the run.
                 raise FileNotFoundError(f"the directory {self._directory} is gone")
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    variables=ocp.args.StandardSave(tree_of(state.variables)),
+                    variables=ocp.args.StandardSave(variables_tree(state.variables)),
                     optimizer=ocp.args.StandardSave(arrays["optimizer"]),
                     guard=ocp.args.StandardSave(arrays["guard"]),
-                    data=CheckpointableSave(position),
+                    data=CheckpointableSave(batches),
                     meta=ocp.args.JsonSave(meta),
                 ),
-                metrics=comparable(metrics),
+                metrics=finite_metrics(metrics),
                 force=True,
             )
             self._is_writing = True
@@ -169,13 +168,13 @@ class CheckpointManager:
         latest = self.latest()
         kept = "there is none before" if latest is None else f"that of step {latest} is kept"
         raise UserError(
-            f"the checkpoint of step {step} is not written, for {not_finite(bad)}; {kept} in "
-            f"{self._directory}. Training stops: go on from there with a lower learning rate or "
+            f"the checkpoint of step {step} is not written, for {describe_non_finite(bad)}; {kept} "
+            f"in {self._directory}. Training stops: go on from there with a lower learning rate or "
             "other data"
         )
 
     def wait(self) -> None:
-        """Waits until the last save is on disk.
+        """Waits until the last save is complete.
 
         Raises:
             UserError: if saving failed too often.
@@ -183,7 +182,7 @@ class CheckpointManager:
         try:
             self._manager.wait_until_finished()
             if self._is_writing and self._failed:
-                # The directory is there again, with what was in it.
+                # The directory is back, with its earlier checkpoints.
                 self._manager.reload()
             self._failed = 0 if self._is_writing else self._failed
             self._is_writing = False
@@ -191,7 +190,7 @@ class CheckpointManager:
             self._note_failure(error)
 
     def _note_failure(self, error: Exception) -> None:
-        """Reports a save that failed; the manager forgets it."""
+        """Reports a failed save; the manager forgets it."""
         self._failed, self._is_writing = self._failed + 1, False
         reason = " ".join(str(error).split())[:200]
         line = f"a checkpoint could not be written to {self._directory}: {reason}"
@@ -201,23 +200,27 @@ class CheckpointManager:
         self._report(f"{line}; training goes on, and the next save is tried in its turn")
 
     def restore(
-        self, model: LanguageModel, optimizer: Optimizer, position: Checkpointable
+        self, model: LanguageModel, optimizer: Optimizer, batches: Checkpointable
     ) -> tuple[int, TrainState] | None:
-        """Restores the latest good checkpoint, and moves `position`; None if there is none.
+        """Restores the latest good checkpoint, including the position of `batches`.
 
-        A checkpoint that is damaged is reported, moved to the directory `damaged` beside the
-        checkpoints, and the one before it is tried.
+        A damaged checkpoint is reported and moved to the directory `damaged` beside the
+        checkpoints; then the previous one is tried.
+
+        Returns:
+            (step, state), or None if there are no checkpoints.
 
         Raises:
-            UserError: if a checkpoint is of another model, optimiser or data, or all are damaged.
+            UserError: if a checkpoint belongs to another model, optimiser or data, or if all are
+                damaged.
         """
         steps = self.steps()
         for step in reversed(steps):
             try:
-                return step, self._restore_state(step, model, optimizer, position)
+                return step, self._restore_state(step, model, optimizer, batches)
             except DamagedCheckpoint as error:
                 reason = str(error)
-            # Orbax leaves coroutines behind that complain when they are collected: now, quietly.
+            # Orbax leaves coroutines behind that warn when they are collected: do so now.
             gc.collect()
             before = [s for s in steps if s < step]
             further = f"going on from step {before[-1]}" if before else "there is no other"
@@ -235,7 +238,7 @@ class CheckpointManager:
         return self._directory.parent / "damaged"
 
     def _set_aside(self, step: int) -> None:
-        """Moves a damaged checkpoint out of the way, where it can be looked at."""
+        """Moves a damaged checkpoint to `damaged`, where it can be inspected."""
         self._check()
         barrier(f"damaged {step}")
         if is_main():
@@ -246,40 +249,41 @@ class CheckpointManager:
         self._manager.reload()
 
     def _restore_state(
-        self, step: int, model: LanguageModel, optimizer: Optimizer, position: Checkpointable
+        self, step: int, model: LanguageModel, optimizer: Optimizer, batches: Checkpointable
     ) -> TrainState:
         abstract = abstract_state(model, optimizer)
-        wanted = arrays_of(abstract)
+        wanted = checkpoint_arrays(abstract)
         meta = self._meta(step)
         self._check_shapes(step, meta, wanted)
+        variables = with_default_sharding(variables_tree(abstract.variables))
         items = {
-            "variables": ocp.args.StandardRestore(placed(tree_of(abstract.variables))),
-            "optimizer": ocp.args.StandardRestore(placed(wanted["optimizer"])),
+            "variables": ocp.args.StandardRestore(variables),
+            "optimizer": ocp.args.StandardRestore(with_default_sharding(wanted["optimizer"])),
         }
         has_guard = "guard" in meta.get("shapes", {})
         if has_guard:
-            items["guard"] = ocp.args.StandardRestore(placed(wanted["guard"]))
-        restored = self._read(step, meta, items, position)
+            items["guard"] = ocp.args.StandardRestore(with_default_sharding(wanted["guard"]))
+        restored = self._read(step, meta, items, batches)
         optimizer_leaves = [restored["optimizer"][name] for name in wanted["optimizer"]]
         structure = jax.tree.structure(abstract.optimizer_state)
         return TrainState(
-            scalar(step, abstract.step),
+            make_scalar(step, abstract.step),
             Variables(**restored["variables"]),
             jax.tree.unflatten(structure, optimizer_leaves),
-            GuardState(**restored["guard"]) if has_guard else new_guard(abstract.guard),
+            GuardState(**restored["guard"]) if has_guard else make_sharded_guard(abstract.guard),
         )
 
     def restore_variables(self, step: int, model: LanguageModel) -> Variables:
         """Restores parameters and router state only.
 
         Raises:
-            UserError: if the checkpoint is of another model, or damaged.
+            UserError: if the checkpoint belongs to another model, or is damaged.
         """
-        tree = tree_of(model.abstract())
+        tree = variables_tree(model.abstract())
         try:
             meta = self._meta(step)
-            self._check_shapes(step, meta, {"variables": flat(tree)})
-            items = {"variables": ocp.args.StandardRestore(placed(tree))}
+            self._check_shapes(step, meta, {"variables": flatten_names(tree)})
+            items = {"variables": ocp.args.StandardRestore(with_default_sharding(tree))}
             return Variables(**self._read(step, meta, items)["variables"])
         except DamagedCheckpoint as error:
             self._manager.reload()
@@ -296,7 +300,7 @@ class CheckpointManager:
             meta: dict[str, Any] = self._manager.restore(step, args=args)["meta"]
             version = meta["format_version"]
         except Exception as error:
-            raise DamagedCheckpoint(first_line(error)) from error
+            raise DamagedCheckpoint(short_message(error)) from error
         if version not in _READABLE:
             readable = ", ".join(map(str, _READABLE))
             raise UserError(f"the checkpoint has format {version}, this program reads {readable}")
@@ -305,7 +309,7 @@ class CheckpointManager:
     def _check_shapes(
         self, step: int, meta: dict[str, Any], wanted: dict[str, dict[str, Any]]
     ) -> None:
-        """Refuses a checkpoint of another model or optimiser, with the first differences."""
+        """Refuses a checkpoint of another model or optimiser, naming the first differences."""
         for item, arrays in wanted.items():
             saved, now = meta.get("shapes", {}).get(item), shapes(arrays)
             if saved is None or saved == now:
@@ -329,37 +333,37 @@ class CheckpointManager:
         step: int,
         meta: dict[str, Any],
         items: dict[str, ocp.args.CheckpointArgs],
-        position: Checkpointable | None = None,
+        batches: Checkpointable | None = None,
     ) -> Any:
-        """Reads items of a checkpoint and compares their checksums with those that were saved."""
-        asked = dict(items)
-        if position is not None:
-            asked["data"] = CheckpointableRestore(position)
+        """Reads items of a checkpoint and verifies their checksums."""
+        requested = dict(items)
+        if batches is not None:
+            requested["data"] = CheckpointableRestore(batches)
         try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(**asked))
+            restored = self._manager.restore(step, args=ocp.args.Composite(**requested))
         except UserError:
             raise
         except Exception as error:
             if "shapes" not in meta:
-                # Formats 1 and 2 do not say what they hold: damage cannot be told from a misfit.
+                # Formats 1 and 2 have no shapes: damage and a mismatch cannot be distinguished.
                 raise CheckpointMismatch(
                     f"the checkpoint at step {step} in {self._directory} does not fit this "
-                    f"configuration, or is damaged: {first_line(error)}",
+                    f"configuration, or is damaged: {short_message(error)}",
                     "variables",
                     step,
                 ) from error
-            raise DamagedCheckpoint(first_line(error)) from error
+            raise DamagedCheckpoint(short_message(error)) from error
         for item in items:
             saved = meta.get("digests", {}).get(item)
-            now, bad = inspect_arrays(flat(restored[item]))
+            now, bad = inspect_arrays(flatten_names(restored[item]))
             wrong = [name for name in now if saved is not None and now[name] != saved.get(name)]
             if wrong:
                 raise DamagedCheckpoint(f"{item}: {wrong[0]} is not what was saved")
             if bad:
-                raise DamagedCheckpoint(not_finite({item: bad}))
+                raise DamagedCheckpoint(describe_non_finite({item: bad}))
         return restored
 
     def close(self) -> None:
-        """Waits, and ends Orbax's threads."""
+        """Waits for the last save and ends the threads of Orbax."""
         self.wait()
         self._manager.close()

@@ -8,36 +8,36 @@ from etils import epath
 
 
 class Checkpointable(Protocol):
-    """Something whose position can be saved to a directory and restored from it."""
+    """An object that saves its state to a directory and restores it, such as a data iterator."""
 
     def save(self, directory: epath.Path) -> None:
-        """Writes the position."""
+        """Writes the state to the directory."""
 
     def restore(self, directory: epath.Path) -> None:
-        """Goes to a written position."""
+        """Restores the state from the directory."""
 
 
 class _CheckpointableHandler(ocp.CheckpointHandler):
-    """Lets Orbax write a `Checkpointable` as an item of a checkpoint."""
+    """Saves and restores a `Checkpointable` as an item of an Orbax checkpoint."""
 
     def save(self, directory: epath.Path, args: "CheckpointableSave") -> None:
-        args.position.save(directory)
+        args.item.save(directory)
 
     def restore(self, directory: epath.Path, args: "CheckpointableRestore") -> None:
-        args.position.restore(directory)
+        args.item.restore(directory)
 
 
 @ocp.args.register_with_handler(_CheckpointableHandler, for_save=True)
 @dataclasses.dataclass
 class CheckpointableSave(ocp.args.CheckpointArgs):
-    """Says that a position is to be written."""
+    """Arguments to save a `Checkpointable`."""
 
-    position: Checkpointable
+    item: Checkpointable
 
 
 @ocp.args.register_with_handler(_CheckpointableHandler, for_restore=True)
 @dataclasses.dataclass
 class CheckpointableRestore(ocp.args.CheckpointArgs):
-    """Says that a position is to be moved to what is written."""
+    """Arguments to restore a `Checkpointable` in place."""
 
-    position: Checkpointable
+    item: Checkpointable

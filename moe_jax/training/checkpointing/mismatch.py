@@ -1,4 +1,4 @@
-"""A checkpoint that does not fit the configuration: which settings are to blame."""
+"""Explain why a checkpoint does not match the configuration, by the settings that differ."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,7 +9,7 @@ from moe_jax.errors import UserError
 from moe_jax.sharding.processes import config_bindings
 from moe_jax.training.run_directory.run_directory import CONFIG_FILE
 
-# Settings of a model that its arrays do not depend on.
+# Settings of a model that do not affect the shapes of its arrays.
 _WITHOUT_ARRAYS = (
     "bidirectional_prefix",
     "compute_dtype",
@@ -19,15 +19,15 @@ _WITHOUT_ARRAYS = (
     "remat_names",
     "scan_layers",
 )
-_MOST = 6
+_MAX_NAMED = 6
 
 
 class CheckpointMismatch(UserError):
-    """A checkpoint of another model or optimiser.
+    """The checkpoint belongs to another model or optimiser.
 
     Attributes:
-        item: what does not fit: `variables` or `optimizer`.
-        step: of the checkpoint.
+        item: the item that does not match, `variables` or `optimizer`.
+        step: step of the checkpoint.
     """
 
     def __init__(self, message: str, item: str, step: int):
@@ -37,15 +37,15 @@ class CheckpointMismatch(UserError):
 
 @contextlib.contextmanager
 def explain_mismatch(run: epath.Path, now: str, *, trains: bool) -> Iterator[None]:
-    """Makes a `CheckpointMismatch` say which settings differ.
+    """A context manager that replaces a `CheckpointMismatch` by an error naming the settings.
 
     Args:
-        run: the run's directory, with the configuration that its checkpoints were made with.
+        run: the run directory, with the configuration of its checkpoints.
         now: the present configuration.
-        trains: whether it is to go on in that directory, and could be started in another.
+        trains: True for training, which could also start in another directory.
 
     Raises:
-        UserError: in its place.
+        UserError: instead of the `CheckpointMismatch`.
     """
     try:
         yield
@@ -56,34 +56,34 @@ def explain_mismatch(run: epath.Path, now: str, *, trains: bool) -> Iterator[Non
 def mismatch_error(
     error: CheckpointMismatch, run: epath.Path, now: str, *, trains: bool
 ) -> UserError:
-    """Returns the error with the settings that differ instead of the arrays, if there are any."""
+    """Returns an error naming the differing settings; the original one if none differ."""
     path = run / CONFIG_FILE
     before = config_bindings(path.read_text()) if path.exists() else {}
-    changed = changes(before, config_bindings(now), error.item)
+    changed = changed_settings(before, config_bindings(now), error.item)
     if not changed:
         return error
-    said = [
+    differences = [
         f"{_label(name)} was {_shown(name, old)} and is now {_shown(name, new)}"
         for name, (old, new) in changed.items()
     ]
-    more = f", and {len(said) - _MOST} more" if len(said) > _MOST else ""
+    more = f", and {len(differences) - _MAX_NAMED} more" if len(differences) > _MAX_NAMED else ""
     back = " ".join(f"--gin.{name}={_quoted(old)}" for name, (old, _) in changed.items())
     elsewhere = "start in another directory (--output_dir), or set " if trains else "set "
-    them = "it" if len(said) == 1 else "them"
+    them = "it" if len(differences) == 1 else "them"
     return UserError(
-        f"the checkpoint at step {error.step} in {run} does not fit: {', '.join(said[:_MOST])}"
-        f"{more}; {elsewhere}{them} back: {back}"
+        f"the checkpoint at step {error.step} in {run} does not fit: "
+        f"{', '.join(differences[:_MAX_NAMED])}{more}; {elsewhere}{them} back: {back}"
     )
 
 
-def changes(
+def changed_settings(
     before: Mapping[str, str], now: Mapping[str, str], item: str
 ) -> dict[str, tuple[str, str]]:
-    """Returns the settings that shape an item's arrays and differ, with both values.
+    """Returns the differing settings that affect the arrays of an item, with both values.
 
     Args:
-        before: values by name, macros among them.
-        now: the same.
+        before: earlier values by name, including macros.
+        now: present values by name, including macros.
         item: `variables` or `optimizer`.
     """
     kind = "Experiment.optimizer" if item == "optimizer" else "Experiment.router"
@@ -94,7 +94,7 @@ def changes(
     old, new = before.get(kind, "None"), now.get(kind, "None")
     if old != new and before:
         return {**found, kind: (old, new)}
-    # Of the same router or optimiser.
+    # Settings of the same router or optimiser.
     owner = old.strip("@()") + "."
     return {**found, **_different(before, now, (n for n in before if n.startswith(owner)))}
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGHUP and notices of pre-emption: finish the step, save, say how to go on."""
+"""Shut down gracefully on SIGINT, SIGTERM, SIGHUP or a preemption notice."""
 
 import signal
 from types import FrameType
@@ -6,16 +6,15 @@ from typing import Any
 
 
 class GracefulShutdown:
-    """Notes the first SIGINT, SIGTERM or SIGHUP; the second SIGINT stops at once.
+    """A context manager that records the first SIGINT, SIGTERM or SIGHUP instead of dying of it.
 
-    SIGHUP comes when the terminal or its connection is closed. Where it is ignored, as `nohup`
-    does, it stays so.
-
-    Use as a context manager around training.
+    The training loop then finishes its step, saves and ends. A second SIGINT raises
+    `KeyboardInterrupt`. SIGHUP is sent when the terminal or its connection is closed; if it is
+    ignored, as under `nohup`, it stays ignored.
 
     Attributes:
-        signal: the number of the signal that came, or None.
-        reason: why, where it was a notice and no signal.
+        signal: number of the signal received, or None.
+        reason: the reason, if the shutdown was requested without a signal.
     """
 
     def __init__(self) -> None:
@@ -27,21 +26,21 @@ class GracefulShutdown:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
-            self._previous[number] = signal.signal(number, self._note)
+            self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
-            # None: a handler that is not Python's and cannot be put back.
+            # None: the handler was not installed from Python and cannot be restored.
             if handler is not None:
                 signal.signal(number, handler)
 
-    def notice(self, reason: str) -> None:
-        """Stops as a SIGTERM does, before there is one; may be called from any thread."""
+    def request(self, reason: str) -> None:
+        """Requests a shutdown as SIGTERM does; may be called from any thread."""
         if self.signal is None:
             self.reason, self.signal = reason, int(signal.SIGTERM)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt

@@ -1,9 +1,9 @@
-"""Notice that a machine in Compute Engine is about to be taken away, before the SIGTERM.
+"""Watch for a preemption notice of Compute Engine, which precedes the SIGTERM.
 
-The machine's metadata server says so in two places: `instance/preempted` becomes TRUE when a spot
-machine is pre-empted, and `instance/maintenance-event` becomes TERMINATE_ON_HOST_MAINTENANCE before
-its host is maintained. Both can be waited for. A live migration (MIGRATE_ON_HOST_MAINTENANCE) stops
-nothing and is let pass.
+The metadata server of a machine has two keys for it: `instance/preempted` becomes TRUE when a spot
+machine is preempted, and `instance/maintenance-event` becomes TERMINATE_ON_HOST_MAINTENANCE before
+its host is maintained. The server answers a request when a key changes. A live migration
+(MIGRATE_ON_HOST_MAINTENANCE) does not interrupt the machine and is ignored.
 """
 
 import os
@@ -21,30 +21,30 @@ _MESSAGES = {
     PREEMPTED: ("TRUE", "the cloud is pre-empting this machine"),
     MAINTENANCE: ("TERMINATE_ON_HOST_MAINTENANCE", "the cloud is stopping this machine's host"),
 }
-# How long the server is looked for: where there is none, there is no notice.
+# Time limit for the first request: without a server, there is no notice.
 _PROBE_SECONDS = 1.0
-# How long one question waits for a change, and what is allowed on top for the answer.
-_WAIT_SECONDS, _ANSWER_SECONDS = 60, 10.0
+# How long one request waits for a change, and the additional time allowed for the response.
+_WAIT_SECONDS, _RESPONSE_SECONDS = 60, 10.0
 _RETRY_SECONDS = 5.0
 
 
 class PreemptionNotice:
-    """Asks the metadata server, from threads of its own. Use as a context manager.
+    """A context manager that watches the metadata server from background threads.
 
-    Never raises. It does nothing where the server does not answer within a second (on other clouds,
-    on a laptop) and where `url` is empty.
+    It never raises. It does nothing if the server does not respond within a second (on other
+    clouds, on a laptop) or if `url` is empty.
 
-    A maintenance event that stands when watching starts is no notice: it may stand for an hour, and
-    a run that is started again in that time would stop again at once.
+    A maintenance event that is already announced when watching starts is ignored: it may stand for
+    an hour, and a run restarted in that time would stop again immediately.
 
     Args:
-        notify: called with a sentence, once, from another thread.
-        url: of the server, up to the version; by default what `MOE_JAX_METADATA_URL` says, or
-            Compute Engine's.
-        retry_seconds: from a question that failed to the next.
+        notify: called once with a sentence, from another thread.
+        url: of the server, up to the version; by default the value of `MOE_JAX_METADATA_URL`, or
+            the server of Compute Engine.
+        retry_seconds: delay after a failed request.
 
     Attributes:
-        reason: the sentence, None before a notice.
+        reason: the sentence; None before a notice.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class PreemptionNotice:
         self.reason: str | None = None
         self._notify, self._retry = notify, retry_seconds
         self._url = (os.environ.get(VARIABLE, URL) if url is None else url).rstrip("/")
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._lock = threading.Lock()
-        # Not through a proxy: the server is this machine's own.
+        # No proxy: the server is local to the machine.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def __enter__(self) -> "PreemptionNotice":
@@ -69,57 +69,57 @@ class PreemptionNotice:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The threads are left to their questions: they end with the process.
-        self._over.set()
+        # The threads may still wait for a response; as daemons they end with the process.
+        self._stopped.set()
 
     def _watch(self, key: str) -> None:
-        """Follows one key until its notice comes or watching is over."""
+        """Watches one key until its notice or the end of the context."""
         alarm, message = _MESSAGES[key]
         try:
-            value, etag = self._ask(key, _PROBE_SECONDS)
+            value, etag = self._request(key, _PROBE_SECONDS)
         except Exception:
             return
-        counts = key == PREEMPTED
-        while not self._over.is_set():
+        counts = key == PREEMPTED  # True if the value counts as a notice.
+        while not self._stopped.is_set():
             if value == alarm and counts:
-                self._tell(message)
+                self._notify_once(message)
                 return
-            # Only a change to it is a notice.
+            # For other keys only a change to the value is a notice.
             counts = counts or value != alarm
             query = {"wait_for_change": "true", "timeout_sec": _WAIT_SECONDS, "last_etag": etag}
             before = etag
             try:
-                value, etag = self._ask(key, _WAIT_SECONDS + _ANSWER_SECONDS, query)
+                value, etag = self._request(key, _WAIT_SECONDS + _RESPONSE_SECONDS, query)
             except Exception:
-                # Restarts of the server, 503: it comes back.
-                self._over.wait(self._retry)
+                # The server restarts now and then (503).
+                self._stopped.wait(self._retry)
             else:
-                # Nothing changed: not to ask in a tight loop a server that does not wait.
+                # The server does not wait for changes: do not poll it in a tight loop.
                 if etag == before:
-                    self._over.wait(min(self._retry, 1.0))
+                    self._stopped.wait(min(self._retry, 1.0))
 
-    def _ask(
+    def _request(
         self, key: str, timeout: float, query: dict[str, object] | None = None
     ) -> tuple[str, str]:
-        """Returns a value of the server and its tag.
+        """Returns the value of a key and its ETag.
 
         Raises:
-            OSError: if the server does not answer, or is not a metadata server.
+            OSError: if the server does not respond, or is not a metadata server.
         """
         url = f"{self._url}/{key}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
         request = urllib.request.Request(url, headers={_HEADER: _FLAVOR})
-        with self._opener.open(request, timeout=timeout) as answer:
-            if answer.headers.get(_HEADER) != _FLAVOR:
+        with self._opener.open(request, timeout=timeout) as response:
+            if response.headers.get(_HEADER) != _FLAVOR:
                 raise OSError(f"{url} is not a metadata server")
-            return answer.read(1000).decode().strip(), answer.headers.get("ETag", "0")
+            return response.read(1000).decode().strip(), response.headers.get("ETag", "0")
 
-    def _tell(self, message: str) -> None:
+    def _notify_once(self, message: str) -> None:
         with self._lock:
-            if self.reason is not None or self._over.is_set():
+            if self.reason is not None or self._stopped.is_set():
                 return
             self.reason = message
         try:
             self._notify(message)
         except Exception:
-            # A notice that cannot be passed on must not end a run that could still save.
+            # An error in the callback must not end a run that can still save.
             return

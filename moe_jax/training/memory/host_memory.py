@@ -1,4 +1,4 @@
-"""How much memory this machine, or the container that this process is in, has left."""
+"""Available memory of this machine, or of the container of this process."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,13 +7,13 @@ _MEMINFO, _CGROUPS, _CGROUP_ROOT = "proc/meminfo", "proc/self/cgroup", "sys/fs/c
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """Returns the bytes that can still be allocated, swap included; None where nobody says.
+    """Returns the bytes that can still be allocated, including swap; None if unknown.
 
-    It is the least of what the machine has and of what the limits of the process's control groups
-    leave, as containers and Slurm set them (version 1 and 2).
+    This is the minimum of the available memory of the machine and of what the limits of the
+    process's control groups (version 1 and 2) leave, which containers and Slurm set.
 
     Args:
-        root: of the file system.
+        root: root of the file system.
     """
     machine = _meminfo(root)
     if machine is None:
@@ -24,14 +24,14 @@ def available_bytes(root: Path = Path("/")) -> int | None:
         limit = _number(directory / names[0])
         used = _number(directory / names[1])
         if limit is not None and used is not None:
-            # The cache of files is given up for the asking.
+            # The page cache can be reclaimed.
             cache = _field(directory / "memory.stat", names[2]) or 0
             left.append(max(limit - used + cache, 0) + swap)
     return min(left)
 
 
 def _meminfo(root: Path) -> tuple[int, int] | None:
-    """Returns the bytes that are available, and those of swap."""
+    """Returns the available bytes of memory, and those of swap."""
     memory = _field(root / _MEMINFO, "MemAvailable:")
     if memory is None:
         return None
@@ -39,7 +39,7 @@ def _meminfo(root: Path) -> tuple[int, int] | None:
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
-    """Yields the control groups that the process is in, with their files' names."""
+    """Yields the directories of the process's control groups, with the names of their files."""
     try:
         lines = (root / _CGROUPS).read_text().splitlines()
     except OSError:
@@ -54,14 +54,14 @@ def _groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
         else:
             continue
         base = root / _CGROUP_ROOT / mount
-        # In a container the path may be the host's: what is not there says nothing.
+        # In a container the path may be that of the host: missing directories are ignored.
         for directory in (base / path.strip("/"), *(base / path.strip("/")).parents):
             if directory.is_relative_to(base):
                 yield directory, names
 
 
 def _number(path: Path) -> int | None:
-    """Returns what a file holds; None for no file and for "max"."""
+    """Returns the number in a file; None if there is no file, or for "max"."""
     try:
         text = path.read_text().strip()
     except OSError:
@@ -70,7 +70,7 @@ def _number(path: Path) -> int | None:
 
 
 def _field(path: Path, name: str) -> int | None:
-    """Returns the number that follows a name at the beginning of a line."""
+    """Returns the number after a name at the start of a line of a file; None if not found."""
     try:
         lines = path.read_text().splitlines()
     except OSError:

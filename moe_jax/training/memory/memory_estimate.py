@@ -1,4 +1,4 @@
-"""What training takes of a device's memory, known before it is allocated."""
+"""Estimate the device memory of training before it is allocated."""
 
 import dataclasses
 import math
@@ -17,14 +17,14 @@ _SETTING = "Train.check_memory = False trains all the same"
 
 @dataclasses.dataclass(frozen=True)
 class MemoryLimit:
-    """What can be allocated.
+    """The memory that can be allocated.
 
     Attributes:
-        bytes: a device.
-        devices: that share it, with so many bytes each.
-        is_exact: whether what exceeds it surely fails. Of a host's memory programs get more than
-            there is, as long as they do not use it.
-        what: whose it is.
+        bytes: bytes per device.
+        devices: number of devices that share one memory, with `bytes` for each.
+        is_exact: True if exceeding the limit certainly fails. A host overcommits its memory:
+            programs can allocate more than there is, as long as they do not use it.
+        what: name of the machine or device, for messages.
     """
 
     bytes: float
@@ -41,12 +41,12 @@ class MemoryLimit:
 
 
 def device_bytes(tree: Any) -> int:
-    """Returns the bytes of arrays a device, from their shapes, types and shardings."""
+    """Returns the bytes of arrays per device, from their shapes, types and shardings."""
     return sum(map(_leaf_bytes, jax.tree.leaves(tree)))
 
 
 def state_bytes(state: TrainState) -> dict[str, int]:
-    """Returns the bytes a device of a state, or of its shapes, by what they hold."""
+    """Returns the bytes per device of a state, or an abstract state, by kind of array."""
     parts = {
         "parameters": state.variables.params,
         "router state": state.variables.router_state,
@@ -56,10 +56,10 @@ def state_bytes(state: TrainState) -> dict[str, int]:
 
 
 def find_limit(devices: Sequence[jax.Device]) -> MemoryLimit | None:
-    """Returns what the devices of this process can hold; None where nobody says.
+    """Returns the memory limit of the devices; None if unknown.
 
     Args:
-        devices: of this process.
+        devices: the devices of this process.
     """
     if devices[0].platform == "cpu":
         available = available_bytes()
@@ -79,16 +79,16 @@ def find_limit(devices: Sequence[jax.Device]) -> MemoryLimit | None:
 
 
 def check_state(state: TrainState, limit: MemoryLimit) -> None:
-    """Refuses to train what surely does not fit: parameters, optimiser state and gradients.
+    """Checks that parameters, optimiser state and gradients fit into memory.
 
-    All gradients are there at once, as an update is judged before it is made.
+    All gradients are in memory at once, since an update is checked before it is applied.
 
     Args:
         state: shapes and, over a mesh, shardings.
-        limit: of the devices.
+        limit: memory limit of the devices.
 
     Raises:
-        UserError: with the numbers.
+        UserError: with the sizes, if they do not fit.
     """
     parts = state_bytes(state)
     parts["gradients"] = parts["parameters"]
@@ -98,19 +98,19 @@ def check_state(state: TrainState, limit: MemoryLimit) -> None:
     each = "" if limit.devices == 1 else f" for each of {limit.devices} devices"
     raise UserError(
         f"training needs {_listed(parts)} = {total / GIB:.2f} GiB{each}, and {limit}: use more "
-        "devices and cut the weights over them (Mesh.fsdp, Mesh.expert), a smaller model, or an "
+        "devices and shard the weights over them (Mesh.fsdp, Mesh.expert), a smaller model, or an "
         f"optimiser that keeps less (Adafactor). {_SETTING}"
     )
 
 
 def step_bytes(program: Any) -> int | None:
-    """Returns the bytes a device that a compiled step takes, its state included.
+    """Returns the bytes per device that a compiled step needs, including the state.
 
     Args:
-        program: compiled, such as of `jax.jit(step).lower(...).compile()`.
+        program: a compiled program, such as `jax.jit(step).lower(...).compile()`.
 
     Returns:
-        None where the compiler does not say.
+        the bytes, or None if the compiler does not provide them.
     """
     stats = program.memory_analysis()
     if stats is None:
@@ -122,16 +122,16 @@ def step_bytes(program: Any) -> int | None:
 def check_step(
     total: int, state: TrainState, limit: MemoryLimit, warn: Callable[[str], object] | None = None
 ) -> None:
-    """Refuses a compiled step that does not fit; where that is not certain, warns.
+    """Checks that a compiled step fits into memory; warns if exceeding the limit may succeed.
 
     Args:
-        total: bytes a device, by `step_bytes`.
+        total: bytes per device, from `step_bytes`.
         state: arrays, or shapes and shardings.
-        limit: of the devices, before the state was allocated.
-        warn: told what may not fit.
+        limit: memory limit of the devices, before the state was allocated.
+        warn: called with a message if memory may run out.
 
     Raises:
-        UserError: with the numbers.
+        UserError: with the sizes, if the limit is exact and exceeded.
     """
     if total <= limit.bytes:
         return
@@ -150,12 +150,12 @@ def check_step(
 
 
 class MemoryCheckedStep:
-    """A training step that is checked against the memory before it runs for the first time.
+    """A training step whose memory is checked before its first run.
 
     Args:
-        step: jitted, (state, batch) -> (state, metrics).
-        limit: of the devices, before the state was allocated.
-        warn: told what may not fit.
+        step: the jitted step, (state, batch) -> (state, metrics).
+        limit: memory limit of the devices, before the state was allocated.
+        warn: called with a message if memory may run out.
     """
 
     def __init__(self, step: Any, limit: MemoryLimit, warn: Callable[[str], object]):
@@ -166,12 +166,12 @@ class MemoryCheckedStep:
         """Runs the step."""
         if not self._is_checked:
             self._is_checked = True
-            # JAX keeps the program: the call below does not compile it again.
+            # JAX caches the program: the call below does not compile it again.
             total = step_bytes(self._step.lower(state, batch).compile())
             if total is not None:
                 check_step(total, state, self._limit, self._warn)
-        found: tuple[TrainState, dict[str, jax.Array]] = self._step(state, batch)
-        return found
+        result: tuple[TrainState, dict[str, jax.Array]] = self._step(state, batch)
+        return result
 
 
 def _leaf_bytes(leaf: jax.ShapeDtypeStruct | jax.Array) -> int:

@@ -10,12 +10,12 @@ from moe_jax.settings import Name, Settings, rule
 
 @dataclasses.dataclass(frozen=True)
 class WriterConfig(Settings, called="Writers"):
-    """Where metrics go besides `metrics.jsonl`.
+    """Metric writers to use in addition to `metrics.jsonl`.
 
     Attributes:
-        tensorboard: write TensorBoard's files.
-        wandb_project: of Weights & Biases; None for not using it.
-        wandb_name: of the run there; by default the name of its directory.
+        tensorboard: write event files of TensorBoard.
+        wandb_project: project of Weights & Biases; None to not use it.
+        wandb_name: name of the run in Weights & Biases; the name of its directory by default.
     """
 
     tensorboard: bool = True
@@ -30,10 +30,10 @@ class WriterConfig(Settings, called="Writers"):
 
 
 def check_installed(config: WriterConfig) -> None:
-    """Refuses Weights & Biases where it is not installed.
+    """Checks that the packages of the requested writers are installed.
 
     Raises:
-        UserError: saying how to install it.
+        UserError: saying how to install a missing package.
     """
     if config.wandb_project is not None and not _is_installed("wandb"):
         raise UserError(

@@ -5,14 +5,14 @@ from typing import Any, Protocol
 
 
 class MetricWriter(Protocol):
-    """Takes the metrics of a run."""
+    """Writes the metrics of a run."""
 
     def write(self, step: int, kind: str, metrics: Mapping[str, Any]) -> None:
         """Writes the metrics of one step.
 
         Args:
             step: steps done.
-            kind: `train` or `eval`; in front of every name in TensorBoard.
+            kind: `train` or `eval`; the prefix of every name in TensorBoard.
             metrics: scalars or arrays by name.
         """
 
@@ -20,25 +20,25 @@ class MetricWriter(Protocol):
         """Writes a text."""
 
     def close(self) -> None:
-        """Writes out what is pending."""
+        """Flushes and closes the writer."""
 
 
 class NamedMetricWriter(MetricWriter, Protocol):
-    """A writer that `Writers` can speak of."""
+    """A metric writer with a name for warnings."""
 
     @property
     def name(self) -> str:
-        """What to call it in a warning."""
+        """Name of the writer in warnings."""
 
 
 class NullWriter:
-    """Writes nothing, for all processes but the first."""
+    """Discards metrics; for all processes but the main one."""
 
     def write(self, step: int, kind: str, metrics: Mapping[str, Any]) -> None:
-        """Writes nothing."""
+        """Does nothing."""
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes nothing."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Has nothing pending."""
+        """Does nothing."""

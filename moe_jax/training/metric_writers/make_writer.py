@@ -8,7 +8,12 @@ from moe_jax.sharding.processes import is_main
 from moe_jax.training.metric_writers.config import WriterConfig, check_installed
 from moe_jax.training.metric_writers.interface import MetricWriter, NamedMetricWriter, NullWriter
 from moe_jax.training.metric_writers.jsonl_writer import METRICS_FILE, JsonlWriter
-from moe_jax.training.metric_writers.multi_writer import MultiWriter, Warn, short, to_stderr
+from moe_jax.training.metric_writers.multi_writer import (
+    MultiWriter,
+    Warn,
+    short_message,
+    warn_on_stderr,
+)
 from moe_jax.training.metric_writers.tensorboard_writer import TensorBoardWriter
 from moe_jax.training.metric_writers.wandb_writer import WandbWriter
 
@@ -19,16 +24,16 @@ def make_writer(
     config: WriterConfig | None = None,
     warn: Warn | None = None,
 ) -> MetricWriter:
-    """Returns the writer of this process: of several, only the first writes.
+    """Returns the metric writer of this process; only the main process writes.
 
     Args:
         directory: the run directory.
-        resumed_step: the step that training goes on from; records of later ones are dropped.
-        config: where to write.
-        warn: told once of each writer that fails; by default, standard error.
+        resumed_step: the step that training resumes from; records of later steps are dropped.
+        config: settings of the writers.
+        warn: called once for each writer that fails; prints to standard error by default.
 
     Raises:
-        UserError: if Weights & Biases is asked for and not installed, in every process.
+        UserError: on every process, if Weights & Biases is requested but not installed.
     """
     config = config or WriterConfig()
     check_installed(config)
@@ -42,10 +47,10 @@ def make_writer(
     if (project := config.wandb_project) is not None:
         maker = lambda: WandbWriter(directory, project, config.wandb_name)  # noqa: E731
         makers.append((WandbWriter.name, maker))
-    warn, writers = warn or to_stderr, []
+    warn, writers = warn or warn_on_stderr, []
     for name, make in makers:
         try:
             writers.append(make())
         except Exception as error:
-            warn(f"{name} cannot be started, training goes on without: {short(error)}")
+            warn(f"{name} cannot be started, training goes on without: {short_message(error)}")
     return MultiWriter(writers, warn)

@@ -18,10 +18,11 @@ Warn = Callable[[str], None]
 
 
 class MultiWriter:
-    """Several writers as one, none of which can stop training.
+    """Forwards to several writers; the failure of one is a warning and never stops training.
 
-    A writer that fails is warned of once. `metrics.jsonl` is tried again at every record and then
-    gets those that it missed, the last thousand at most; the others are tried again after a minute.
+    There is one warning per writer. `metrics.jsonl` is retried at every record and then also
+    receives the records that it missed, up to a thousand; the other writers are retried after a
+    minute.
     """
 
     def __init__(
@@ -30,42 +31,44 @@ class MultiWriter:
         warn: Warn | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._writers, self._warn, self._clock = list(writers), warn or to_stderr, clock
+        self._writers, self._warn, self._clock = list(writers), warn or warn_on_stderr, clock
         self._warned: set[str] = set()
-        self._resting: dict[str, float] = {}
+        self._retry_at: dict[str, float] = {}
 
     def write(self, step: int, kind: str, metrics: Mapping[str, Any]) -> None:
-        """Writes the metrics of one step to all."""
+        """Writes the metrics of one step with all writers."""
         values = {name: np.asarray(value) for name, value in metrics.items()}
         self._each(lambda writer: writer.write(step, kind, values))
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes a text, such as the configuration, to all."""
+        """Writes a text, such as the configuration, with all writers."""
         self._each(lambda writer: writer.write_text(name, text))
 
     def close(self) -> None:
-        """Writes out what is pending, as far as that works."""
-        self._resting.clear()
-        self._warned.clear()  # What is lost now is lost for good.
+        """Flushes and closes all writers."""
+        self._retry_at.clear()
+        self._warned.clear()  # Failures from here on lose records for good: warn again.
         self._each(lambda writer: writer.close())
 
     def _each(self, act: Callable[[NamedMetricWriter], None]) -> None:
         for writer in self._writers:
-            if self._clock() < self._resting.get(writer.name, -math.inf):
+            if self._clock() < self._retry_at.get(writer.name, -math.inf):
                 continue
             try:
                 act(writer)
             except Exception as error:
                 if not isinstance(writer, JsonlWriter):
-                    self._resting[writer.name] = self._clock() + _RETRY_SECONDS
+                    self._retry_at[writer.name] = self._clock() + _RETRY_SECONDS
                 if writer.name not in self._warned:
                     self._warned.add(writer.name)
-                    self._warn(f"{writer.name} fails, training goes on: {short(error)}")
+                    self._warn(f"{writer.name} fails, training goes on: {short_message(error)}")
 
 
-def short(error: Exception) -> str:
+def short_message(error: Exception) -> str:
+    """Returns the message of an error in one line of at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def to_stderr(message: str) -> None:
+def warn_on_stderr(message: str) -> None:
+    """Prints a warning to standard error."""
     print(f"moe-jax: {message}", file=sys.stderr)

@@ -19,10 +19,10 @@ _FLUSH_SECONDS = 30.0
 
 
 class TensorBoardWriter:
-    """Writes TensorBoard's event files, at once and in this thread.
+    """Writes event files of TensorBoard, synchronously.
 
-    tensorboardX's own `SummaryWriter` writes in a thread; when that dies, of a full disk for
-    instance, the queue to it fills up and training waits for it forever.
+    The `SummaryWriter` of tensorboardX writes in a thread; if that dies, of a full disk for
+    instance, its queue fills up and training blocks forever.
     """
 
     name = "TensorBoard"
@@ -33,7 +33,7 @@ class TensorBoardWriter:
         resumed_step: int,
         clock: Callable[[], float] = time.monotonic,
     ):
-        # Imported here: it takes most of a second, and only training needs it.
+        # Imported here because it takes most of a second and only training needs it.
         from tensorboardX import event_file_writer, summary
         from tensorboardX.proto import event_pb2, summary_pb2
 
@@ -52,11 +52,11 @@ class TensorBoardWriter:
         self._add(step=step, summary=self._summary(value=values))
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes a text, shown as it is."""
+        """Writes a text, displayed verbatim."""
         self._add(step=0, summary=self._make_text(name, f"```\n{text}\n```"))
 
     def close(self) -> None:
-        """Writes out what is pending."""
+        """Flushes and closes the file."""
         if self._file is not None:
             file, self._file = self._file, None
             file.close()
@@ -70,7 +70,7 @@ class TensorBoardWriter:
                 self._file.flush()
                 self._flushed = self._clock()
         except Exception:
-            # A record may be half written, and what follows it could not be read: a new file.
+            # A record may be incomplete, after which nothing could be read: start a new file.
             file, self._file = self._file, None
             with contextlib.suppress(Exception):
                 file.close()
@@ -80,12 +80,12 @@ class TensorBoardWriter:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._flushed = -float("inf")
         number = next(self._numbers)
-        # Names hold the time in seconds only.
+        # The names that tensorboardX chooses are unique per second only.
         suffix = f".{time.time_ns()}.{number}"
         self._file = self._events(str(self._directory / "events"), suffix)
         if number == 0:
             start = self._event.SessionLog(status=self._event.SessionLog.START)
-            # TensorBoard drops what came at or after this step.
+            # TensorBoard drops earlier events from this step on.
             event = self._event.Event(
                 wall_time=time.time(), step=self._first + 1, session_log=start
             )

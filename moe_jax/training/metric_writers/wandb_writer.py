@@ -13,9 +13,9 @@ from moe_jax.training.metric_writers.flatten import flatten_metrics
 
 
 class WandbWriter:
-    """Writes to a Weights & Biases run, the same one for every attempt of a run directory.
+    """Writes to a run of Weights & Biases, the same for all attempts of a run directory.
 
-    `WANDB_MODE=offline` writes to RUN/wandb only, for `wandb sync` later.
+    `WANDB_MODE=offline` writes only to RUN/wandb, for a later `wandb sync`.
     """
 
     name = "Weights & Biases"
@@ -27,12 +27,12 @@ class WandbWriter:
         self._run = wandb.init(
             project=project,
             name=name or directory.name,
-            # Of the directory, so that a run that goes on goes on there too.
+            # Derived from the directory, so that a resumed run continues the same run there.
             id=hashlib.sha256(str(directory).encode()).hexdigest()[:16],
             resume="allow",
             dir=str(directory) if local else None,
         )
-        # A step of their own: W&B's may not go back, as it does after a restart.
+        # An own step metric: that of W&B cannot decrease, as the step does after a restart.
         self._run.define_metric("*", step_metric="step")
 
     def write(self, step: int, kind: str, metrics: Mapping[str, np.ndarray]) -> None:
@@ -40,9 +40,9 @@ class WandbWriter:
         self._run.log({"step": step, **flatten_metrics(kind, metrics)})
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes a text into the run's configuration."""
+        """Writes a text to the configuration of the run."""
         self._run.config.update({name: text}, allow_val_change=True)
 
     def close(self) -> None:
-        """Writes out what is pending."""
+        """Finishes the run."""
         self._run.finish()

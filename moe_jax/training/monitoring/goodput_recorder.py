@@ -1,18 +1,18 @@
-"""Where the wall time of a run goes, recorded in `time.jsonl`.
+"""Record the wall time of a run by activity, in `time.jsonl`.
 
-| name         | what its seconds went to                                                   |
+| activity     | wall time spent                                                            |
 |--------------|----------------------------------------------------------------------------|
 | `start`      | from the start of the process to the loop: imports, data, restoring        |
 | `compile`    | tracing and compiling the step, or reading it from the compilation cache   |
-| `step`       | training steps                                                             |
+| `step`       | in training steps                                                          |
 | `data`       | waiting for a batch                                                        |
-| `evaluation` | held-out figures                                                           |
-| `checkpoint` | as far as saving keeps the loop waiting                                    |
+| `evaluation` | evaluating on held-out data                                                |
+| `checkpoint` | in the part of saving that blocks the loop                                 |
 | `curriculum` | ordering an epoch                                                          |
 | `other`      | everything else in the loop                                                |
 
-An attempt is a process that works on a run; a run that is stopped and goes on has several. What
-an attempt does is written here; `goodput.py` reads the file.
+An attempt is one process that trains a run; a run that is stopped and resumed has several
+attempts. This module writes the records; `goodput.py` reads them.
 """
 
 import contextlib
@@ -27,16 +27,16 @@ from moe_jax import strict_json
 from moe_jax.sharding.processes import is_main
 
 TIME_FILE = "time.jsonl"
-NAMES = ("start", "compile", "step", "data", "evaluation", "checkpoint", "curriculum", "other")
-# Object stores cannot append: the file is written anew, and not at every record.
+ACTIVITIES = ("start", "compile", "step", "data", "evaluation", "checkpoint", "curriculum", "other")
+# Object stores cannot append: the file is rewritten, at most this often.
 _REMOTE_SECONDS = 30.0
 
 
 class GoodputRecorder:
-    """The wall time of one attempt, by what it went to; every second is counted once.
+    """Measures the wall time of one attempt by activity; every second is counted once.
 
-    It begins with `start`; `begin` ends that. It never raises for a file that cannot be written:
-    it warns once and goes on, and as records are cumulative, the next one makes up for it.
+    Time counts as `start` until `begin` is called. A file that cannot be written causes one
+    warning and no error; since records are cumulative, the next record includes what was missed.
     """
 
     def __init__(
@@ -48,104 +48,106 @@ class GoodputRecorder:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ):
-        """Begins to count.
+        """Starts measuring.
 
         Args:
             directory: the run directory.
-            age: seconds that belong to `start` already, such as `process_age()`.
-            warn: told once if the file cannot be written.
-            clock: seconds, never going back.
-            wall: seconds since 1970.
+            age: seconds that already count as `start`, such as `process_age()`.
+            warn: called once with a message if the file cannot be written.
+            clock: a monotonic clock, in seconds.
+            wall: a wall clock, in seconds since 1970.
         """
         self._path, self._warn, self._clock, self._wall = directory / TIME_FILE, warn, clock, wall
         self.attempt = uuid.uuid4().hex[:12]
         self._seconds = {"start": age}
-        self._base, self._stack = "start", list[str]()
+        self._base, self._nested = "start", list[str]()
         self._since = clock()
         self._writes = is_main()
         self._remote = "://" in str(directory)
-        # Of a remote file: what it holds, and when it was last written.
+        # Contents of a remote file, and the time of its last write.
         self._text: str | None = None
         self._written = -float("inf")
-        # The next line begins on a new line, whatever was left there.
+        # An earlier attempt may have left an incomplete last line: start on a new line.
         self._torn = True
 
     def begin(self, step: int) -> dict[str, float]:
-        """Ends `start` and records the step that the loop goes on from."""
+        """Ends `start` and records the step at which the loop starts."""
         self._charge()
         self._base = "other"
-        return self._record(step, last=True)
+        return self._record(step, flush=True)
 
     @contextlib.contextmanager
-    def spent(self, name: str) -> Iterator[None]:
-        """Counts the time inside for `name`; what is nested in it counts for its own name only.
+    def measure(self, activity: str) -> Iterator[None]:
+        """Counts the time inside the context for an activity.
+
+        The time of a nested activity counts for the nested one only.
 
         Raises:
-            ValueError: for a name that is not in the module's table.
+            ValueError: if the activity is not in the module's table.
         """
-        if name not in NAMES:
-            raise ValueError(f"time is not spent on {name!r}; known: {', '.join(NAMES)}")
+        if activity not in ACTIVITIES:
+            raise ValueError(f"unknown activity {activity!r}; known: {', '.join(ACTIVITIES)}")
         self._charge()
-        self._stack.append(name)
+        self._nested.append(activity)
         try:
             yield
         finally:
             self._charge()
-            self._stack.pop()
+            self._nested.pop()
 
     def record(self, step: int) -> dict[str, float]:
-        """Appends a record of the time since the attempt began; only the first process writes.
+        """Appends a record of the time since the attempt began; only the main process writes.
 
         Args:
             step: steps done.
 
         Returns:
-            cumulative seconds by name.
+            cumulative seconds by activity.
         """
         return self._record(step)
 
     def close(self, step: int) -> dict[str, float]:
-        """Writes the last record, which says that the attempt ended in order."""
-        return self._record(step, last=True, ended=True)
+        """Writes the last record, which marks an orderly end of the attempt."""
+        return self._record(step, flush=True, ended=True)
 
-    def _record(self, step: int, last: bool = False, **more: bool) -> dict[str, float]:
-        """Writes a record; `last` says that a remote file must not wait for the next one."""
+    def _record(self, step: int, flush: bool = False, **more: bool) -> dict[str, float]:
+        """Writes a record; with `flush`, a remote file is written immediately."""
         self._charge()
         seconds = dict(self._seconds)
         if self._writes:
             rounded = {name: round(value, 3) for name, value in seconds.items()}
             record = {"attempt": self.attempt, "time": round(self._wall(), 3), "step": step}
             try:
-                self._append(strict_json.dumps({**record, "seconds": rounded, **more}), last)
+                self._append(strict_json.dumps({**record, "seconds": rounded, **more}), flush)
             except Exception as error:
-                self._failed(error)
+                self._warn_once(error)
         return seconds
 
     def _charge(self) -> None:
-        """Counts the time since the last call for whatever it went to."""
+        """Adds the time since the last call to the current activity."""
         now = self._clock()
-        name = self._stack[-1] if self._stack else self._base
+        activity = self._nested[-1] if self._nested else self._base
         if now > self._since:
-            self._seconds[name] = self._seconds.get(name, 0.0) + now - self._since
+            self._seconds[activity] = self._seconds.get(activity, 0.0) + now - self._since
         self._since = now
 
-    def _append(self, line: str, at_once: bool) -> None:
+    def _append(self, line: str, flush: bool) -> None:
         if self._remote:
-            self._append_remote(line, at_once)
+            self._append_remote(line, flush)
             return
         with self._path.open("a") as file:
             file.write(("\n" if self._torn else "") + line + "\n")
         self._torn = False
 
-    def _append_remote(self, line: str, at_once: bool) -> None:
+    def _append_remote(self, line: str, flush: bool) -> None:
         if self._text is None:
             self._text = self._path.read_text() + "\n" if self._path.exists() else ""
         self._text += line + "\n"
-        if at_once or self._clock() - self._written >= _REMOTE_SECONDS:
+        if flush or self._clock() - self._written >= _REMOTE_SECONDS:
             self._written = self._clock()
             self._path.write_text(self._text)
 
-    def _failed(self, error: Exception) -> None:
+    def _warn_once(self, error: Exception) -> None:
         self._torn = True
         warn, self._warn = self._warn, None
         if warn is not None:
@@ -153,7 +155,7 @@ class GoodputRecorder:
 
 
 def process_age() -> float:
-    """Returns the seconds since this process was started; 0 where that cannot be known."""
+    """Returns the seconds since this process started; 0 if unknown."""
     try:
         with open("/proc/self/stat") as file:
             # Fields after the name, which may hold spaces; `starttime` is field 22 (man 5 proc).

@@ -1,16 +1,16 @@
-"""What the hardware could do, and how much of it a run uses.
+"""Peak FLOP/s of accelerators, utilisation and device memory.
 
 FLOPs are counted by the rule of `moe_jax/flops.py`: matrix products only, a training step as three
-forward passes, attention over the whole square. Work that is done again to save memory does not
-count, so a utilisation here is a model FLOPs utilisation (PaLM, arXiv:2204.02311, appendix B).
+forward passes, attention over the whole square. Recomputation to save memory does not count, so
+utilisation is model FLOPs utilisation (MFU; PaLM, arXiv:2204.02311, appendix B).
 """
 
 from collections.abc import Sequence
 
 import jax
 
-# Peak bf16 FLOP/s of a chip, and JAX devices a chip, by the start of `device_kind`. The longest
-# start that fits is taken. `moe_jax/pods/chips.py` takes its peaks from here.
+# Peak bf16 FLOP/s and JAX devices per chip, by prefix of `device_kind`; the longest matching prefix
+# applies. `moe_jax/pods/chips.py` uses these peaks.
 #
 # TPU: Google's published figures, https://cloud.google.com/tpu/docs/v2 and so on up to v6e and
 # tpu7x ("Peak compute per chip", bf16). v4 lite (v4i): Jouppi et al. 2021, "Ten Lessons From Three
@@ -35,7 +35,7 @@ _PEAKS: dict[str, tuple[float, int]] = {
     "NVIDIA H100 NVL": (835e12, 1),
 }
 _GIB = 1 << 30
-# Names of the metrics by those of `device.memory_stats()`.
+# Names of metrics and the keys of `device.memory_stats()` that they are read from.
 _MEMORY = {
     "memory/in_use_gib": "bytes_in_use",
     "memory/peak_gib": "peak_bytes_in_use",
@@ -44,68 +44,70 @@ _MEMORY = {
 
 
 def _entry(device_kind: str) -> tuple[float, int] | None:
-    fitting = [kind for kind in _PEAKS if _starts(device_kind, kind)]
-    return _PEAKS[max(fitting, key=len)] if fitting else None
+    matching = [kind for kind in _PEAKS if _has_prefix(device_kind, kind)]
+    return _PEAKS[max(matching, key=len)] if matching else None
 
 
-def _starts(device_kind: str, kind: str) -> bool:
-    """Returns whether a name begins with another and then ends or goes on with a new word."""
-    return device_kind.startswith(kind) and device_kind[len(kind) : len(kind) + 1] in ("", " ", "-")
+def _has_prefix(device_kind: str, prefix: str) -> bool:
+    """Returns whether a name starts with a prefix of whole words."""
+    rest = device_kind.removeprefix(prefix)
+    return device_kind.startswith(prefix) and rest[:1] in ("", " ", "-")
 
 
 def peak_flops_of_chip(device_kind: str) -> float | None:
-    """Returns the peak bf16 FLOP/s of a chip, as its maker publishes it; None if not known.
+    """Returns the published peak bf16 FLOP/s of a chip; None if unknown.
 
     Args:
-        device_kind: JAX's name, `jax.devices()[0].device_kind`.
+        device_kind: JAX's name of the device, `jax.devices()[0].device_kind`.
     """
     entry = _entry(device_kind)
     return entry[0] if entry else None
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Returns the peak bf16 FLOP/s of a JAX device: of a chip, or of one of its two cores.
+    """Returns the peak bf16 FLOP/s of a JAX device: a chip, or one of its two cores.
 
     Args:
-        device_kind: JAX's name, `jax.devices()[0].device_kind`.
+        device_kind: JAX's name of the device, `jax.devices()[0].device_kind`.
 
     Returns:
-        FLOP/s; None for what is not known, such as a CPU.
+        FLOP/s; None for an unknown device, such as a CPU.
     """
     entry = _entry(device_kind)
     return entry[0] / entry[1] if entry else None
 
 
 def devices_per_chip(device_kind: str) -> int | None:
-    """Returns how many JAX devices a chip is: 2 where each core is one; None if not known.
+    """Returns the number of JAX devices per chip, 2 if each core is one; None if unknown.
 
     Args:
-        device_kind: JAX's name, `jax.devices()[0].device_kind`.
+        device_kind: JAX's name of the device, `jax.devices()[0].device_kind`.
     """
     entry = _entry(device_kind)
     return entry[1] if entry else None
 
 
 def utilisation(flops_per_second: float, devices: int, peak: float | None) -> float | None:
-    """Returns the share of the peak that a run reaches; None where the peak is not known.
+    """Returns the model FLOPs utilisation of a run; None if the peak is unknown.
 
     Args:
-        flops_per_second: of the whole run, counted as in `moe_jax/flops.py`.
-        devices: JAX devices of the run.
-        peak: FLOP/s of one of them, from `peak_flops`.
+        flops_per_second: over all devices, counted as in `moe_jax/flops.py`.
+        devices: number of JAX devices.
+        peak: peak FLOP/s of one device, from `peak_flops`.
     """
     return flops_per_second / (devices * peak) if peak and devices > 0 else None
 
 
-def memory(devices: Sequence[jax.Device] | None = None) -> dict[str, float]:
-    """Returns the memory of the fullest device, GiB, as metrics; nothing where JAX does not say.
+def memory_metrics(devices: Sequence[jax.Device] | None = None) -> dict[str, float]:
+    """Returns the memory statistics of the devices as metrics, in GiB.
 
     Args:
-        devices: by default those of this process.
+        devices: the devices of this process by default.
 
     Returns:
-        `memory/in_use_gib`, `memory/peak_gib` (since the process began) and `memory/limit_gib`,
-        each the largest over the devices, as far as they are known. A CPU knows none.
+        `memory/in_use_gib`, `memory/peak_gib` (since the process started) and `memory/limit_gib`,
+        each the maximum over the devices. Statistics that JAX does not provide are missing; a CPU
+        has none.
     """
     figures: dict[str, float] = {}
     for device in jax.local_devices() if devices is None else devices:

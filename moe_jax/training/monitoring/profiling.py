@@ -1,7 +1,7 @@
-"""Traces of some steps, for XProf or TensorBoard's profile tab: RUN/traces.
+"""Record profiler traces of training steps to RUN/traces, for XProf or TensorBoard.
 
-Either of steps that are given beforehand, or while a run goes: `echo 5 > RUN/profile` traces the
-next five. Only the first process traces; it sees its own host's devices.
+The steps are either configured beforehand or requested while a run trains: `echo 5 > RUN/profile`
+traces the next five. Only the main process traces, and a trace covers its own host's devices.
 """
 
 import time
@@ -16,14 +16,14 @@ from moe_jax.sharding.processes import is_main
 TRACES = "traces"
 REQUEST_FILE = "profile"
 DEFAULT_STEPS = 3
-# A trace of more steps grows too large to be opened.
-MOST_STEPS = 100
-# Seconds between looks for the file: here, and on an object store.
+# Traces of more steps are too large to be opened.
+MAX_STEPS = 100
+# Seconds between checks for the request file: on a local disk, and on an object store.
 _LOCAL_SECONDS, _REMOTE_SECONDS = 1.0, 30.0
 
 
 class Profiler:
-    """Traces steps; what fails is a warning and the end of that trace, never an error."""
+    """Traces steps. A failure is reported as a warning and ends the trace, never the run."""
 
     def __init__(
         self,
@@ -34,14 +34,14 @@ class Profiler:
         warn: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """Traces nothing yet.
+        """Creates a profiler; nothing is traced yet.
 
         Args:
             directory: the run directory.
-            start: the first step to trace, counted from 1; None to wait for the file.
-            steps: how many to trace.
-            warn: told what failed, and where a trace is.
-            clock: seconds, never going back.
+            start: the first step to trace, counted from 1; None to wait for a request file.
+            steps: number of steps to trace.
+            warn: called with a message about a failure, or about where a trace was written.
+            clock: a monotonic clock, in seconds.
         """
         self._traces, self._request = directory / TRACES, directory / REQUEST_FILE
         self._start, self._steps = start, steps
@@ -49,18 +49,18 @@ class Profiler:
         self._active = is_main()
         self._last: int | None = None
         self._annotation: Any = None
-        self._every = _REMOTE_SECONDS if "://" in str(directory) else _LOCAL_SECONDS
-        self._looked = -float("inf")
+        self._check_seconds = _REMOTE_SECONDS if "://" in str(directory) else _LOCAL_SECONDS
+        self._last_check = -float("inf")
 
     def before(self, step: int) -> None:
-        """Starts a trace if it is time.
+        """Starts a trace if one is due.
 
         Args:
             step: the step about to run, counted from 1.
         """
         if not self._active:
             return
-        if self._last is None and (steps := self._wanted(step)):
+        if self._last is None and (steps := self._steps_to_trace(step)):
             self._guarded("start", self._begin, step + steps - 1)
         if self._last is not None:
             self._annotation = jax.profiler.StepTraceAnnotation("train", step_num=step)
@@ -71,39 +71,39 @@ class Profiler:
 
         Args:
             step: the step that has just been started.
-            wait_for: arrays of that step; at the last step of a trace they are waited for.
+            wait_for: arrays computed by that step; the end of a trace waits for them.
         """
-        self._leave()
+        self._end_step()
         if self._last is not None and step >= self._last:
             self._guarded("finish", self._end, wait_for)
 
     def close(self) -> None:
-        """Ends a trace that is under way, at the end of training or at an interrupt."""
-        self._leave()
+        """Ends a trace in progress, at the end of training or on an interrupt."""
+        self._end_step()
         if self._last is not None:
             self._guarded("finish", self._end, None)
 
-    def _wanted(self, step: int) -> int:
-        """Returns how many steps to trace from this one."""
+    def _steps_to_trace(self, step: int) -> int:
+        """Returns the number of steps to trace from this step on, 0 for none."""
         start = self._start
-        # A run that goes on may begin in the middle of the steps to trace.
+        # A resumed run may start in the middle of the steps to trace.
         if start is not None and start <= step < start + self._steps:
             self._start = None
             return start + self._steps - step
-        if self._clock() - self._looked < self._every:
+        if self._clock() - self._last_check < self._check_seconds:
             return 0
-        self._looked = self._clock()
-        return int(self._guarded("be asked for", self._requested) or 0)
+        self._last_check = self._clock()
+        return int(self._guarded("be asked for", self._read_request) or 0)
 
-    def _requested(self) -> int:
-        """Reads and removes the file; if it cannot be removed, there is no trace."""
+    def _read_request(self) -> int:
+        """Reads and removes the request file; if it cannot be removed, nothing is traced."""
         if not self._request.exists():
             return 0
         text = self._request.read_text().strip()
         self._request.unlink()
-        if text and not (text.isdecimal() and 0 < int(text) <= MOST_STEPS):
-            self._say(
-                f"{self._request} must hold a number of steps from 1 to {MOST_STEPS}, not "
+        if text and not (text.isdecimal() and 0 < int(text) <= MAX_STEPS):
+            self._report(
+                f"{self._request} must hold a number of steps from 1 to {MAX_STEPS}, not "
                 f"{text[:20]!r}: {DEFAULT_STEPS} are traced"
             )
             text = ""
@@ -119,9 +119,9 @@ class Profiler:
             jax.block_until_ready(wait_for)
         finally:
             jax.profiler.stop_trace()
-        self._say(f"a trace is in {self._traces}")
+        self._report(f"a trace is in {self._traces}")
 
-    def _leave(self) -> None:
+    def _end_step(self) -> None:
         annotation, self._annotation = self._annotation, None
         if annotation is not None:
             annotation.__exit__(None, None, None)
@@ -130,9 +130,9 @@ class Profiler:
         try:
             return act(*args)
         except Exception as error:
-            self._say(f"a trace could not {what}: {' '.join(str(error).split())[:300]}")
+            self._report(f"a trace could not {what}: {' '.join(str(error).split())[:300]}")
             return None
 
-    def _say(self, message: str) -> None:
+    def _report(self, message: str) -> None:
         if self._warn is not None:
             self._warn(message)

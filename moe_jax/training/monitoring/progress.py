@@ -1,4 +1,4 @@
-"""What a person sees while training runs."""
+"""Show the progress of training on a terminal or in a log."""
 
 import contextlib
 import math
@@ -15,39 +15,39 @@ from rich.text import Text
 from moe_jax.formatting import decimal
 from moe_jax.waiting import waiting
 
-# What is no step, in words.
-_DOING = {
+# Displayed names of the activities other than steps.
+_ACTIVITIES = {
     "compile": "compiling the step",
     "evaluation": "evaluating",
     "checkpoint": "saving",
     "curriculum": "ordering the epoch",
     "data": "waiting for data",
 }
-# A log has a line at least as often.
-_MOST_SECONDS = 60.0
+# The longest time between two lines of a log, in seconds.
+_MAX_SECONDS = 60.0
 
 
 class Reporter(Protocol):
-    """Shows how far training is."""
+    """Displays the progress of training."""
 
     def start(self, step: int, steps: int) -> None:
-        """Begins at `step` of `steps`."""
+        """Starts the display at `step` of `steps`."""
 
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
-        """Shows the state after `step`."""
+        """Displays loss and throughput after `step`."""
 
-    def doing(self, what: str) -> AbstractContextManager[object]:
-        """Shows inside what is done, if it is no step and takes a while."""
+    def activity(self, name: str) -> AbstractContextManager[object]:
+        """Displays an activity other than steps while the context is active."""
 
     def message(self, text: str) -> None:
-        """Shows a line that stays."""
+        """Prints a line that stays."""
 
     def stop(self) -> None:
         """Ends the display."""
 
 
-def clock(seconds: float) -> str:
-    """Returns seconds as m:ss or h:mm:ss."""
+def format_duration(seconds: float) -> str:
+    """Formats seconds as m:ss or h:mm:ss."""
     seconds = max(int(seconds), 0)
     hours, minutes = seconds // 3600, seconds // 60 % 60
     if hours:
@@ -55,13 +55,13 @@ def clock(seconds: float) -> str:
     return f"{minutes}:{seconds % 60:02d}"
 
 
-def speed(tokens_per_second: float) -> str:
-    """Returns a speed in tokens that are no padding; 0 is not known yet."""
+def format_throughput(tokens_per_second: float) -> str:
+    """Formats a throughput in tokens without padding; 0 means not known yet."""
     return f"{decimal(tokens_per_second, 0)} tokens/s" if tokens_per_second else "- tokens/s"
 
 
 class _TimeLeft:
-    """Estimates the time left from the pace since the first finished step (it compiles)."""
+    """Estimates the remaining time from the mean time of the steps after the first."""
 
     def __init__(self, step: int, steps: int):
         self._step, self._steps = step, steps
@@ -72,20 +72,20 @@ class _TimeLeft:
         if self._first is None or step <= self._first[0]:
             self._first = (step, now)
             return "-:--"
-        pace = (now - self._first[1]) / (step - self._first[0])
-        return clock(pace * (self._steps - step))
+        seconds_per_step = (now - self._first[1]) / (step - self._first[0])
+        return format_duration(seconds_per_step * (self._steps - step))
 
 
 class _Fields(ProgressColumn):
-    """Loss, tokens per second and time left."""
+    """Loss, tokens per second and remaining time."""
 
     def render(self, task: Task) -> Text:
         f = task.fields
-        if f.get("doing"):
-            return Text(f"{f['doing']} ...", style="dim")
+        if f.get("activity"):
+            return Text(f"{f['activity']} ...", style="dim")
         if "loss" not in f:
             return Text("")
-        return Text(f"loss {f['loss']:.3f}  {speed(f['rate'])}  {f['left']} left")
+        return Text(f"loss {f['loss']:.3f}  {format_throughput(f['rate'])}  {f['left']} left")
 
 
 class BarReporter:
@@ -103,7 +103,7 @@ class BarReporter:
         )
 
     def start(self, step: int, steps: int) -> None:
-        """Begins at `step` of `steps`."""
+        """Starts the display at `step` of `steps`."""
         self._left = _TimeLeft(step, steps)
         self._task = self._progress.add_task("train", total=steps, completed=step)
         self._progress.start()
@@ -116,13 +116,13 @@ class BarReporter:
         )
 
     @contextlib.contextmanager
-    def doing(self, what: str) -> Iterator[None]:
-        """Says in the bar what is done."""
-        self._progress.update(self._task, doing=_DOING.get(what, what))
+    def activity(self, name: str) -> Iterator[None]:
+        """Displays the activity in the bar."""
+        self._progress.update(self._task, activity=_ACTIVITIES.get(name, name))
         try:
             yield
         finally:
-            self._progress.update(self._task, doing="")
+            self._progress.update(self._task, activity="")
 
     def message(self, text: str) -> None:
         """Prints a line above the bar."""
@@ -134,12 +134,12 @@ class BarReporter:
 
 
 class LineReporter:
-    """The same for logs: the first step, every 5% of the steps, and at least every minute.
+    """Prints lines to a log: at the first step, every 5% of the steps, and at least every minute.
 
     Args:
-        console: to print to.
-        lines: of a whole run, at least.
-        now: seconds that only grow.
+        console: the console to print to.
+        lines: the least number of lines for a whole run.
+        now: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -149,55 +149,53 @@ class LineReporter:
         self._shown = -math.inf
 
     def start(self, step: int, steps: int) -> None:
-        """Begins at `step` of `steps`."""
+        """Starts the display at `step` of `steps`."""
         self._steps, self._left = steps, _TimeLeft(step, steps)
         self._every = max(steps // self._lines, 1)
 
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
-        """Prints a line if it is time."""
+        """Prints a line if one is due."""
         left = self._left.update(step)
-        is_late = self._now() >= self._shown + _MOST_SECONDS
+        is_late = self._now() >= self._shown + _MAX_SECONDS
         if step % self._every == 0 or step == self._steps or is_late:
             self._shown = self._now()
-            self.message(
-                f"step {step}/{self._steps}  loss {loss:.3f}  {speed(tokens_per_second)}  "
-                f"{left} left"
-            )
+            throughput = format_throughput(tokens_per_second)
+            self.message(f"step {step}/{self._steps}  loss {loss:.3f}  {throughput}  {left} left")
 
-    def doing(self, what: str) -> AbstractContextManager[object]:
-        """Says on standard error what is done, every few seconds."""
-        return waiting(_DOING.get(what, what))
+    def activity(self, name: str) -> AbstractContextManager[object]:
+        """Prints the activity to standard error every few seconds."""
+        return waiting(_ACTIVITIES.get(name, name))
 
     def message(self, text: str) -> None:
         """Prints a line."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def stop(self) -> None:
-        """Nothing to end."""
+        """Does nothing."""
 
 
 class SilentReporter:
-    """Shows nothing, for all processes but the first."""
+    """Displays nothing; for all processes but the main one."""
 
     def start(self, step: int, steps: int) -> None:
-        """Shows nothing."""
+        """Does nothing."""
 
     def update(self, step: int, loss: float, tokens_per_second: float) -> None:
-        """Shows nothing."""
+        """Does nothing."""
 
-    def doing(self, what: str) -> AbstractContextManager[object]:
-        """Shows nothing."""
+    def activity(self, name: str) -> AbstractContextManager[object]:
+        """Does nothing."""
         return contextlib.nullcontext()
 
     def message(self, text: str) -> None:
-        """Shows nothing."""
+        """Does nothing."""
 
     def stop(self) -> None:
-        """Has nothing to end."""
+        """Does nothing."""
 
 
 def make_reporter(console: Console | None = None) -> Reporter:
-    """Returns a bar on a terminal, lines elsewhere, nothing for a quiet console."""
+    """Returns a progress bar for a terminal, lines for a log, nothing for a quiet console."""
     console = console or Console(file=sys.stdout)
     if console.quiet:
         return SilentReporter()

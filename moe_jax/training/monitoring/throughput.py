@@ -1,4 +1,4 @@
-"""Tokens per second of training proper, evaluations and the first (compiling) step left out."""
+"""Measure training throughput in tokens per second."""
 
 import contextlib
 import time
@@ -9,14 +9,17 @@ _NEWEST = 0.2
 
 
 class ThroughputMeter:
-    """A moving average of the training speed."""
+    """An exponential moving average of tokens per second.
+
+    The first step, which compiles, and the time inside `paused` do not count.
+    """
 
     def __init__(self) -> None:
         self._last: float | None = None
         self._rate: float | None = None
 
-    def add(self, tokens: float) -> float:
-        """Notes that a step of so many tokens has just ended; returns tokens per second."""
+    def update(self, tokens: float) -> float:
+        """Records that a step of `tokens` tokens has just ended; returns tokens per second."""
         now = time.monotonic()
         if self._last is not None:
             newest = tokens / max(now - self._last, 1e-9)
@@ -27,7 +30,7 @@ class ThroughputMeter:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves out the time spent inside."""
+        """Excludes the time spent inside the context."""
         start = time.monotonic()
         yield
         if self._last is not None:

@@ -1,4 +1,4 @@
-"""Small files that others read while they are written: there is the old text or the new."""
+"""Write files atomically: a concurrent reader sees either the old or the new contents."""
 
 import os
 import uuid
@@ -7,23 +7,23 @@ from etils import epath
 
 
 def is_remote(path: epath.Path) -> bool:
-    """Returns whether a path is in an object store, where every write is whole by itself."""
+    """Returns True for a path in an object store, where every write is atomic by itself."""
     return "://" in str(path)
 
 
 def write_atomically(path: epath.Path, text: str) -> None:
-    """Writes a file so that no reader, and no crash, ever sees a part of it.
+    """Replaces the contents of a file; neither a reader nor a crash ever sees a part of it.
 
     Raises:
-        OSError: if it cannot be written; what was there before is kept.
+        OSError: if the file cannot be written; its previous contents are kept.
     """
     if is_remote(path):
         path.write_text(text)
         return
-    own = path.parent / f".{path.name}-{uuid.uuid4().hex[:8]}"
+    temporary = path.parent / f".{path.name}-{uuid.uuid4().hex[:8]}"
     try:
-        own.write_text(text)
-        os.replace(own, path)
+        temporary.write_text(text)
+        os.replace(temporary, path)
     except BaseException:
-        own.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -1,14 +1,14 @@
-"""What of a configuration decides what a run trains, and in what two configurations differ.
+"""Compare two configurations, by whether the differing settings affect the trained model.
 
-| settings                                                     | what they decide           |
+| settings                                                     | affect                     |
 |--------------------------------------------------------------|----------------------------|
-| `Checkpoints`, `Watchdog`, `Writers`, `Sampling`,            | what is kept, written and  |
-| `Train.log_every`, `.eval_every`, `.profile_*`, `Data.eval_*`| measured                   |
-| `Mesh`, `Model.remat*`, `.scan_layers`, `.dispatch`,         | how and where it is        |
+| `Checkpoints`, `Watchdog`, `Writers`, `Sampling`,            | saving, logging and        |
+| `Train.log_every`, `.eval_every`, `.profile_*`, `Data.eval_*`| evaluation                 |
+| `Mesh`, `Model.remat*`, `.scan_layers`, `.dispatch`,         | how and where the step is  |
 | `Loss.chunk`, `Train.compiler_options`,                      | computed                   |
 | `Data.tfds_data_dir`, `.cache_dir`                           |                            |
-| `Train.steps`, and what equals it in both                    | how long it goes on        |
-| all others                                                   | the model that comes out   |
+| `Train.steps`, and settings equal to it in both              | the length of training     |
+| all others                                                   | the trained model          |
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ _STEPS = "Train.steps"
 
 @dataclasses.dataclass(frozen=True)
 class ConfigDifference:
-    """In what a configuration differs from the one before.
+    """Settings in which two configurations differ, as lines `NAME is VALUE, was VALUE`.
 
     Attributes:
-        model: settings that decide what is trained, `NAME is VALUE, was VALUE`.
-        other: all others.
+        model: settings that affect the trained model.
+        other: all other settings.
     """
 
     model: list[str]
@@ -43,12 +43,12 @@ class ConfigDifference:
 def compare_configs(before: str, now: str) -> ConfigDifference:
     """Compares two operative configurations.
 
-    A setting that only one of them has does not count as the model's: another version of the
-    program may have it, and another router or optimiser differs in its name, too.
+    A setting that only one of them has does not count as affecting the model: another version of
+    the program may have added it, and another router or optimiser differs in its name, too.
 
     Args:
-        before: gin's text of the first.
-        now: of the second.
+        before: operative gin text of the earlier configuration.
+        now: operative gin text of the present configuration.
     """
     was, found = _values(before), _values(now)
     model: list[str] = []
@@ -58,7 +58,7 @@ def compare_configs(before: str, now: str) -> ConfigDifference:
             continue
         line = f"{name} is {found.get(name, 'not set')}, was {was.get(name, 'not set')}"
         both = name in was and name in found
-        # A schedule that ends with the run.
+        # For example a schedule that ends with the run.
         follows = both and all(values[name] == values.get(_STEPS, "") for values in (was, found))
         decides = both and not follows and not _NOT_THE_MODEL.fullmatch(name)
         (model if decides else other).append(line)
@@ -66,9 +66,9 @@ def compare_configs(before: str, now: str) -> ConfigDifference:
 
 
 def _values(config: str) -> dict[str, str]:
-    """Returns the settings with the values of macros in their places."""
-    facts = config_bindings(config)
-    macros = {name: value for name, value in facts.items() if "." not in name}
+    """Returns the settings by name, with macros replaced by their values."""
+    bindings = config_bindings(config)
+    macros = {name: value for name, value in bindings.items() if "." not in name}
 
     def resolved(value: str) -> str:
         for _ in macros:
@@ -78,4 +78,4 @@ def _values(config: str) -> dict[str, str]:
             value = macros[name]
         return value
 
-    return {name: resolved(value) for name, value in facts.items() if "." in name}
+    return {name: resolved(value) for name, value in bindings.items() if "." in name}

@@ -1,6 +1,6 @@
-"""What a run's own files are, in `run.json`, and what has changed in them when it goes on.
+"""The manifest of the files that a run trains on, and the changes since the run began.
 
-Thousands of files are listed in a file beside it, `data_files.json`.
+The manifest is part of `run.json`; a long list of files is written to `data_files.json` beside it.
 """
 
 import collections
@@ -17,94 +17,94 @@ from moe_jax.sharding.processes import check_consistent, is_main
 from moe_jax.training.run_directory.run_directory import RUN_FILE
 
 FILES_FILE = "data_files.json"
-# More files than this are not listed in `run.json` itself.
-_MOST_LISTED = 200
-_NAMED = 3
+# The longest list of files in `run.json` itself.
+_MAX_LISTED = 200
+# Files named in a message.
+_MAX_NAMED = 3
 
-# Facts about the files of each task, by its name.
-Record = dict[str, Any]
+# Facts about the files of each task, by name of the task.
+Manifest = dict[str, Any]
 
 
-def data_manifest(config: DataConfig) -> Record:
-    """Returns what a run writes down about its own files; nothing for other data."""
+def data_manifest(config: DataConfig) -> Manifest:
+    """Returns the manifest of the files of a task; empty for tasks that are not made of files."""
     from moe_jax.data.tasks import find_task
 
-    return {own.task: own.record() for own in find_task(config).files}
+    return {files.task: files.record() for files in find_task(config).files}
 
 
-def write_data_manifest(directory: epath.Path, config: DataConfig) -> Record:
-    """Returns the record for `run.json`, long lists of files written to a file beside it."""
-    record = data_manifest(config)
-    if sum(len(own["files"]) for own in record.values()) <= _MOST_LISTED:
-        return record
+def write_data_manifest(directory: epath.Path, config: DataConfig) -> Manifest:
+    """Returns the manifest for `run.json`; writes a long list of files to a file beside it."""
+    manifest = data_manifest(config)
+    if sum(len(entry["files"]) for entry in manifest.values()) <= _MAX_LISTED:
+        return manifest
     if is_main():
-        (directory / FILES_FILE).write_text(json.dumps(record))
+        (directory / FILES_FILE).write_text(json.dumps(manifest))
     return {
-        task: {**own, "files": f"{len(own['files'])} files, listed in {FILES_FILE}"}
-        for task, own in record.items()
+        task: {**entry, "files": f"{len(entry['files'])} files, listed in {FILES_FILE}"}
+        for task, entry in manifest.items()
     }
 
 
-def read_data_manifest(directory: epath.Path) -> Record | None:
-    """Returns the record of a run, None if it has none or another program wrote it."""
+def read_data_manifest(directory: epath.Path) -> Manifest | None:
+    """Returns the manifest of a run; None if it has none or cannot be read."""
     try:
-        record = json.loads((directory / RUN_FILE).read_text()).get("data")
-        if record and any(isinstance(own["files"], str) for own in record.values()):
+        manifest: Manifest | None = json.loads((directory / RUN_FILE).read_text()).get("data")
+        if manifest and any(isinstance(entry["files"], str) for entry in manifest.values()):
             listed = json.loads((directory / FILES_FILE).read_text())
-            same = {t: own["digest"] for t, own in listed.items()} == {
-                t: own["digest"] for t, own in record.items()
+            same = {task: entry["digest"] for task, entry in listed.items()} == {
+                task: entry["digest"] for task, entry in manifest.items()
             }
-            record = listed if same else None
+            manifest = listed if same else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    return record
+    return manifest
 
 
 def find_data_files(
-    config: DataConfig, directory: epath.Path, goes_on: bool, say: Callable[[str], None]
+    config: DataConfig, directory: epath.Path, resumes: bool, say: Callable[[str], None]
 ) -> tuple[str, ...]:
-    """Finds and reads a run's own files, and says how far it is where that takes long.
+    """Finds and reads the files of a run, reporting progress if that takes long.
 
     Args:
-        config: the data.
-        directory: of the run.
-        goes_on: the run has been trained on its files before.
+        config: settings of the data.
+        directory: the run directory.
+        resumes: True if the run has been trained on its files before.
         say: prints a line.
 
     Returns:
-        notes: what a user should be told about the files, such as those left out, and what has
-            changed in them, if that is meant.
+        notes for the user about the files, such as files left out and permitted changes.
 
     Raises:
-        UserError: if there are none that can be used, or other files than before.
+        UserError: if there are no usable files, or the files have changed without permission.
     """
     from moe_jax.data.files import progress_to
     from moe_jax.data.tasks import find_task
 
     with progress_to(say):
         notes = find_task(config).notes
-    return (*notes, *(check_data(directory, config) if goes_on else ()))
+    return (*notes, *(check_data(directory, config) if resumes else ()))
 
 
 def check_same_files(config: DataConfig) -> None:
-    """Makes sure that all processes read the same files. All must call it.
+    """Checks that all processes read the same files. All processes must call it.
 
     Raises:
-        UserError: on every process, if they do not.
+        UserError: on every process, if the files differ.
     """
     check_consistent(
-        {f"data of {task}": own["digest"] for task, own in data_manifest(config).items()}
+        {f"data of {task}": entry["digest"] for task, entry in data_manifest(config).items()}
     )
 
 
 def check_data(directory: epath.Path, config: DataConfig) -> tuple[str, ...]:
-    """Makes sure that a run goes on with the files that it was trained on.
+    """Checks that a resumed run has the files that it was trained on.
 
     Returns:
-        notes: what has changed, if that is meant.
+        a note about the changes, if `Data.allow_changed_files` permits them.
 
     Raises:
-        UserError: if files were added, removed or changed, and that is not meant.
+        UserError: if files were added, removed or changed without permission.
     """
     changes = data_changes(read_data_manifest(directory), data_manifest(config))
     if not changes:
@@ -122,7 +122,7 @@ def check_data(directory: epath.Path, config: DataConfig) -> tuple[str, ...]:
 
 
 def evaluation_notes(directory: epath.Path, config: DataConfig) -> tuple[str, ...]:
-    """Returns what to say when a checkpoint is evaluated on files that have changed since."""
+    """Returns notes for evaluating a checkpoint on files that have changed since training."""
     before = read_data_manifest(directory) or {}
     now = data_manifest(config)
     shared = before.keys() & now.keys()
@@ -130,21 +130,21 @@ def evaluation_notes(directory: epath.Path, config: DataConfig) -> tuple[str, ..
     return (f"{changes}: texts held out now may have been trained on",) if changes else ()
 
 
-def data_changes(before: Record | None, now: Record) -> str | None:
-    """Returns what has changed in the files since a run began, None if nothing has.
+def data_changes(before: Manifest | None, now: Manifest) -> str | None:
+    """Describes the changes in the files since a run began; returns None if there are none.
 
-    Files that were touched, or moved together, have not changed.
+    A new modification time, or moving all files together, is not a change.
     """
     if before is None or _digests(before) == _digests(now):
         return None
     if not before or not now:
-        # Other kinds of data: the position says what has changed.
+        # Another kind of data: restoring the position of the data iterator reports it.
         return None
     old, new = _by_name(before), _by_name(now)
     edited = {n: None for n in old if n in new and old[n]["sha256"] != new[n]["sha256"]}
-    gone = collections.Counter(f["sha256"] for n, f in old.items() if n not in edited)
-    come = collections.Counter(f["sha256"] for n, f in new.items() if n not in edited)
-    left, extra = gone - come, come - gone
+    old_contents = collections.Counter(f["sha256"] for n, f in old.items() if n not in edited)
+    new_contents = collections.Counter(f["sha256"] for n, f in new.items() if n not in edited)
+    left, extra = old_contents - new_contents, new_contents - old_contents
     removed = [n for n, f in old.items() if n not in new and left[f["sha256"]]]
     added = [n for n, f in new.items() if n not in old and extra[f["sha256"]]]
     parts = [
@@ -158,12 +158,12 @@ def data_changes(before: Record | None, now: Record) -> str | None:
     )
 
 
-def _digests(record: Record) -> list[str]:
-    return [own["digest"] for own in record.values()]
+def _digests(manifest: Manifest) -> list[str]:
+    return [entry["digest"] for entry in manifest.values()]
 
 
-def _by_name(record: Record) -> dict[str, Any]:
-    return {file["name"]: file for own in record.values() for file in own["files"]}
+def _by_name(manifest: Manifest) -> dict[str, Any]:
+    return {file["name"]: file for entry in manifest.values() for file in entry["files"]}
 
 
 def _difference(old: Any, new: Any) -> str:
@@ -175,5 +175,5 @@ def _difference(old: Any, new: Any) -> str:
 def _named(what: str, names: list[str]) -> str:
     if not names:
         return ""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{what} {', '.join(map(shown, names[:_NAMED]))}{more}"
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return f"{what} {', '.join(map(shown, names[:_MAX_NAMED]))}{more}"

@@ -1,8 +1,9 @@
-"""`owner.json`: which process works in a directory, and what others can tell of it.
+"""The lock file `owner.json`, which names the process that owns a directory.
 
-File systems exclude differently: on a local disk a lock on the directory makes looking and writing
-one act, on network file systems a link does, and an object store has neither: there the last
-writer has the directory, and the one before finds out when it looks again.
+Mutual exclusion depends on the file system. On a local disk a lock on the directory makes reading
+and writing the file atomic; on network file systems creating a hard link is atomic; an object store
+has neither: there the last writer owns the directory, and the previous one notices at its next
+check.
 """
 
 import contextlib
@@ -27,18 +28,18 @@ from moe_jax.training.run_directory.process_identity import (
     this_process,
 )
 
-# How long another process's look at the file is waited for.
+# Time limit for acquiring the lock of the file system.
 _LOCK_SECONDS = 5.0
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 @dataclasses.dataclass(frozen=True)
 class LockSnapshot:
-    """What an owner file shows: any difference between two looks is a sign of life.
+    """The state of a lock file; any difference between two snapshots is a sign of life.
 
     Attributes:
-        text: of the file.
-        time: when it was written last, seconds since 1970 by the storage's clock.
+        text: contents of the file.
+        time: time of its last write, seconds since 1970 by the clock of the storage.
     """
 
     text: str
@@ -46,7 +47,7 @@ class LockSnapshot:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The file's values; empty if it holds something else."""
+        """The values in the file; empty if its contents are not a JSON object."""
         try:
             record = json.loads(self.text)
         except ValueError:
@@ -55,12 +56,12 @@ class LockSnapshot:
 
     @property
     def token(self) -> str | None:
-        """What no other start has."""
+        """The unique token of the owner."""
         return self.record.get("token")
 
     @property
     def identity(self) -> ProcessIdentity:
-        """The owner."""
+        """The identity of the owner."""
         values, unknown = self.record.get("identity"), ProcessIdentity("an unknown host", 0)
         try:
             return ProcessIdentity(**values) if isinstance(values, dict) else unknown
@@ -69,7 +70,7 @@ class LockSnapshot:
 
     @property
     def since(self) -> str:
-        """When it began."""
+        """The time at which the owner acquired the lock."""
         return str(self.record.get("since", "an unknown time"))
 
     def __str__(self) -> str:
@@ -77,7 +78,7 @@ class LockSnapshot:
 
 
 def read_lock(directory: epath.Path) -> LockSnapshot | None:
-    """Returns the owner file of a directory, None if nobody works in it."""
+    """Returns a snapshot of the lock file of a directory; None if there is no lock file."""
     path = directory / OWNER_FILE
     try:
         if is_remote(path):
@@ -89,13 +90,13 @@ def read_lock(directory: epath.Path) -> LockSnapshot | None:
 
 
 def owner_is_running(
-    sign: LockSnapshot, directory: epath.Path, here: ProcessIdentity | None = None
+    snapshot: LockSnapshot, directory: epath.Path, here: ProcessIdentity | None = None
 ) -> bool | None:
-    """Returns whether the owner of a directory runs, None if that cannot be seen from here."""
-    runs = is_running(sign.identity, here or this_process())
+    """Returns True if the owner runs, False if not, None if that cannot be determined here."""
+    runs = is_running(snapshot.identity, here or this_process())
     if runs and not is_remote(directory):
-        # A copy of a directory has a copy of its owner file.
-        original = sign.record.get("directory", str(directory))
+        # A copy of a directory contains a copy of the lock file.
+        original = snapshot.record.get("directory", str(directory))
         with contextlib.suppress(OSError):
             return os.path.samefile(original, directory)
     return runs
@@ -103,7 +104,7 @@ def owner_is_running(
 
 @contextlib.contextmanager
 def exclusive_access(directory: epath.Path) -> Iterator[None]:
-    """Keeps others from looking and writing meanwhile, where the file system can do that."""
+    """Excludes other processes from the lock file meanwhile, if the file system can lock."""
     descriptor = -1
     with contextlib.suppress(OSError):
         if not is_remote(directory):
@@ -117,7 +118,7 @@ def exclusive_access(directory: epath.Path) -> Iterator[None]:
 
 
 def _lock(descriptor: int) -> None:
-    """Locks a directory until it is closed; goes on without if another does not let go of it."""
+    """Locks a directory until it is closed; gives up after a time limit."""
     deadline = time.monotonic() + _LOCK_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -128,7 +129,7 @@ def _lock(descriptor: int) -> None:
 
 
 def write_lock(directory: epath.Path, record: dict[str, Any], new: bool) -> bool:
-    """Writes the file; returns False if `new` and another was faster.
+    """Writes the lock file; returns False if `new` and another process was faster.
 
     Raises:
         OSError: if it cannot be written.
@@ -137,30 +138,30 @@ def write_lock(directory: epath.Path, record: dict[str, Any], new: bool) -> bool
     if is_remote(path) or not new:
         write_atomically(path, text)
         return True
-    own = directory / f".{OWNER_FILE}-{uuid.uuid4().hex[:8]}"
+    temporary = directory / f".{OWNER_FILE}-{uuid.uuid4().hex[:8]}"
     try:
-        own.write_text(text)
-        os.link(own, path)
+        temporary.write_text(text)
+        os.link(temporary, path)
     except FileExistsError:
         return False
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        os.replace(own, path)
+        os.replace(temporary, path)
     finally:
-        own.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return True
 
 
 def renew_lock(directory: epath.Path, record: dict[str, Any]) -> None:
-    """Renews the sign of life of the file that holds `record`.
+    """Renews the lock file that contains `record`, as a heartbeat.
 
     Raises:
         OSError: if it cannot be written.
     """
     path = directory / OWNER_FILE
     if not is_remote(path):
-        # Not the text: another's would be written over, if it came to be there just now.
+        # Only the time: writing the text could overwrite that of another process.
         with contextlib.suppress(PermissionError):
             os.utime(path)
             return

@@ -1,8 +1,8 @@
-"""Which process this is, and whether a process that was noted down still runs.
+"""Identify processes across machines and containers, and find out whether they still run.
 
-A process number alone names nothing: numbers are used again, after a restart of the machine they
-begin anew, and every container counts its own. So a process is noted with its start time, the
-boot of its machine and the name space of its number.
+A process ID alone is not unique: IDs are reused, start over after a reboot, and every container
+has its own. An identity therefore includes the start time of the process, the boot ID of its
+machine and the PID namespace.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class ProcessIdentity:
-    """What tells a process from all others, on this machine and elsewhere.
+    """Identity of a process that is unique across machines, containers and reboots.
 
     Attributes:
-        host: the name of the machine, or of the container.
-        process: its number.
-        started: when it started, as the kernel says it; empty if that is not known.
-        boot: of the running kernel; empty if that is not known.
-        namespace: of the process numbers; containers have their own.
-        machine: the installation, which outlives a restart; empty if it has none.
+        host: host name of the machine or container.
+        process: process ID.
+        started: start time as reported by the kernel; empty if unknown.
+        boot: boot ID of the running kernel; empty if unknown.
+        namespace: PID namespace; every container has its own.
+        machine: machine ID, which survives a reboot; empty if there is none.
     """
 
     host: str
@@ -55,16 +55,16 @@ def this_process() -> ProcessIdentity:
 
 
 def process_start_time(process: int) -> str | None:
-    """Returns when a process of this machine started, None if none of this number runs.
+    """Returns the start time of a process of this machine, None if no such process runs.
 
     Raises:
-        PermissionError: if there is one, but this user may not look at it.
+        PermissionError: if it exists, but this user may not inspect it.
     """
     try:
         # Fields after the name, which may hold spaces; `state` is field 3, `starttime` field 22
         # (man 5 proc).
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        # Z, X: ended, but its parent has not asked yet.
+        # Z, X: terminated, but not yet reaped by its parent.
         return None if fields[0] in "ZX" else fields[19]
     except (FileNotFoundError, ProcessLookupError):
         pass
@@ -74,7 +74,7 @@ def process_start_time(process: int) -> str | None:
         return None
     if Path("/proc/self").exists():
         # Hidden from this user (hidepid).
-        raise PermissionError(f"process {process} cannot be looked at")
+        raise PermissionError(f"process {process} cannot be inspected")
     command = ["ps", "-o", "lstart=", "-p", str(process)]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
@@ -84,12 +84,12 @@ def is_running(
     here: ProcessIdentity,
     process_start_time: Callable[[int], str | None] = process_start_time,
 ) -> bool | None:
-    """Returns whether a process runs, None if that cannot be seen from here.
+    """Returns True if a process runs, False if it does not, None if that cannot be determined here.
 
     Args:
-        other: the process that was noted down.
-        here: a process of the machine that asks.
-        process_start_time: returns when a process started, see `process_start_time`.
+        other: the recorded identity.
+        here: the identity of a process on this machine.
+        process_start_time: returns the start time of a process ID; replaced in tests.
     """
     if not (other.boot and here.boot and other.started):
         return None
@@ -100,7 +100,7 @@ def is_running(
             return None
     same_machine = (other.host, other.machine) == (here.host, here.machine)
     if same_machine and here.machine and other.boot != here.boot:
-        # The machine was started again since.
+        # The machine has been rebooted since.
         return False
     return None
 

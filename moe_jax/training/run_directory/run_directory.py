@@ -1,6 +1,7 @@
-"""A run's directory: `config.gin`, `run.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`.
+"""Prepare and find run directories; write `config.gin` and `run.json`.
 
-While a process trains there, `owner.json` says which (`owner.py`).
+A run directory also contains `checkpoints/`, `metrics.jsonl`, `time.jsonl`, `tensorboard/` and,
+while a process trains in it, the lock file `owner.json` (see `directory_lock.py`).
 """
 
 import contextlib
@@ -31,13 +32,13 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "seqio", "ten
 
 
 def prepare(output_dir: str) -> epath.Path:
-    """Makes the directory if need be and makes sure that it can be written to.
+    """Creates the run directory if it does not exist and checks that it is writable.
 
-    Of several processes the first makes it, and the others make sure that they see the same one.
+    The main process creates it; the others check that they see the same directory.
 
     Raises:
-        UserError: if it cannot be written to, a run there would write over what is no run's, or
-            the processes do not share it.
+        UserError: if it is not writable, training would overwrite files that do not belong to a
+            run, or the processes do not share it.
     """
     directory = epath.Path(output_dir).expanduser()
     if "://" not in output_dir:
@@ -45,7 +46,7 @@ def prepare(output_dir: str) -> epath.Path:
     probe = directory / f".probe-{gather(uuid.uuid4().hex)[0]}"
     with propagate_errors():
         if is_main():
-            _check_place(directory)
+            _check_location(directory)
             _write_probe(probe)
     try:
         with propagate_errors():
@@ -60,8 +61,8 @@ def prepare(output_dir: str) -> epath.Path:
     return directory
 
 
-def _check_place(directory: epath.Path) -> None:
-    """Refuses a place that was most likely not meant; files beside a run's own do no harm."""
+def _check_location(directory: epath.Path) -> None:
+    """Refuses a directory that was most likely not intended; unrelated files in it are allowed."""
     try:
         if directory.exists() and not directory.is_dir():
             raise UserError(f"--output_dir={directory} is a file: give a directory")
@@ -108,10 +109,10 @@ def _write_probe(probe: epath.Path) -> None:
 
 
 def find_run(checkpoint: str) -> epath.Path:
-    """Returns the run directory that a `--checkpoint` means: itself or its `checkpoints/`.
+    """Returns the run directory of a `--checkpoint`, which names it or its `checkpoints/`.
 
     Raises:
-        UserError: if it is not a run, or has no checkpoint yet.
+        UserError: if it is not a run directory, or has no checkpoint yet.
     """
     directory = epath.Path(checkpoint).expanduser()
     if "://" not in checkpoint:
@@ -134,7 +135,7 @@ def write_config(directory: epath.Path, config: str) -> None:
 
 
 def config_changes(directory: epath.Path, config: str) -> list[str]:
-    """Returns the lines in which a configuration differs from the run's, none for a new run."""
+    """Returns the lines in which a configuration differs from the run's; none for a new run."""
     path = directory / CONFIG_FILE
     if not path.exists():
         return []
@@ -144,7 +145,7 @@ def config_changes(directory: epath.Path, config: str) -> list[str]:
 
 
 def write_record(directory: epath.Path, mesh: Mapping[str, int], **facts: Any) -> None:
-    """Writes `run.json`: versions, commit, devices, the sizes of the mesh, and the facts given."""
+    """Writes `run.json`: versions, commit, devices, sizes of the mesh, and additional facts."""
     path = directory / RUN_FILE
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     record = json.loads(path.read_text()) if path.exists() else {"started": []}
@@ -166,7 +167,7 @@ def write_record(directory: epath.Path, mesh: Mapping[str, int], **facts: Any) -
 
 
 def read_record(directory: epath.Path) -> dict[str, Any]:
-    """Returns what `run.json` says; nothing where it is missing or being written."""
+    """Returns the contents of `run.json`; empty if it is missing or incomplete."""
     path = directory / RUN_FILE
     try:
         record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
@@ -176,7 +177,7 @@ def read_record(directory: epath.Path) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Returns the commit of the source that runs, None for an installed package."""
+    """Returns the git commit of the running source; None for an installed package."""
     source = epath.resource_path("moe_jax").parent
     if not (source / ".git").exists():
         return None

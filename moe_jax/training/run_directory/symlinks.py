@@ -1,4 +1,4 @@
-"""Files of a run directory that lie elsewhere: writing to them would be writing there."""
+"""Refuse run directories with symbolic links to files outside of them."""
 
 import os
 
@@ -8,14 +8,14 @@ from moe_jax.errors import UserError
 
 
 def refuse_external_symlinks(directory: epath.Path) -> None:
-    """Refuses a run directory on this machine with links to files outside it.
+    """Refuses a local run directory that contains symbolic links to files outside it.
 
-    Training writes its records over what is there. A run directory that comes from elsewhere could
-    have any of the user's files under their names. Links to directories stand: checkpoints on a
-    larger disk are common.
+    Training overwrites the files of a run directory. In a directory from elsewhere their names
+    could be links to any of the user's files. Links to directories are allowed, since checkpoints
+    on a larger disk are common.
 
     Raises:
-        UserError: with the link and where it leads.
+        UserError: naming the link and its target.
     """
     if "://" in str(directory) or not os.path.isdir(directory):
         return

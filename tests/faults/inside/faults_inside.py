@@ -6,7 +6,7 @@
     spike:N[-M]    batches N to M make a loss that is not a number
     gate:N:FILE    batch N waits until a file is there
     host:NAME      this process is on another machine
-    beat:SECONDS   between signs of life, of which twenty may be missing
+    beat:SECONDS   interval of heartbeats, of which twenty may be missing
 
 Several are separated by commas; without the variable nothing changes.
 """
@@ -57,7 +57,9 @@ def be_elsewhere(kind: str, value: str) -> None:
         directory_lock.this_process = lambda: there
     else:
         beat = float(value)
-        timing = directory_lock.LockTiming(beat=beat, limit=20 * beat, slack=beat, look=beat / 4)
+        timing = directory_lock.LockTiming(
+            heartbeat=beat, timeout=20 * beat, slack=beat, poll=beat / 4
+        )
         directory_lock.LockTiming = lambda: timing  # type: ignore
 
 

@@ -19,11 +19,11 @@ def handlers():
 
 @pytest.mark.parametrize("number", HANDLED, ids=str)
 def test_the_first_signal_is_noted(number):
-    with GracefulShutdown() as interrupt:
-        assert interrupt.signal is None
+    with GracefulShutdown() as shutdown:
+        assert shutdown.signal is None
         signal.raise_signal(number)
-        assert interrupt.signal == number
-        assert interrupt.reason is None
+        assert shutdown.signal == number
+        assert shutdown.reason is None
 
 
 def test_a_second_ctrl_c_stops_at_once():
@@ -37,18 +37,18 @@ def test_a_terminal_that_was_let_go_is_ignored():
     """As under `nohup`."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with GracefulShutdown() as interrupt:
+        with GracefulShutdown() as shutdown:
             signal.raise_signal(signal.SIGHUP)
-            assert interrupt.signal is None
+            assert shutdown.signal is None
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
 def test_a_notice_stops_like_a_sigterm_and_does_not_hide_a_signal():
-    with GracefulShutdown() as interrupt:
-        interrupt.notice("the machine goes away")
-        assert (interrupt.signal, interrupt.reason) == (signal.SIGTERM, "the machine goes away")
-    with GracefulShutdown() as interrupt:
+    with GracefulShutdown() as shutdown:
+        shutdown.request("the machine goes away")
+        assert (shutdown.signal, shutdown.reason) == (signal.SIGTERM, "the machine goes away")
+    with GracefulShutdown() as shutdown:
         signal.raise_signal(signal.SIGINT)
-        interrupt.notice("the machine goes away")
-        assert (interrupt.signal, interrupt.reason) == (signal.SIGINT, None)
+        shutdown.request("the machine goes away")
+        assert (shutdown.signal, shutdown.reason) == (signal.SIGINT, None)

@@ -9,7 +9,12 @@ import threading
 import pytest
 
 from moe_jax.errors import UserError
-from moe_jax.training.fault_tolerance.watchdog import EXIT_CODE, Watchdog, WatchdogConfig
+from moe_jax.training.fault_tolerance.watchdog import (
+    EXIT_CODE,
+    HangReport,
+    Watchdog,
+    WatchdogConfig,
+)
 
 
 class Ended(Exception):
@@ -19,12 +24,12 @@ class Ended(Exception):
 class Case:
     """A watchdog of 10 s, 40 s in pauses, with a clock that is set by hand."""
 
-    def __init__(self, directory, timeout=10.0, **more):
+    def __init__(self, directory, timeout=10.0, last_saved=lambda: 40):
         self.now, self.directory = 1000.0, directory
-        more = {"last_saved": lambda: 40, **more}
-        self.dog = Watchdog(timeout, directory, clock=lambda: self.now, leave=self.leave, **more)
+        report = HangReport(directory, last_saved=last_saved)
+        self.dog = Watchdog(timeout, report, clock=lambda: self.now, exit_process=self.exit_process)
 
-    def leave(self, code):
+    def exit_process(self, code):
         raise Ended(code)
 
     def after(self, seconds):
@@ -105,7 +110,7 @@ def test_a_checkpoint_directory_that_fails_does_not_either(tmp_path, capfd):
 
 
 def test_its_thread_ends_with_it(tmp_path):
-    with Watchdog(1000.0, tmp_path):
+    with Watchdog(1000.0, HangReport(tmp_path)):
         assert "watchdog" in {thread.name for thread in threading.enumerate()}
     assert "watchdog" not in {thread.name for thread in threading.enumerate()}
 
@@ -113,8 +118,8 @@ def test_its_thread_ends_with_it(tmp_path):
 def test_a_process_that_hangs_ends(tmp_path):
     program = f"""
 import threading
-from moe_jax.training.fault_tolerance.watchdog import Watchdog
-with Watchdog(0.2, {str(tmp_path)!r}, process=3, last_saved=lambda: None):
+from moe_jax.training.fault_tolerance.watchdog import HangReport, Watchdog
+with Watchdog(0.2, HangReport({str(tmp_path)!r}, process=3, last_saved=lambda: None)):
     threading.Event().wait()
 """
     result = subprocess.run(
@@ -151,6 +156,6 @@ def test_settings_that_are_right_pass():
 def test_a_standard_error_without_a_file_as_in_a_notebook(tmp_path, monkeypatch):
     left = threading.Event()
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    with Watchdog(0.1, tmp_path, leave=lambda code: left.set()):
+    with Watchdog(0.1, HangReport(tmp_path), exit_process=lambda code: left.set()):
         assert left.wait(30)
     assert "is taken for hung" in sys.stderr.getvalue()

@@ -4,8 +4,6 @@ import pytest
 
 from moe_jax.training.memory.host_memory import available_bytes
 
-FILES = ["runs/pretrain.gin", "models/tiny_8e.gin", "routers/expert_choice.gin"]
-
 
 def write(root, files):
     for name, text in files.items():

@@ -22,6 +22,7 @@ from moe_jax.training.memory.memory_estimate import (
 from moe_jax.training.state import abstract_state
 
 GIB = 1 << 30
+FILES = ["runs/pretrain.gin", "models/tiny_8e.gin", "routers/expert_choice.gin"]
 GPU = MemoryLimit(10 * GIB, 1, True, "a GPU")
 HOST = MemoryLimit(10 * GIB, 2, False, "this machine")
 

@@ -5,19 +5,12 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from etils import epath
 from full_disk import HalfFull, fail_to_open
 
 from moe_jax.training.metric_writers import jsonl_writer
 from moe_jax.training.metric_writers.config import WriterConfig
 from moe_jax.training.metric_writers.jsonl_writer import METRICS_FILE, JsonlWriter, read_metrics
 from moe_jax.training.metric_writers.make_writer import make_writer
-
-
-@pytest.fixture
-def directory(tmp_path):
-    """Returns an empty run directory."""
-    return epath.Path(tmp_path)
 
 
 def write_steps(directory, steps, resumed_step=0, offset=0.0):
@@ -101,7 +94,7 @@ def test_a_disk_that_stays_full_is_told_at_the_end(directory, monkeypatch):
 
 
 def test_a_bounded_number_of_records_waits(directory, monkeypatch):
-    monkeypatch.setattr(jsonl_writer, "_WAITING", 3)
+    monkeypatch.setattr(jsonl_writer, "_MAX_PENDING", 3)
     writer = make_writer(directory, 0, WriterConfig(tensorboard=False), lambda text: None)
     mend = fail_to_open(monkeypatch, directory, METRICS_FILE)
     for step in range(1, 6):

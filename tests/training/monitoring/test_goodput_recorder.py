@@ -47,7 +47,7 @@ def make(directory, watch, **more):
 
 
 def spend(account, watch, name, seconds):
-    with account.spent(name):
+    with account.measure(name):
         watch.go(seconds)
 
 
@@ -60,9 +60,9 @@ def test_every_second_is_counted_once(directory, watch):
     watch.go(2)
     assert account.begin(0) == {"start": 5.0}
     watch.go(0.5)
-    with account.spent("evaluation"):
+    with account.measure("evaluation"):
         watch.go(1)
-        with account.spent("checkpoint"):
+        with account.measure("checkpoint"):
             watch.go(4)
         watch.go(2)
     spend(account, watch, "step", 8)
@@ -82,7 +82,7 @@ def test_an_error_inside_ends_the_counting(directory, watch):
     account.begin(0)
 
     def fail():
-        with account.spent("data"):
+        with account.measure("data"):
             watch.go(1)
             raise KeyError
 
@@ -168,7 +168,7 @@ def test_an_orderly_stop_loses_nothing(directory, watch):
     found = read_goodput(directory)
     assert found.lost == 0
     assert found.restart == 0
-    assert [moment.ended for moment in found.moments] == [False, False, True, False, False]
+    assert [record.ended for record in found.records] == [False, False, True, False, False]
 
 
 def test_elapsed_time_is_of_the_steps_that_count(directory, watch):

@@ -5,7 +5,7 @@ import pytest
 
 from moe_jax.training.monitoring.hardware import (
     devices_per_chip,
-    memory,
+    memory_metrics,
     peak_flops,
     peak_flops_of_chip,
     utilisation,
@@ -81,7 +81,7 @@ def test_utilisation_by_hand():
 def test_memory_is_that_of_the_fullest_device():
     one = {"bytes_in_use": 1 << 30, "peak_bytes_in_use": 3 << 30, "bytes_limit": 16 << 30}
     two = {"bytes_in_use": 2 << 30, "peak_bytes_in_use": 2 << 30, "bytes_limit": 16 << 30}
-    assert memory([Device(one), Device(two)]) == {
+    assert memory_metrics([Device(one), Device(two)]) == {
         "memory/in_use_gib": 2.0,
         "memory/peak_gib": 3.0,
         "memory/limit_gib": 16.0,
@@ -89,9 +89,9 @@ def test_memory_is_that_of_the_fullest_device():
 
 
 def test_memory_that_is_not_known_is_left_out():
-    assert memory([Device(None), Device(RuntimeError("no"))]) == {}
-    assert memory([Device({"bytes_in_use": 1 << 29})]) == {"memory/in_use_gib": 0.5}
+    assert memory_metrics([Device(None), Device(RuntimeError("no"))]) == {}
+    assert memory_metrics([Device({"bytes_in_use": 1 << 29})]) == {"memory/in_use_gib": 0.5}
 
 
 def test_a_cpu_says_nothing():
-    assert memory(jax.local_devices(backend="cpu")) == {}
+    assert memory_metrics(jax.local_devices(backend="cpu")) == {}

@@ -32,15 +32,15 @@ def test_a_log_has_a_line_every_twentieth_and_every_minute():
 def test_what_is_no_step_is_named(what, words, monkeypatch):
     said = []
     monkeypatch.setattr(progress, "waiting", lambda text: said.append(text))
-    LineReporter(make_console()).doing(what)
+    LineReporter(make_console()).activity(what)
     assert said == [words]
-    with SilentReporter().doing(what):
+    with SilentReporter().activity(what):
         pass
     assert said == [words]
     console = make_console(terminal=True)
     reporter = BarReporter(console)
     reporter.start(0, 10)
-    with reporter.doing(what):
+    with reporter.activity(what):
         reporter._progress.refresh()
         assert f"{words} ..." in console.file.getvalue()
     reporter.update(1, 2.5, 10.0)

@@ -16,53 +16,53 @@ def clock(monkeypatch):
 
 
 def test_first_step_gives_no_rate(clock):
-    assert ThroughputMeter().add(1000) == 0.0
+    assert ThroughputMeter().update(1000) == 0.0
 
 
 def test_second_step_gives_its_own_rate(clock):
-    pace = ThroughputMeter()
-    pace.add(1e9)
+    meter = ThroughputMeter()
+    meter.update(1e9)
     clock[0] += 4
-    assert pace.add(1000) == pytest.approx(250)
+    assert meter.update(1000) == pytest.approx(250)
 
 
 def test_moving_average_weighs_the_newest_step_a_fifth(clock):
     """After rates r0, r1, ...: 0.8^n r0 + sum of 0.2 * 0.8^(n - i) r_i."""
     rates = [100.0, 300.0, 50.0, 800.0]
-    pace = ThroughputMeter()
-    pace.add(1)
+    meter = ThroughputMeter()
+    meter.update(1)
     for rate in rates:
         clock[0] += 2
-        shown = pace.add(2 * rate)
+        shown = meter.update(2 * rate)
     n = len(rates) - 1
     expected = 0.8**n * rates[0] + sum(0.2 * 0.8 ** (n - i) * rates[i] for i in range(1, n + 1))
     assert shown == pytest.approx(expected)
 
 
 def test_paused_time_is_left_out(clock):
-    pace = ThroughputMeter()
-    pace.add(1)
+    meter = ThroughputMeter()
+    meter.update(1)
     clock[0] += 1
-    with pace.paused():
+    with meter.paused():
         clock[0] += 60
     clock[0] += 1
-    with pace.paused():
+    with meter.paused():
         clock[0] += 7
-    assert pace.add(1000) == pytest.approx(500)
+    assert meter.update(1000) == pytest.approx(500)
     clock[0] += 2
-    assert pace.add(1000) == pytest.approx(500)
+    assert meter.update(1000) == pytest.approx(500)
 
 
 def test_pause_before_the_first_step_does_not_count(clock):
-    pace = ThroughputMeter()
-    with pace.paused():
+    meter = ThroughputMeter()
+    with meter.paused():
         clock[0] += 60
-    assert pace.add(1) == 0.0
+    assert meter.update(1) == 0.0
     clock[0] += 2
-    assert pace.add(1000) == pytest.approx(500)
+    assert meter.update(1000) == pytest.approx(500)
 
 
 def test_clock_that_stands_still_does_not_divide_by_zero(clock):
-    pace = ThroughputMeter()
-    pace.add(1)
-    assert pace.add(1) == pytest.approx(1e9)
+    meter = ThroughputMeter()
+    meter.update(1)
+    assert meter.update(1) == pytest.approx(1e9)

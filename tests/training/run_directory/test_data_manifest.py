@@ -68,7 +68,7 @@ def write_run(directory, config):
 
 def test_a_run_is_refused_other_files_unless_they_are_meant(tmp_path, monkeypatch):
     directory, now = epath.Path(tmp_path), copy.deepcopy(BEFORE)
-    monkeypatch.setattr(data_record, "data_record", lambda config: now)
+    monkeypatch.setattr(data_manifest, "data_manifest", lambda config: now)
     config = DataConfig("text:books")
     write_run(directory, config)
     assert data_manifest.check_data(directory, config) == ()
@@ -89,7 +89,7 @@ def test_a_run_is_refused_other_files_unless_they_are_meant(tmp_path, monkeypatc
 def test_many_files_are_listed_beside_the_record(tmp_path, monkeypatch):
     directory = epath.Path(tmp_path)
     now = record(**{f"n{i:03}": str(i) for i in range(201)})
-    monkeypatch.setattr(data_record, "data_record", lambda config: now)
+    monkeypatch.setattr(data_manifest, "data_manifest", lambda config: now)
     config = DataConfig("text:books")
     write_run(directory, config)
     kept = json.loads((directory / "run.json").read_text())["data"]["text:books"]

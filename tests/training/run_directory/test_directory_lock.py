@@ -13,7 +13,7 @@ from etils import epath
 
 from moe_jax.errors import UserError
 from moe_jax.training.run_directory import directory_lock, lock_file
-from moe_jax.training.run_directory.directory_lock import DirectoryLock, LockTiming
+from moe_jax.training.run_directory.directory_lock import Clock, DirectoryLock, LockTiming
 from moe_jax.training.run_directory.lock_file import OWNER_FILE, read_lock
 from moe_jax.training.run_directory.process_identity import (
     ProcessIdentity,
@@ -47,16 +47,14 @@ class World:
             ["moe-jax", "train"],
             self.lines.append,
             identity=identity,
-            clock=lambda: self.now,
-            wall=lambda: self.now,
-            sleep=self.sleep,
+            clock=Clock(lambda: self.now, lambda: self.now, self.sleep),
             **more,
         )
 
     def held(self, identity, age=0.0):
         """Lets somebody hold the directory, whose last sign of life is so old."""
         owner = self.owner(identity)
-        owner.claim()
+        owner.acquire()
         self.beat(age)
         return owner
 
@@ -76,7 +74,7 @@ def test_a_second_start_is_refused_with_who_and_since_when(world):
     with world.owner():
         second = world.owner(dataclasses.replace(HERE, process=NOBODY))
         with pytest.raises(UserError) as refused:
-            second.claim()
+            second.acquire()
         said = str(refused.value)
         assert f"is in use by process {HERE.process} on {HERE.host}" in said
         assert "since 1970-01-12T13:46:40+00:00: moe-jax train." in said
@@ -101,7 +99,7 @@ def test_a_dead_owner_is_taken_over_at_once(world, dead):
     world.held(dead)
     before = world.now
     here = dataclasses.replace(HERE, machine="m")
-    world.owner(here).claim()
+    world.owner(here).acquire()
     assert world.now == before
     (line,) = world.lines
     assert f"is taken over from process {dead.process} on {HERE.host} (since 1970-" in line
@@ -116,7 +114,7 @@ def test_an_owner_elsewhere_that_gives_signs_of_life_is_let_be(world, other, age
     start = world.now
     world.events.append((start + 14, lambda: world.beat(age)))
     with pytest.raises(UserError, match=f"in use by process {other.process} on {other.host}"):
-        world.owner().claim()
+        world.owner().acquire()
     assert world.now - start < 16
     assert world.host() == other.host
 
@@ -125,9 +123,9 @@ def test_an_owner_elsewhere_that_gives_signs_of_life_is_let_be(world, other, age
 def test_an_owner_elsewhere_that_gives_none_is_taken_over(world, age, seconds):
     world.held(ELSEWHERE, age)
     start = world.now
-    world.owner().claim()
+    world.owner().acquire()
     assert world.now - start == seconds
-    assert "cannot be looked at from here" in world.lines[0]
+    assert "cannot be inspected from here" in world.lines[0]
     assert f"in {seconds} s it is taken over" in world.lines[0]
     assert "is taken over from" in world.lines[1]
     assert world.host() == HERE.host
@@ -136,7 +134,7 @@ def test_an_owner_elsewhere_that_gives_none_is_taken_over(world, age, seconds):
 def test_an_owner_elsewhere_that_ends_meanwhile_leaves_the_place(world):
     held, start = world.held(ELSEWHERE), world.now
     world.events.append((start + 5, held.release))
-    world.owner().claim()
+    world.owner().acquire()
     assert world.now - start == 5
     assert world.host() == HERE.host
 
@@ -148,26 +146,26 @@ def test_another_that_is_faster_is_let_be(world):
     def take():
         world.events.clear()
         (world.directory / OWNER_FILE).unlink()
-        third.claim()
+        third.acquire()
 
     world.events.append((world.now + 85, take))
     with pytest.raises(UserError, match="on third"):
-        world.owner().claim()
+        world.owner().acquire()
 
 
 def test_one_that_stood_still_finds_out_and_writes_no_more(world):
     """A SIGSTOP, a virtual machine that is moved: it comes back after it was taken for dead."""
     first, reasons = world.held(ELSEWHERE, age=100), []
-    first.tell(reasons.append)
+    first.on_lost(reasons.append)
     second = world.owner()
-    second.claim()
+    second.acquire()
     taken = read_lock(world.directory)
     with pytest.raises(UserError) as stopped:
         first.check()
     assert f"taken over by process {HERE.process} on {HERE.host}" in str(stopped.value)
     assert "process" in reasons[0]
     assert reasons == [str(stopped.value)]
-    first.beat()
+    first.heartbeat()
     first.release()
     assert read_lock(world.directory) == taken
     with pytest.raises(UserError, match="taken over"):
@@ -177,7 +175,7 @@ def test_one_that_stood_still_finds_out_and_writes_no_more(world):
 
 def test_one_that_ends_before_it_finds_out_leaves_the_others_file(world):
     first = world.held(ELSEWHERE, age=100)
-    world.owner().claim()
+    world.owner().acquire()
     first.release()
     assert world.host() == HERE.host
 
@@ -188,7 +186,7 @@ def test_nobody_looks_while_another_takes_over(world, monkeypatch):
 
     def start():
         try:
-            world.owner().claim()
+            world.owner().acquire()
         except UserError as error:
             refused.append(error)
 
@@ -202,7 +200,7 @@ def test_nobody_looks_while_another_takes_over(world, monkeypatch):
         return write(*arguments)
 
     monkeypatch.setattr(directory_lock, "write_lock", slowly)
-    world.owner().claim()
+    world.owner().acquire()
     meanwhile.join()
     assert len(refused) == 1
 
@@ -210,7 +208,7 @@ def test_nobody_looks_while_another_takes_over(world, monkeypatch):
 def test_a_beat_renews_the_sign_and_nothing_else(world):
     held = world.held(HERE, age=60)
     before = read_lock(world.directory)
-    held.beat()
+    held.heartbeat()
     after = read_lock(world.directory)
     assert after.text == before.text
     assert after.time > before.time
@@ -237,9 +235,9 @@ def test_a_directory_that_is_gone_is_not_made_anew(tmp_path):
 def test_a_copy_of_a_directory_is_free(world, tmp_path):
     world.held(HERE)
     copy = epath.Path(shutil.copytree(tmp_path, tmp_path.parent / "copy"))
-    world.owner(directory=copy).claim()
+    world.owner(directory=copy).acquire()
     with pytest.raises(UserError, match="in use"):
-        world.owner().claim()
+        world.owner().acquire()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"identity": 3}', '{"identity": {"pid": 3}}'])
@@ -247,7 +245,7 @@ def test_a_file_of_nobody_known_is_watched(world, text):
     (world.directory / OWNER_FILE).write_text(text)
     world.beat(age=80)
     start = world.now
-    world.owner().claim()
+    world.owner().acquire()
     assert world.now - start == 20
     assert "an unknown host" in world.lines[0]
 
@@ -260,8 +258,8 @@ def test_an_object_store_where_two_write_at_once(world, monkeypatch):
     with monkeypatch.context() as patch:
         # Both looked before either wrote.
         patch.setattr(directory_lock, "read_lock", lambda directory: None)
-        first.claim()
-        second.claim()
+        first.acquire()
+        second.acquire()
     start = world.now
     with pytest.raises(UserError, match=r"taken over by process .* on elsewhere"):
         first.check()
@@ -269,7 +267,7 @@ def test_an_object_store_where_two_write_at_once(world, monkeypatch):
     assert world.now - start == LockTiming().settle
     second.check()
     before = read_lock(world.directory)
-    second.beat()
+    second.heartbeat()
     after = read_lock(world.directory)
     assert after.token == before.token
     assert after.text != before.text
@@ -285,7 +283,7 @@ def test_of_many_that_start_at_once_one_has_it(world, left):
     def start(owner):
         gate.wait()
         try:
-            owner.claim()
+            owner.acquire()
         except UserError:
             refused.append(owner)
 
@@ -307,12 +305,12 @@ def test_a_file_system_without_links_or_locks(world, monkeypatch):
     monkeypatch.setattr(lock_file.os, "link", refuse)
     monkeypatch.setattr(lock_file, "_lock", refuse)
     with world.owner(), pytest.raises(UserError, match="in use"):
-        world.owner().claim()
+        world.owner().acquire()
 
 
 def test_a_directory_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"cannot write to the directory .*: No such file"):
-        World(tmp_path / "none").owner().claim()
+        World(tmp_path / "none").owner().acquire()
 
 
 def test_the_end_by_an_error_or_a_signal_leaves_the_directory(world, monkeypatch):
@@ -332,7 +330,7 @@ def test_the_end_by_an_error_or_a_signal_leaves_the_directory(world, monkeypatch
 
 
 def test_the_thread_beats_by_itself(world):
-    with world.owner(timing=LockTiming(beat=0.02, settle=0.02)):
+    with world.owner(timing=LockTiming(heartbeat=0.02, settle=0.02)):
         world.beat(age=100)
         old = read_lock(world.directory)
         deadline = time.monotonic() + 10

@@ -5,9 +5,16 @@ import subprocess
 import time
 
 from moe_jax.training.run_directory.process_identity import (
+    ProcessIdentity,
     is_running,
     process_start_time,
+    this_process,
 )
+
+HERE = this_process()
+ELSEWHERE = ProcessIdentity("elsewhere", HERE.process, HERE.started, "boot-2", "ns", "machine-2")
+# Another container on this machine, in which the same number is another process.
+CONTAINER = dataclasses.replace(HERE, host="container", namespace="pid:[1]")
 
 
 def test_a_process_that_ended_but_was_not_asked_for_is_dead():

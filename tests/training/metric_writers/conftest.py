@@ -1,0 +1,10 @@
+"""What the tests of writers share."""
+
+import pytest
+from etils import epath
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """Returns an empty run directory."""
+    return epath.Path(tmp_path)
