@@ -104,7 +104,7 @@ class _Registry:
                     for key, _ in selector.select(min(left, _RETRY)):
                         if key.fileobj is server:
                             self._accept(server, selector)
-                        elif problem := self._receive(key.fileobj, selector):  # type: ignore[arg-type]
+                        elif problem := self._read_request(key.fileobj, selector):  # type: ignore[arg-type]
                             return problem
                     self._drop_expired(selector)
                 return None
@@ -121,7 +121,7 @@ class _Registry:
             self._received[caller] = (bytearray(), time.monotonic() + _MESSAGE_SECONDS)
             selector.register(caller, selectors.EVENT_READ)
 
-    def _receive(self, caller: socket.socket, selector: selectors.BaseSelector) -> str | None:
+    def _read_request(self, caller: socket.socket, selector: selectors.BaseSelector) -> str | None:
         """Receives from a connection; returns a problem with the registration of a process."""
         received, _ = self._received[caller]
         try:

@@ -274,7 +274,7 @@ def test_epochs_are_ordered_by_the_model_they_start_with(tmp_path):
     found = []
     for step in range(4):
         if orders.needs_order:
-            line = orders.begin(parameters(1.0 if step < 2 else -1.0))
+            line = orders.start_epoch(parameters(1.0 if step < 2 else -1.0))
             assert line == f"epoch {step // 2}: 10 rows ordered by mean"
         found.append(next(batches).targets_BS)
         if step == 2:
@@ -290,10 +290,10 @@ def test_epochs_are_ordered_by_the_model_they_start_with(tmp_path):
     # In the middle of an epoch its order is read, whatever the model is by now.
     batches, orders = start()
     batches.restore(directory / "data")
-    assert orders.begin(parameters(5.0)) == "epoch 1 goes on in its order"
+    assert orders.start_epoch(parameters(5.0)) == "epoch 1 goes on in its order"
     np.testing.assert_array_equal(next(batches).targets_BS, found[3])
     (directory / "epoch_0001" / "order.npy").unlink()
     batches, orders = start()
     batches.restore(directory / "data")
     with pytest.raises(UserError, match=r"epoch_0001 has no order.npy: .* is lost"):
-        orders.begin(parameters())
+        orders.start_epoch(parameters())

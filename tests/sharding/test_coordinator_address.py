@@ -26,7 +26,7 @@ def known(monkeypatch):
             return [(socket.AF_INET, 1, 6, "", (name, port)) for name in names[host]]
 
         monkeypatch.setattr(socket, "getaddrinfo", find)
-        monkeypatch.setattr(coordinator_address, "_is_ours", lambda name: name in ours)
+        monkeypatch.setattr(coordinator_address, "_is_local", lambda name: name in ours)
 
     return use
 
