@@ -1,4 +1,4 @@
-"""Complexity vectors: how many tokens of a row have two or more experts, layer by layer."""
+"""Complexity vectors: shares of tokens with two or more experts, by layer."""
 
 import dataclasses
 
@@ -178,7 +178,7 @@ def rows_of_tokens(count, seed=0):
 
 
 class Counting:
-    """A scorer that counts its calls, and stops with an error when told to."""
+    """A scorer that counts its calls, and fails on request."""
 
     def __init__(self, stop_after=None):
         self.calls, self.stop_after = 0, stop_after
@@ -261,7 +261,7 @@ def test_epochs_are_ordered_by_the_model_they_start_with(tmp_path):
     rows, directory = rows_of_tokens(10), epath.Path(tmp_path)
 
     class Turning(Counting):
-        """Easy and hard change places with the sign of the parameters."""
+        """A scorer whose order is reversed by the sign of the parameters."""
 
         def __call__(self, variables, batch):
             return 0.5 + super().__call__(variables, batch) / 2

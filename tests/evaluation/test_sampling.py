@@ -1,4 +1,4 @@
-"""Drawing the next token: limits that are arg max, and frequencies against probabilities."""
+"""Sampling of tokens: greedy limits, and frequencies against probabilities."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The faults: each does one thing to a run, and runs the same command again."""
+"""Faults: each is injected into a run, and the same command is run again."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ ELSEWHERE = f"{BEAT},host:elsewhere"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What a fault did.
+    """The outcome of a fault.
 
     Attributes:
         ended: the process that had the fault.

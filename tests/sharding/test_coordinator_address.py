@@ -16,7 +16,7 @@ def test_addresses_are_checked(address):
 
 @pytest.fixture
 def known(monkeypatch):
-    """Lets names stand for addresses, and some of these be this machine's."""
+    """Fakes name resolution, and which addresses are local."""
     monkeypatch.delenv(coordinator_address.BIND_VARIABLE, raising=False)
 
     def use(names, ours=()):

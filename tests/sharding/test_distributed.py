@@ -1,4 +1,4 @@
-"""Flags and environments that say where the processes of a run meet."""
+"""Detection of the processes of a run from flags and the environment."""
 
 import pytest
 

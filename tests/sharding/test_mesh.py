@@ -1,4 +1,4 @@
-"""Meshes and rules: sizes by hand, and mistakes in one line."""
+"""Sizes of meshes, sharding rules, and one-line errors."""
 
 import jax
 import numpy as np

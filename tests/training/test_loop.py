@@ -1,4 +1,4 @@
-"""The order of things in the training loop, with a step that computes nothing."""
+"""The order of events in the training loop, with a fake step."""
 
 import contextlib
 import types
@@ -15,7 +15,7 @@ from moe_jax.training.update_guard import GuardConfig, SkipReason
 
 
 class Recorder:
-    """Stands for everything that the loop works with; notes what it is asked to do, in order."""
+    """A fake for everything that the loop works with; records the calls in order."""
 
     def __init__(self, bad=(), fails_at=None):
         self.events, self.saved = [], [0]
@@ -124,7 +124,7 @@ def train(tmp_path, monkeypatch):
 
 
 def test_a_step_is_on_record_before_it_is_saved(train):
-    """So a process that is killed at any moment has the records of what it saved."""
+    """A process that is killed at any moment has the metrics of all saved steps."""
     recorder = Recorder()
     state, signal = train(recorder, steps=5, eval_every=3)
     assert (state.step, signal) == (5, None)
@@ -141,7 +141,7 @@ def test_a_step_is_on_record_before_it_is_saved(train):
 
 
 def test_the_next_step_starts_before_the_record_of_the_last(train):
-    """Fetching a step's figures first would keep the devices waiting for the host."""
+    """Fetching the metrics of a step first would leave the devices idle."""
     recorder = Recorder()
     train(recorder, steps=5, eval_every=0)
     order = [e for e in recorder.events if e[0] in ("step", "write", "prepare")]

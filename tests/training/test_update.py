@@ -1,4 +1,4 @@
-"""Updates that are not finite though loss and gradient are: all stays as it was, on any mesh."""
+"""Non-finite updates of finite gradients leave the state unchanged, on any mesh."""
 
 import dataclasses
 import functools
@@ -50,7 +50,7 @@ def initial_state(model, optimizer):
 
 
 def updated(optimizer, mesh=None, change=lambda state: state, router=0.5):
-    """Returns a state and what an update with gradients of 1e-3 makes of it, on the host.
+    """Returns a state and the result of an update with gradients of 1e-3, on the host.
 
     The gradient of the embedding is 0 in its last rows, as for words that are not in the batch.
     """

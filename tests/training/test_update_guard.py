@@ -1,4 +1,4 @@
-"""Updates that are skipped: against a plain loop in Python, and in the step."""
+"""Skipped updates, against a plain Python loop and within the training step."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Faults from inside a run: gin imports this module, `MOE_JAX_TEST_FAULT` says what it does.
+"""Faults injected from inside a run: gin imports this module, `MOE_JAX_TEST_FAULT` selects them.
 
     slow:SECONDS   every batch takes that much longer
     fail:N         the N-th batch that this process asks for raises an OSError
@@ -23,7 +23,7 @@ VARIABLE = "MOE_JAX_TEST_FAULT"
 
 
 def install(faults: str) -> None:
-    """Puts faults into the training data of this process."""
+    """Injects faults into the training data of this process."""
     from moe_jax.commands.quiet import quiet
 
     with quiet():
@@ -47,7 +47,7 @@ def install(faults: str) -> None:
 
 
 def be_elsewhere(kind: str, value: str) -> None:
-    """Changes what the owner of a run directory knows of this process, or how often it beats."""
+    """Replaces the identity of this process, or the interval of heartbeats, of a directory lock."""
     from moe_jax.training.run_directory import directory_lock
 
     if kind == "host":
@@ -64,7 +64,7 @@ def be_elsewhere(kind: str, value: str) -> None:
 
 
 def afflicted(batch: Any, kind: str, value: str, number: int) -> Any:
-    """Returns the batch of a number with one kind of fault, or does what the fault does."""
+    """Applies a fault to the batch with the given number."""
     if kind == "slow":
         time.sleep(float(value))
         return batch

@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, what damage does, and what an older format still gives."""
+"""Checkpoints: retention, damage, failed saves, and older formats."""
 
 import dataclasses
 import json
@@ -27,8 +27,8 @@ SHAPE = {"d_model": 8, "d_ff": 8, "num_heads": 2, "head_dim": 4, "num_experts": 
 OPTIMIZER = adamw(inverse_square_root(1e-2, 10))
 
 
-class Place:
-    """A position that is a number in a file."""
+class Position:
+    """A checkpointable object whose state is a number in a file."""
 
     def __init__(self, value=0):
         self.value = value
@@ -72,7 +72,7 @@ def saved(tmp_path_factory, model, step):
     state = None
     for number in (1, 2, 3):
         state, _ = trained(step, model, 1, state)
-        checkpoints.save(number, state, Place(number))
+        checkpoints.save(number, state, Position(number))
     checkpoints.close()
     return directory
 
@@ -85,7 +85,7 @@ def copy(saved, tmp_path):
 
 
 def restore(directory, model, optimizer=OPTIMIZER):
-    lines, place = [], Place()
+    lines, place = [], Position()
     checkpoints = CheckpointManager(directory, CheckpointConfig(every=1), report=lines.append)
     try:
         return *checkpoints.restore(model, optimizer, place), place.value, lines
@@ -117,8 +117,8 @@ def test_nothing_is_written_or_moved_once_the_directory_is_anothers(copy, model,
     state, _ = trained(step, model, 4)
     before = sorted(Path(copy.parent).rglob("*"))
     for write in (
-        lambda: checkpoints.save(4, state, Place()),
-        lambda: checkpoints.restore(model, OPTIMIZER, Place()),
+        lambda: checkpoints.save(4, state, Position()),
+        lambda: checkpoints.restore(model, OPTIMIZER, Position()),
     ):
         with pytest.raises(UserError, match="it is another's"):
             write()
@@ -150,14 +150,14 @@ def test_damage_falls_back_to_the_checkpoint_before(copy, model, step, item, dam
 
 
 def test_a_save_that_was_cut_off_is_no_checkpoint(copy, model):
-    """Until all of it is written, it has another name; the next save of that step goes well."""
+    """An incomplete checkpoint has another name; the next save of that step succeeds."""
     cut = copy / "4.orbax-checkpoint-tmp"
     shutil.copytree(copy / "3", cut)
     remove(cut, "optimizer")
     step, state, value, lines = restore(copy, model)
     assert (step, int(state.step), value, lines) == (3, 3, 3, [])
     checkpoints = CheckpointManager(copy, CheckpointConfig(every=1))
-    checkpoints.save(4, dataclasses.replace(state, step=state.step + 1), Place(4))
+    checkpoints.save(4, dataclasses.replace(state, step=state.step + 1), Position(4))
     checkpoints.close()
     assert restore(copy, model)[0] == 4
 
@@ -219,7 +219,7 @@ def test_what_is_kept(tmp_path, model, step):
     state, losses = make_state(model, OPTIMIZER, 0), {2: 3.0, 3: 1.0, 5: 2.0}
     for number in range(1, 10):
         metrics = {"causal_loss": losses[number]} if number in losses else None
-        checkpoints.save(number, state, Place(), metrics=metrics)
+        checkpoints.save(number, state, Position(), metrics=metrics)
     checkpoints.wait()
     assert checkpoints.steps() == [3, 4, 8, 9]
     checkpoints.close()
@@ -231,31 +231,31 @@ def test_a_save_that_fails_is_reported_and_the_next_is_tried(tmp_path, model, st
     config = CheckpointConfig(every=1, failures=3)
     checkpoints = CheckpointManager(directory, config, report=lines.append)
     state, _ = trained(step, model, 1)
-    checkpoints.save(1, state, Place())
+    checkpoints.save(1, state, Position())
     checkpoints.wait()
     away = Path(tmp_path) / "away"
     Path(directory).rename(away)
     Path(directory).write_text("")
-    checkpoints.save(2, state, Place())
+    checkpoints.save(2, state, Position())
     checkpoints.wait()
     assert len(lines) == 1
     assert "could not be written" in lines[0]
     Path(directory).unlink()
     away.rename(directory)
-    checkpoints.save(3, state, Place())
+    checkpoints.save(3, state, Position())
     checkpoints.wait()
     assert checkpoints.steps() == [1, 3]
     Path(directory).rename(away)
     Path(directory).write_text("")
     for number in (4, 5):
-        checkpoints.save(number, state, Place())
+        checkpoints.save(number, state, Position())
     with pytest.raises(UserError, match="3 in a row: training stops"):
-        checkpoints.save(6, state, Place())
+        checkpoints.save(6, state, Position())
     assert len(lines) == 3
 
 
 def test_a_checkpoint_of_format_2_goes_on_as_it_did(tmp_path, model, step):
-    """Written by the program as it was before format 3, with what its next step gave."""
+    """Written by a version before format 3, together with the results of its next step."""
     shutil.copytree(GOLDEN, tmp_path / "run")
     number, state, place, lines = restore(epath.Path(tmp_path) / "run" / "checkpoints", model)
     assert (number, place, lines) == (3, 3, [])
@@ -285,20 +285,20 @@ def test_what_is_not_finite_never_takes_the_place_of_what_is(tmp_path, model, it
     """Also with `keep = 1`, where the next save removes the one before."""
     checkpoints = CheckpointManager(epath.Path(tmp_path) / "run", CheckpointConfig(every=1, keep=1))
     state = make_state(model, OPTIMIZER, 0)
-    checkpoints.save(1, state, Place(1))
+    checkpoints.save(1, state, Position(1))
     with pytest.raises(UserError, match=rf"step 2 .*{item}: .* not finite; that of step 1 is kept"):
-        checkpoints.save(2, poisoned(state, item), Place(2))
+        checkpoints.save(2, poisoned(state, item), Position(2))
     assert checkpoints.steps() == [1]
     checkpoints.close()
 
 
 def test_a_checkpoint_that_is_not_finite_is_left_for_the_one_before(copy, model, monkeypatch):
-    """One that an older version wrote, which did not look."""
+    """A checkpoint of an older version, which did not check for non-finite values."""
     _, state, *_ = restore(copy, model)
     checkpoints = CheckpointManager(copy, CheckpointConfig(every=1))
     with monkeypatch.context() as older:
         older.setattr(CheckpointManager, "_refuse_not_finite", lambda *_: None)
-        checkpoints.save(4, poisoned(state, "variables"), Place(4))
+        checkpoints.save(4, poisoned(state, "variables"), Position(4))
     checkpoints.close()
     reader = CheckpointManager(copy)
     with pytest.raises(UserError, match=r"checkpoint 4 .*params/embedding has .* others: 2, 3"):
@@ -315,7 +315,7 @@ def test_an_evaluation_that_is_not_finite_is_never_the_best(tmp_path, model):
     state = make_state(model, OPTIMIZER, 0)
     for number, loss in enumerate([np.nan, 2.0, np.nan, -np.inf, 3.0, np.inf], start=1):
         metrics = {"causal_loss": loss, "perplexity": np.inf}
-        checkpoints.save(number, state, Place(), metrics=metrics)
+        checkpoints.save(number, state, Position(), metrics=metrics)
     checkpoints.wait()
     assert checkpoints.steps() == [2, 6]
     checkpoints.close()

@@ -1,4 +1,4 @@
-"""A checkpoint from elsewhere holds numbers: nothing in its files is run, whatever they say."""
+"""Restoring an untrusted checkpoint executes no code, whatever its files contain."""
 
 import ast
 import json
@@ -38,7 +38,7 @@ def _hook(event, arguments, alarms=ALARMS, watched=_watched):
 
 @pytest.fixture(scope="module")
 def hook():
-    """Audit hooks cannot be taken away: one for the file, which listens while it is asked to."""
+    """Installs one audit hook for the module, since hooks cannot be removed."""
     sys.addaudithook(_hook)
 
 

@@ -1,4 +1,4 @@
-"""Checksums of arrays: the same on any mesh, another for any change."""
+"""Checksums are the same on any mesh, and change with any element."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from moe_jax.training.checkpointing.checksums import checksums, inspect_arrays, 
 
 
 def numpy_digest(array):
-    """The definition, element by element, in Python's whole numbers."""
+    """Computes the checksum by definition, element by element, in Python integers."""
     limit, total = 1 << 32, 0
     bits = array.reshape(-1).view(f"uint{array.dtype.itemsize * 8}")
     for place, value in enumerate(bits.tolist()):

@@ -1,4 +1,4 @@
-"""A checkpoint of another configuration: the settings that differ, not the arrays."""
+"""The error about a checkpoint of another configuration names the differing settings."""
 
 import pytest
 from etils import epath
@@ -15,7 +15,7 @@ ARRAYS = "the checkpoint does not fit this configuration: groups/layers/0/wi: [8
 
 
 def said(path, item, before, now, trains=True):
-    """Returns the message for a run that was made with `before` and goes on with `now`."""
+    """Returns the message for a run that was started with `before` and is resumed with `now`."""
     texts = []
     for bindings in (before, now):
         experiment.load(["runs/quickstart.gin"], bindings)

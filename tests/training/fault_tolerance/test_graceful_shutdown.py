@@ -1,4 +1,4 @@
-"""Signals while training: the first is noted, a second Ctrl-C does not wait."""
+"""Signals during training: the first is recorded, a second Ctrl-C stops immediately."""
 
 import signal
 
@@ -11,7 +11,7 @@ HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Makes sure that every handler is as it was before."""
+    """Checks that every handler is restored."""
     before = [signal.getsignal(number) for number in HANDLED]
     yield
     assert [signal.getsignal(number) for number in HANDLED] == before

@@ -1,4 +1,4 @@
-"""The notice of pre-emption, from a metadata server on this machine."""
+"""Preemption notices, from a metadata server on this machine."""
 
 import threading
 
@@ -16,7 +16,7 @@ TERMINATE = "TERMINATE_ON_HOST_MAINTENANCE"
 
 
 class Notices(list):
-    """Sentences that were told; an event for the first."""
+    """The notices received, and an event for the first."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The watchdog, on a clock of its own; and once for real, in a process that hangs."""
+"""The watchdog, with a fake clock, and once in a process that really hangs."""
 
 import io
 import os
@@ -18,11 +18,11 @@ from moe_jax.training.fault_tolerance.watchdog import (
 
 
 class Ended(Exception):
-    """In the place of the end of the process."""
+    """Raised instead of ending the process."""
 
 
 class Case:
-    """A watchdog of 10 s, 40 s in pauses, with a clock that is set by hand."""
+    """A watchdog with a timeout of 10 s, 40 s in pauses, and a fake clock."""
 
     def __init__(self, directory, timeout=10.0, last_saved=lambda: 40):
         self.now, self.directory = 1000.0, directory

@@ -1,4 +1,4 @@
-"""The memory that a machine and its control groups leave."""
+"""Available memory of a machine and its control groups."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What training takes of a device's memory, against arrays of known sizes and fake limits."""
+"""The memory estimate, against arrays of known sizes and fake limits."""
 
 import dataclasses
 import types
@@ -90,7 +90,7 @@ def test_a_compiled_step_says_what_it_takes():
 
 @dataclasses.dataclass
 class Step:
-    """Counts how often it is compiled and run; takes some bytes."""
+    """A fake step that counts its compilations and runs, and needs some bytes."""
 
     size: int
     compiled: int = 0

@@ -1,4 +1,4 @@
-"""What the tests of writers share."""
+"""Fixtures of the tests of metric writers."""
 
 import pytest
 from etils import epath

@@ -1,4 +1,4 @@
-"""Which processes write."""
+"""The writer of each process."""
 
 from moe_jax.training.metric_writers import make_writer as make_writer_module
 from moe_jax.training.metric_writers.make_writer import make_writer

@@ -4,7 +4,7 @@ from moe_jax.training.metric_writers.multi_writer import MultiWriter
 
 
 class Failing:
-    """A writer that fails at the calls given, and notes those that it is asked for."""
+    """A writer that fails at given steps, and records its calls."""
 
     def __init__(self, name, failing):
         self.name, self.failing, self.calls = name, set(failing), []

@@ -1,4 +1,4 @@
-"""Weights & Biases, with a package of our own in its place."""
+"""The writer for Weights & Biases, with a fake package."""
 
 import importlib.util
 import sys
@@ -16,7 +16,7 @@ from moe_jax.training.metric_writers.make_writer import make_writer
 
 
 class FakeRun:
-    """Notes what a run is told."""
+    """A fake run that records its calls."""
 
     def __init__(self, **options):
         self.options, self.logged, self.metrics, self.finished = options, [], [], False
@@ -38,7 +38,7 @@ class FakeRun:
 
 @pytest.fixture
 def wandb(monkeypatch):
-    """Puts a module in the place of wandb; returns it with its runs."""
+    """Replaces the package wandb by a fake; returns it with its runs."""
     module = types.ModuleType("wandb")
     module.runs = []
 

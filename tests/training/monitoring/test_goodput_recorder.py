@@ -1,4 +1,4 @@
-"""The account of a run's time: every figure by hand, with clocks that go only when told."""
+"""The recorded wall time, computed by hand with fake clocks."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from moe_jax.training.monitoring.goodput_recorder import TIME_FILE, GoodputRecor
 
 
 class Clock:
-    """A clock that goes when told."""
+    """A fake clock."""
 
     def __init__(self, now):
         self.now = now
@@ -22,7 +22,7 @@ class Clock:
 
 
 class Watch:
-    """A monotonic and a wall clock that go together."""
+    """A fake monotonic clock and a fake wall clock that advance together."""
 
     def __init__(self, wall=1000.0):
         self.monotonic, self.wall = Clock(7.0), Clock(wall)
@@ -46,8 +46,8 @@ def make(directory, watch, **more):
     return GoodputRecorder(directory, clock=watch.monotonic, wall=watch.wall, **more)
 
 
-def spend(account, watch, name, seconds):
-    with account.measure(name):
+def spend(recorder, watch, name, seconds):
+    with recorder.measure(name):
         watch.go(seconds)
 
 
@@ -56,17 +56,17 @@ def lines(directory):
 
 
 def test_every_second_is_counted_once(directory, watch):
-    account = make(directory, watch, age=3.0)
+    recorder = make(directory, watch, age=3.0)
     watch.go(2)
-    assert account.begin(0) == {"start": 5.0}
+    assert recorder.begin(0) == {"start": 5.0}
     watch.go(0.5)
-    with account.measure("evaluation"):
+    with recorder.measure("evaluation"):
         watch.go(1)
-        with account.measure("checkpoint"):
+        with recorder.measure("checkpoint"):
             watch.go(4)
         watch.go(2)
-    spend(account, watch, "step", 8)
-    seconds = account.record(10)
+    spend(recorder, watch, "step", 8)
+    seconds = recorder.record(10)
     assert seconds == {
         "start": 5.0,
         "other": 0.5,
@@ -78,18 +78,18 @@ def test_every_second_is_counted_once(directory, watch):
 
 
 def test_an_error_inside_ends_the_counting(directory, watch):
-    account = make(directory, watch)
-    account.begin(0)
+    recorder = make(directory, watch)
+    recorder.begin(0)
 
     def fail():
-        with account.measure("data"):
+        with recorder.measure("data"):
             watch.go(1)
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
     watch.go(5)
-    assert account.record(1) == {"start": 0.0, "data": 1.0, "other": 5.0}
+    assert recorder.record(1) == {"start": 0.0, "data": 1.0, "other": 5.0}
 
 
 def test_a_name_that_is_not_known_is_refused(directory, watch):
@@ -98,13 +98,13 @@ def test_a_name_that_is_not_known_is_refused(directory, watch):
 
 
 def test_records_say_who_when_and_where(directory, watch):
-    account = make(directory, watch)
+    recorder = make(directory, watch)
     watch.go(2)
-    account.begin(4)
-    spend(account, watch, "step", 3)
-    account.record(5)
-    account.close(5)
-    attempt = account.attempt
+    recorder.begin(4)
+    spend(recorder, watch, "step", 3)
+    recorder.record(5)
+    recorder.close(5)
+    attempt = recorder.attempt
     assert lines(directory) == [
         {"attempt": attempt, "time": 1002.0, "step": 4, "seconds": {"start": 2.0}},
         *(
@@ -123,16 +123,16 @@ def test_records_say_who_when_and_where(directory, watch):
 
 def run_attempt(directory, watch, resumed, records, start=10.0, per_step=2.0, compiling=5.0):
     """Runs from a step, with records at the steps given; the first step compiles."""
-    account = make(directory, watch)
+    recorder = make(directory, watch)
     watch.go(start)
-    account.begin(resumed)
-    spend(account, watch, "compile", compiling)
+    recorder.begin(resumed)
+    spend(recorder, watch, "compile", compiling)
     done = resumed + 1
     for step in records:
-        spend(account, watch, "step", per_step * (step - done))
+        spend(recorder, watch, "step", per_step * (step - done))
         done = step
-        account.record(step)
-    return account
+        recorder.record(step)
+    return recorder
 
 
 def test_goodput_over_a_restart_by_hand(directory, watch):
@@ -212,8 +212,8 @@ def test_lines_that_are_no_records_are_left_out(directory, watch):
 
 def test_a_full_disk_is_one_warning_and_costs_no_time_recorded_later(directory, watch, monkeypatch):
     warnings = []
-    account = make(directory, watch, warn=warnings.append)
-    account.begin(0)
+    recorder = make(directory, watch, warn=warnings.append)
+    recorder.begin(0)
     opened = type(directory).open
 
     def full(path, *args, **more):
@@ -221,11 +221,11 @@ def test_a_full_disk_is_one_warning_and_costs_no_time_recorded_later(directory, 
 
     monkeypatch.setattr(type(directory), "open", full)
     for step in (1, 2):
-        spend(account, watch, "step", 1)
-        assert account.record(step)["step"] == step
+        spend(recorder, watch, "step", 1)
+        assert recorder.record(step)["step"] == step
     monkeypatch.setattr(type(directory), "open", opened)
-    spend(account, watch, "step", 1)
-    account.record(3)
+    spend(recorder, watch, "step", 1)
+    recorder.record(3)
     assert [(m.step, m.seconds.get("step")) for m in read_goodput_records(directory)] == [
         (0, None),
         (3, 3.0),
@@ -236,18 +236,18 @@ def test_a_full_disk_is_one_warning_and_costs_no_time_recorded_later(directory, 
 
 def test_only_the_first_process_writes(directory, watch, monkeypatch):
     monkeypatch.setattr(goodput_recorder, "is_main", lambda: False)
-    account = make(directory, watch)
+    recorder = make(directory, watch)
     watch.go(1)
-    assert account.begin(0) == {"start": 1.0}
+    assert recorder.begin(0) == {"start": 1.0}
     assert not (directory / TIME_FILE).exists()
 
 
 def test_a_remote_file_is_written_every_half_minute_and_at_the_ends(directory, watch):
     run_attempt(directory, watch, 0, [10])
-    account = make(directory, watch)
-    account._remote = True
+    recorder = make(directory, watch)
+    recorder._remote = True
     steps = []
-    for action, seconds in ((account.begin, 0), *[(account.record, 10)] * 4, (account.close, 1)):
+    for action, seconds in ((recorder.begin, 0), *[(recorder.record, 10)] * 4, (recorder.close, 1)):
         watch.go(seconds)
         action(len(steps))
         steps.append([moment.step for moment in read_goodput_records(directory)][2:])

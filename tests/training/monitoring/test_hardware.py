@@ -1,4 +1,4 @@
-"""Peaks, utilisation and memory, against published figures and devices made by hand."""
+"""Peaks, utilisation and memory, against published figures and with fake devices."""
 
 import jax
 import pytest
@@ -13,7 +13,7 @@ from moe_jax.training.monitoring.hardware import (
 
 
 class Device:
-    """Stands in for a device with the statistics given."""
+    """A fake device with the given statistics."""
 
     def __init__(self, stats):
         self.stats = stats

@@ -1,4 +1,4 @@
-"""Which steps are traced, by a profiler that notes what it is told, and once by JAX's own."""
+"""The traced steps, with a fake profiler, and once with the profiler of JAX."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def directory(tmp_path):
 
 @pytest.fixture
 def notes(monkeypatch):
-    """Puts notes in the place of JAX's profiler."""
+    """Replaces the profiler of JAX by a list of its calls."""
     notes = []
     monkeypatch.setattr(jax.profiler, "start_trace", lambda path: notes.append(["start", path]))
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: notes.append(["stop"]))
@@ -24,7 +24,7 @@ def notes(monkeypatch):
 
 
 def run(profiler, steps, notes, act=lambda step: None):
-    """Runs steps, and notes each."""
+    """Runs steps and records each."""
     for step in steps:
         act(step)
         profiler.before(step)

@@ -1,4 +1,4 @@
-"""What a person sees while training runs."""
+"""The progress bar and the lines of a log."""
 
 import io
 

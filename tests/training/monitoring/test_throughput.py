@@ -1,4 +1,4 @@
-"""The moving average of the training speed, on a clock that the test turns."""
+"""The moving average of the throughput, with a fake clock."""
 
 import time
 
@@ -9,7 +9,7 @@ from moe_jax.training.monitoring.throughput import ThroughputMeter
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Returns a list whose first item is what the monotonic clock shows."""
+    """Returns a list whose first item is the time of the fake monotonic clock."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now

@@ -1,4 +1,4 @@
-"""Which settings a finished run may differ in."""
+"""Settings that may differ for a finished run."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What has changed in a run's files since it began."""
+"""Changes in the files of a run since it began."""
 
 import copy
 import json
@@ -12,8 +12,8 @@ from moe_jax.training.run_directory import data_manifest
 from moe_jax.training.run_directory.data_manifest import data_changes
 
 
-def record(task="text:books", digest=None, **sums):
-    """Returns the record of files by their names and checksums."""
+def manifest(task="text:books", digest=None, **sums):
+    """Returns the manifest of files with the given names and checksums."""
     files = [
         {"name": name, "size": 100 + len(value), "modified": 1.5, "sha256": value}
         for name, value in sums.items()
@@ -21,27 +21,27 @@ def record(task="text:books", digest=None, **sums):
     return {task: {"digest": digest or str(list(sums.values())), "bytes": 1, "files": files}}
 
 
-BEFORE = record(a="one", b="two", c="three")
+BEFORE = manifest(a="one", b="two", c="three")
 
 
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        (record(a="one", b="two", c="three"), None),
+        (manifest(a="one", b="two", c="three"), None),
         # Moved with their contents, or touched.
-        (record("text:other", x="one", y="two", z="three"), None),
-        (record(a="one", b="tw0", c="three"), "changed b (103 bytes as before, with other"),
-        (record(a="one", b="twenty", c="three"), "changed b (103 -> 106 bytes)"),
-        (record(a="one", b="two", c="three", d="four"), "added d"),
-        (record(a="one", b="two", c="three", d="one"), "added d"),
-        (record(a="one", c="three"), "removed b"),
-        (record(a="0", b="0", c="0"), "changed a "),
-        (record(a="one", d="four", c="three"), "removed b; added d"),
-        (record(c="one", a="two", b="three", digest="other"), "changed"),
-        (record(x="two", y="one", z="three"), "in another order"),
-        (record(b="two", c="three", a2="one"), "in another order"),
+        (manifest("text:other", x="one", y="two", z="three"), None),
+        (manifest(a="one", b="tw0", c="three"), "changed b (103 bytes as before, with other"),
+        (manifest(a="one", b="twenty", c="three"), "changed b (103 -> 106 bytes)"),
+        (manifest(a="one", b="two", c="three", d="four"), "added d"),
+        (manifest(a="one", b="two", c="three", d="one"), "added d"),
+        (manifest(a="one", c="three"), "removed b"),
+        (manifest(a="0", b="0", c="0"), "changed a "),
+        (manifest(a="one", d="four", c="three"), "removed b; added d"),
+        (manifest(c="one", a="two", b="three", digest="other"), "changed"),
+        (manifest(x="two", y="one", z="three"), "in another order"),
+        (manifest(b="two", c="three", a2="one"), "in another order"),
         (
-            record(a="one", b="two", c="three", **{f"n{i}": str(i) for i in range(9)}),
+            manifest(a="one", b="two", c="three", **{f"n{i}": str(i) for i in range(9)}),
             "added n0, n1, n2 and 6 more",
         ),
     ],
@@ -72,7 +72,7 @@ def test_a_run_is_refused_other_files_unless_they_are_meant(tmp_path, monkeypatc
     config = DataConfig("text:books")
     write_run(directory, config)
     assert data_manifest.check_data(directory, config) == ()
-    now = record(a="one", b="two", c="three", d="four")
+    now = manifest(a="one", b="two", c="three", d="four")
     with pytest.raises(UserError, match=r"added d\. .*Data.allow_changed_files = True") as error:
         data_manifest.check_data(directory, config)
     assert "\n" not in str(error.value)
@@ -82,13 +82,13 @@ def test_a_run_is_refused_other_files_unless_they_are_meant(tmp_path, monkeypatc
     # What is evaluated is said, of the same task alone.
     (note,) = data_manifest.evaluation_notes(directory, config)
     assert "added d: texts held out now may have been trained on" in note
-    now = record("text:new", e="five")
+    now = manifest("text:new", e="five")
     assert data_manifest.evaluation_notes(directory, config) == ()
 
 
 def test_many_files_are_listed_beside_the_record(tmp_path, monkeypatch):
     directory = epath.Path(tmp_path)
-    now = record(**{f"n{i:03}": str(i) for i in range(201)})
+    now = manifest(**{f"n{i:03}": str(i) for i in range(201)})
     monkeypatch.setattr(data_manifest, "data_manifest", lambda config: now)
     config = DataConfig("text:books")
     write_run(directory, config)
@@ -97,7 +97,7 @@ def test_many_files_are_listed_beside_the_record(tmp_path, monkeypatch):
     assert kept["digest"] == now["text:books"]["digest"]
     assert data_manifest.read_data_manifest(directory) == now
     # A list of other files is not taken for this run's.
-    other = record(**{f"n{i:03}": str(i) for i in range(200)}, x="x")
+    other = manifest(**{f"n{i:03}": str(i) for i in range(200)}, x="x")
     (directory / "data_files.json").write_text(json.dumps(other))
     assert data_manifest.read_data_manifest(directory) is None
 

@@ -1,4 +1,4 @@
-"""Who holds a directory, with clocks and machines made up."""
+"""The lock on a directory, with fake clocks and machines."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ NOBODY = 2**22 + 1  # More than the kernel gives out.
 
 
 class World:
-    """A clock that runs when somebody sleeps, and what happens meanwhile."""
+    """A fake clock that advances during `sleep`, with events at given times."""
 
     def __init__(self, tmp_path):
         self.directory = epath.Path(tmp_path)
@@ -52,7 +52,7 @@ class World:
         )
 
     def held(self, identity, age=0.0):
-        """Lets somebody hold the directory, whose last sign of life is so old."""
+        """Locks the directory for another process, with a last heartbeat of the given age."""
         owner = self.owner(identity)
         owner.acquire()
         self.beat(age)
@@ -154,7 +154,7 @@ def test_another_that_is_faster_is_let_be(world):
 
 
 def test_one_that_stood_still_finds_out_and_writes_no_more(world):
-    """A SIGSTOP, a virtual machine that is moved: it comes back after it was taken for dead."""
+    """After SIGSTOP or the migration of its virtual machine, an owner resumes without its lock."""
     first, reasons = world.held(ELSEWHERE, age=100), []
     first.on_lost(reasons.append)
     second = world.owner()
@@ -251,7 +251,7 @@ def test_a_file_of_nobody_known_is_watched(world, text):
 
 
 def test_an_object_store_where_two_write_at_once(world, monkeypatch):
-    """Neither locks nor links: the last writer has it, and the one before finds out in time."""
+    """Without locks and links the last writer owns the directory; the previous one notices."""
     monkeypatch.setattr(lock_file, "is_remote", lambda path: True)
     monkeypatch.setattr(lock_file, "write_atomically", lambda path, text: path.write_text(text))
     first, second = world.owner(), world.owner(ELSEWHERE)

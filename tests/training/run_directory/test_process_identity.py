@@ -1,4 +1,4 @@
-"""Whether a process that was noted down still runs."""
+"""Identities of processes, and whether a process still runs."""
 
 import dataclasses
 import subprocess

@@ -1,4 +1,4 @@
-"""Where a run may be put."""
+"""Directories that a run may be written to."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Training writes into its directory, and not through links to somewhere else."""
+"""Training does not write through symbolic links that leave the run directory."""
 
 import pytest
 from etils import epath
@@ -10,7 +10,7 @@ from moe_jax.training.run_directory.symlinks import refuse_external_symlinks
 
 @pytest.fixture
 def run(tmp_path):
-    """Returns a run directory beside a file of the user's."""
+    """Returns a run directory beside a file of the user."""
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     return tmp_path / "run"
