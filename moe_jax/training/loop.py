@@ -15,6 +15,7 @@ from moe_jax.sharding.processes import DelayedMaximum
 from moe_jax.training.checkpointing.checkpoint_manager import CheckpointManager
 from moe_jax.training.checkpointing.checkpointable import Checkpointable
 from moe_jax.training.compiler_options import check as check_compiler_options
+from moe_jax.training.error_message import one_line
 from moe_jax.training.fault_tolerance.graceful_shutdown import GracefulShutdown
 from moe_jax.training.fault_tolerance.preemption import PreemptionNotice
 from moe_jax.training.fault_tolerance.watchdog import Watchdog
@@ -254,7 +255,7 @@ class Loop:
             latest = self.checkpoints.latest()
             kept = "nothing was saved before" if latest is None else f"step {latest} is saved"
             raise UserError(
-                f"the data failed ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+                f"the data failed ({type(error).__name__}: {one_line(error, 200)}); "
                 f"{kept}: run the same command again to go on"
             ) from error
 

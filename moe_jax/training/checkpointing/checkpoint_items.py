@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from moe_jax.models.functional import Variables
+from moe_jax.training.error_message import one_line
 from moe_jax.training.state import TrainState
 from moe_jax.training.update_guard import GuardState, make_guard
 
@@ -48,10 +49,9 @@ def make_sharded_guard(abstract: GuardState) -> GuardState:
     return guard
 
 
-def short_message(error: Exception) -> str:
-    """Returns the message of an exception in one short line."""
-    text = " ".join(str(error).split()).partition(" See full TensorStore details")[0]
-    return text[:120] or type(error).__name__
+def orbax_message(error: Exception) -> str:
+    """Returns the message of an error of Orbax in one line, without details of TensorStore."""
+    return one_line(error, 1000).partition(" See full TensorStore details")[0][:120]
 
 
 def finite_metrics(metrics: Mapping[str, float] | None) -> dict[str, float] | None:

@@ -26,7 +26,7 @@ from moe_jax.training.checkpointing.checkpoint_items import (
     flatten_names,
     make_scalar,
     make_sharded_guard,
-    short_message,
+    orbax_message,
     variables_tree,
     with_default_sharding,
 )
@@ -37,6 +37,7 @@ from moe_jax.training.checkpointing.checkpointable import (
 )
 from moe_jax.training.checkpointing.checksums import compile_inspect_arrays, inspect_arrays, shapes
 from moe_jax.training.checkpointing.mismatch import CheckpointMismatch
+from moe_jax.training.error_message import one_line
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState, abstract_state
 from moe_jax.training.update_guard import GuardState
@@ -192,8 +193,7 @@ class CheckpointManager:
     def _note_failure(self, error: Exception) -> None:
         """Reports a failed save; the manager forgets it."""
         self._failed, self._is_writing = self._failed + 1, False
-        reason = " ".join(str(error).split())[:200]
-        line = f"a checkpoint could not be written to {self._directory}: {reason}"
+        line = f"a checkpoint could not be written to {self._directory}: {one_line(error, 200)}"
         self._manager.reload()
         if self._failed >= self._config.failures:
             raise UserError(f"{line} ({self._failed} in a row: training stops)") from error
@@ -300,7 +300,7 @@ class CheckpointManager:
             meta: dict[str, Any] = self._manager.restore(step, args=args)["meta"]
             version = meta["format_version"]
         except Exception as error:
-            raise DamagedCheckpoint(short_message(error)) from error
+            raise DamagedCheckpoint(orbax_message(error)) from error
         if version not in _READABLE:
             readable = ", ".join(map(str, _READABLE))
             raise UserError(f"the checkpoint has format {version}, this program reads {readable}")
@@ -348,11 +348,11 @@ class CheckpointManager:
                 # Formats 1 and 2 have no shapes: damage and a mismatch cannot be distinguished.
                 raise CheckpointMismatch(
                     f"the checkpoint at step {step} in {self._directory} does not fit this "
-                    f"configuration, or is damaged: {short_message(error)}",
+                    f"configuration, or is damaged: {orbax_message(error)}",
                     "variables",
                     step,
                 ) from error
-            raise DamagedCheckpoint(short_message(error)) from error
+            raise DamagedCheckpoint(orbax_message(error)) from error
         for item in items:
             saved = meta.get("digests", {}).get(item)
             now, bad = inspect_arrays(flatten_names(restored[item]))

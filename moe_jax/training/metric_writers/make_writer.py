@@ -5,13 +5,13 @@ from collections.abc import Callable
 from etils import epath
 
 from moe_jax.sharding.processes import is_main
+from moe_jax.training.error_message import one_line
 from moe_jax.training.metric_writers.config import WriterConfig, check_installed
 from moe_jax.training.metric_writers.interface import MetricWriter, NamedMetricWriter, NullWriter
 from moe_jax.training.metric_writers.jsonl_writer import METRICS_FILE, JsonlWriter
 from moe_jax.training.metric_writers.multi_writer import (
     MultiWriter,
     Warn,
-    short_message,
     warn_on_stderr,
 )
 from moe_jax.training.metric_writers.tensorboard_writer import TensorBoardWriter
@@ -52,5 +52,5 @@ def make_writer(
         try:
             writers.append(make())
         except Exception as error:
-            warn(f"{name} cannot be started, training goes on without: {short_message(error)}")
+            warn(f"{name} cannot be started, training goes on without: {one_line(error)}")
     return MultiWriter(writers, warn)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from moe_jax.training.error_message import one_line
 from moe_jax.training.metric_writers.interface import NamedMetricWriter
 from moe_jax.training.metric_writers.jsonl_writer import JsonlWriter
 
@@ -61,12 +62,7 @@ class MultiWriter:
                     self._retry_at[writer.name] = self._clock() + _RETRY_SECONDS
                 if writer.name not in self._warned:
                     self._warned.add(writer.name)
-                    self._warn(f"{writer.name} fails, training goes on: {short_message(error)}")
-
-
-def short_message(error: Exception) -> str:
-    """Returns the message of an error in one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+                    self._warn(f"{writer.name} fails, training goes on: {one_line(error)}")
 
 
 def warn_on_stderr(message: str) -> None:

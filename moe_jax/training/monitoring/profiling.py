@@ -12,6 +12,7 @@ import jax
 from etils import epath
 
 from moe_jax.sharding.processes import is_main
+from moe_jax.training.error_message import one_line
 
 TRACES = "traces"
 REQUEST_FILE = "profile"
@@ -130,7 +131,7 @@ class Profiler:
         try:
             return act(*args)
         except Exception as error:
-            self._report(f"a trace could not {what}: {' '.join(str(error).split())[:300]}")
+            self._report(f"a trace could not {what}: {one_line(error)}")
             return None
 
     def _report(self, message: str) -> None:

@@ -131,7 +131,9 @@ class DirectoryLock:
             if is_main():
                 self.acquire()
         if self._holds:
-            self._thread = threading.Thread(target=self._send_heartbeats, name="owner", daemon=True)
+            self._thread = threading.Thread(
+                target=self._send_heartbeats, name="heartbeat", daemon=True
+            )
             self._thread.start()
             self._handle_signals()
         return self
