@@ -116,12 +116,12 @@ def pickles_for_files(step, payload):
 def zarr_objects(step, payload):
     """Arrays of Python objects, with the codec that unpickles them, in zarr's own files."""
     variables = step / "variables"
-    described = json.loads((variables / "_METADATA").read_text())["tree_metadata"]
+    tree = json.loads((variables / "_METADATA").read_text())["tree_metadata"]
     for path in variables.iterdir():
         shutil.rmtree(path) if path.is_dir() else None
     (variables / "manifest.ocdbt").unlink()
     edit(variables / "_METADATA", lambda value: value.update(use_ocdbt=False, use_zarr3=False))
-    for name, entry in described.items():
+    for name, entry in tree.items():
         directory = variables / ".".join(ast.literal_eval(name))
         directory.mkdir(parents=True)
         shape = entry["value_metadata"]["write_shape"]

@@ -31,8 +31,8 @@ def test_the_definition(shape, dtype):
 
 def test_no_change_goes_unseen():
     array = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
-    own = checksums({"x": array})["x"]
-    seen = {own}
+    original = checksums({"x": array})["x"]
+    seen = {original}
     for index in range(64):
         changed = array.copy()
         changed.view(np.uint32).reshape(-1)[index] ^= 1 << (index % 32)

@@ -20,11 +20,11 @@ class Notices(list):
 
     def __init__(self):
         super().__init__()
-        self.came = threading.Event()
+        self.received = threading.Event()
 
     def __call__(self, sentence):
         self.append(sentence)
-        self.came.set()
+        self.received.set()
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_preemption_is_told_once(server, notices):
     with PreemptionNotice(notices, server.url) as notice:
         assert notice.reason is None
         server.set(PREEMPTED, "TRUE")
-        assert notices.came.wait(30)
+        assert notices.received.wait(30)
         server.set(MAINTENANCE, TERMINATE)
     assert notices == ["the cloud is pre-empting this machine"]
     assert notice.reason == notices[0]
@@ -60,7 +60,7 @@ def test_a_host_that_stops_is_told(server, notices, monkeypatch):
     monkeypatch.setenv(VARIABLE, server.url)
     with PreemptionNotice(notices):
         server.set(MAINTENANCE, TERMINATE)
-        assert notices.came.wait(30)
+        assert notices.received.wait(30)
     assert notices == ["the cloud is stopping this machine's host"]
 
 
@@ -69,14 +69,14 @@ def test_a_live_migration_is_let_pass(server, notices):
         server.set(MAINTENANCE, "MIGRATE_ON_HOST_MAINTENANCE")
         server.waiting[MAINTENANCE].clear()
         server.set(MAINTENANCE, TERMINATE)
-        assert notices.came.wait(30)
+        assert notices.received.wait(30)
     assert notices == ["the cloud is stopping this machine's host"]
 
 
 def test_a_machine_already_preempted_is_told(server, notices):
     server.values[PREEMPTED] = "TRUE"
     with PreemptionNotice(notices, server.url):
-        assert notices.came.wait(30)
+        assert notices.received.wait(30)
 
 
 def test_maintenance_that_stands_at_the_start_is_no_notice(server, notices):
@@ -86,14 +86,14 @@ def test_maintenance_that_stands_at_the_start_is_no_notice(server, notices):
         server.waiting[MAINTENANCE].clear()
         assert not notices
         server.set(MAINTENANCE, TERMINATE)
-        assert notices.came.wait(30)
+        assert notices.received.wait(30)
 
 
 def test_a_server_that_fails_for_a_while_is_asked_again(server, notices):
     server.failures = 4
     with PreemptionNotice(notices, server.url, retry_seconds=0.01):
         server.set(PREEMPTED, "TRUE")
-        assert notices.came.wait(30)
+        assert notices.received.wait(30)
     assert server.failures == 0
 
 

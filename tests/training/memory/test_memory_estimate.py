@@ -30,8 +30,8 @@ HOST = MemoryLimit(10 * GIB, 2, False, "this machine")
 @pytest.fixture(scope="module")
 def state():
     """Returns the shapes of a state of AdamW."""
-    described = experiment.load([*FILES, "optim/adamw.gin"], ["Model.num_layers=2"])
-    return abstract_state(described.language_model(), described.optimizer)
+    loaded = experiment.load([*FILES, "optim/adamw.gin"], ["Model.num_layers=2"])
+    return abstract_state(loaded.language_model(), loaded.optimizer)
 
 
 def test_a_state_counts_every_byte(state):

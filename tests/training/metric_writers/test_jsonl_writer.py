@@ -51,12 +51,12 @@ def test_starting_over_drops_everything(directory):
     assert [record["loss"] for record in read_metrics(directory)] == [1.5]
 
 
-@pytest.mark.parametrize("cut", [1, 10, 20])
-def test_last_line_that_was_cut_is_left_out(directory, cut):
+@pytest.mark.parametrize("removed", [1, 10, 20])
+def test_last_line_that_was_cut_is_left_out(directory, removed):
     """A crash in the middle of a line costs that line; what is written next starts a new one."""
     write_steps(directory, range(1, 4))
     path = directory / METRICS_FILE
-    path.write_text(path.read_text()[: -cut - 1])
+    path.write_text(path.read_text()[: -removed - 1])
     assert [record["step"] for record in read_metrics(directory)] == [1, 2]
     write_steps(directory, [3], resumed_step=2, offset=0.5)
     assert [record["loss"] for record in read_metrics(directory)] == [1.0, 2.0, 3.5]

@@ -193,12 +193,12 @@ def test_a_run_without_records(directory):
     assert found.elapsed() == []
 
 
-@pytest.mark.parametrize("cut", [1, 2, 30, 60])
-def test_a_torn_last_line_costs_that_line_only(directory, watch, cut):
+@pytest.mark.parametrize("removed", [1, 2, 30, 60])
+def test_a_torn_last_line_costs_that_line_only(directory, watch, removed):
     run_attempt(directory, watch, 0, [10, 20])
     path = directory / TIME_FILE
-    path.write_text(path.read_text()[:-cut])
-    kept = [0, 10, 20] if cut == 1 else [0, 10]
+    path.write_text(path.read_text()[:-removed])
+    kept = [0, 10, 20] if removed == 1 else [0, 10]
     assert [moment.step for moment in read_goodput_records(directory)] == kept
     run_attempt(directory, watch, 10, [30])
     assert [moment.step for moment in read_goodput_records(directory)] == [*kept, 10, 30]

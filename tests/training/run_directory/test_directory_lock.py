@@ -24,7 +24,7 @@ HERE = this_process()
 ELSEWHERE = ProcessIdentity("elsewhere", HERE.process, HERE.started, "boot-2", "ns", "machine-2")
 # Another container on this machine, in which the same number is another process.
 CONTAINER = dataclasses.replace(HERE, host="container", namespace="pid:[1]")
-NOBODY = 2**22 + 1  # More than the kernel gives out.
+UNUSED_PROCESS = 2**22 + 1  # More than the kernel gives out.
 
 
 class World:
@@ -72,7 +72,7 @@ def world(tmp_path):
 
 def test_a_second_start_is_refused_with_who_and_since_when(world):
     with world.owner():
-        second = world.owner(dataclasses.replace(HERE, process=NOBODY))
+        second = world.owner(dataclasses.replace(HERE, process=UNUSED_PROCESS))
         with pytest.raises(UserError) as refused:
             second.acquire()
         said = str(refused.value)
@@ -88,7 +88,7 @@ def test_a_second_start_is_refused_with_who_and_since_when(world):
 @pytest.mark.parametrize(
     "dead",
     [
-        dataclasses.replace(HERE, process=NOBODY),
+        dataclasses.replace(HERE, process=UNUSED_PROCESS),
         # The number is another process's now.
         dataclasses.replace(HERE, started="1"),
         # The machine was started again.
@@ -181,7 +181,7 @@ def test_one_that_ends_before_it_finds_out_leaves_the_others_file(world):
 
 
 def test_nobody_looks_while_another_takes_over(world, monkeypatch):
-    world.held(dataclasses.replace(HERE, process=NOBODY))
+    world.held(dataclasses.replace(HERE, process=UNUSED_PROCESS))
     refused = []
 
     def start():
@@ -276,7 +276,7 @@ def test_an_object_store_where_two_write_at_once(world, monkeypatch):
 @pytest.mark.parametrize("left", [False, True])
 def test_of_many_that_start_at_once_one_has_it(world, left):
     if left:
-        world.held(dataclasses.replace(HERE, process=NOBODY))
+        world.held(dataclasses.replace(HERE, process=UNUSED_PROCESS))
     all_owners, refused = [world.owner() for _ in range(16)], []
     gate = threading.Barrier(len(all_owners))
 

@@ -17,7 +17,7 @@ ELSEWHERE = ProcessIdentity("elsewhere", HERE.process, HERE.started, "boot-2", "
 CONTAINER = dataclasses.replace(HERE, host="container", namespace="pid:[1]")
 
 
-def test_a_process_that_ended_but_was_not_asked_for_is_dead():
+def test_a_process_that_was_not_reaped_is_dead():
     process = subprocess.Popen(["true"])
     deadline = time.monotonic() + 10
     while process_start_time(process.pid) is not None and time.monotonic() < deadline:
@@ -26,7 +26,7 @@ def test_a_process_that_ended_but_was_not_asked_for_is_dead():
     process.wait()
 
 
-def test_who_can_be_looked_at():
+def test_processes_that_can_be_inspected():
     assert is_running(HERE, HERE) is True
     assert is_running(ELSEWHERE, HERE) is None
     assert is_running(CONTAINER, HERE) is None
