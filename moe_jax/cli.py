@@ -61,7 +61,7 @@ def _start(args: argparse.Namespace) -> None:
         from moe_jax.commands.start import hide_library_output
 
         hide_library_output()
-    from moe_jax.sharding.processes import initialize
+    from moe_jax.sharding.distributed import initialize
 
     initialize(args.coordinator, args.num_processes, args.process_id, args.start_timeout)
 
@@ -116,7 +116,7 @@ def _leave(code: int) -> int:
 
 def _train(args: argparse.Namespace, bindings: list[str]) -> dict[str, Any]:
     from moe_jax.commands.train import train
-    from moe_jax.training.account import process_age
+    from moe_jax.training.monitoring.goodput_recorder import process_age
 
     command = [_program(), *sys.argv[1:]]
     age = process_age() if sys.argv[1:2] == ["train"] else 0.0

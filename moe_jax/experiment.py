@@ -11,7 +11,7 @@ from moe_jax.configurable import configurable
 from moe_jax.data.config import DataConfig
 from moe_jax.errors import UserError
 from moe_jax.evaluation.sampling import SamplingConfig
-from moe_jax.flops import Parameters, count_parameters, train_flops_per_token
+from moe_jax.flops import ParameterCount, count_parameters, train_flops_per_token
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.functional import LanguageModel
 from moe_jax.routing.router import Router
@@ -19,13 +19,13 @@ from moe_jax.settings import PositiveInt, Settings, rule
 from moe_jax.sharding import mesh
 from moe_jax.sharding.mesh import BATCH_AXES, MeshConfig
 from moe_jax.sharding.partition import Partition, make_abstract_partition, make_partition
-from moe_jax.training.checkpoint_config import CheckpointConfig
-from moe_jax.training.guard import GuardConfig
+from moe_jax.training.checkpointing.checkpoint_config import CheckpointConfig
+from moe_jax.training.fault_tolerance.watchdog import WatchdogConfig
 from moe_jax.training.loop import TrainConfig
+from moe_jax.training.metric_writers.config import WriterConfig
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.step import LossConfig, make_train_step
-from moe_jax.training.watchdog import WatchdogConfig
-from moe_jax.training.writers import WriterConfig
+from moe_jax.training.update_guard import GuardConfig
 
 
 @configurable
@@ -168,7 +168,7 @@ class Experiment(Settings):
         """Expert slots per token: c of expert choice; 0 for a dense model."""
         return self.active_router.experts_per_token if self.active_router else 0.0
 
-    def parameters(self) -> Parameters:
+    def parameters(self) -> ParameterCount:
         """Counts parameters."""
         learned = self.active_router is None or self.active_router.is_learned
         return count_parameters(self.model, self.experts_per_token, learned)

@@ -1,7 +1,7 @@
-"""Counts parameters and FLOPs: the one place for it.
+"""Count parameters and FLOPs.
 
-A matrix product of [m, k] and [k, n] counts 2 m k n FLOPs. Only matrix products count, as is
-usual; norms, softmax, gathers and the optimiser do not. A training step counts three forward
+A matrix product of [m, k] and [k, n] counts 2 m k n FLOPs. As usual, only matrix products count;
+norms, softmax, gathers and the optimiser do not. A training step counts three forward
 passes (one forward, two backward). Attention is counted over the whole square of positions, not
 halved for causality, also where less of it is computed (`moe_jax.models.attention.block_length`).
 Every utilisation printed by this project follows these rules.
@@ -13,12 +13,12 @@ from moe_jax.models.config import ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Parameters:
-    """Number of parameters.
+class ParameterCount:
+    """Numbers of parameters.
 
     Attributes:
-        total: all of them.
-        active: those that a token meets on average: c of the E experts of each layer.
+        total: all parameters.
+        active: parameters used for a token on average, with c of the E experts of each layer.
     """
 
     total: int
@@ -26,7 +26,7 @@ class Parameters:
 
 
 def _layer_parameters(config: ModelConfig) -> tuple[int, int, int]:
-    """Returns parameters of a layer without its feed-forward, of a dense one, of one expert."""
+    """Returns the parameters of attention with norms, a dense feed-forward, and one expert."""
     inner = config.num_heads * config.head_dim
     attention = 4 * config.d_model * inner + 2 * config.d_model
     if config.position == "relative":
@@ -37,13 +37,13 @@ def _layer_parameters(config: ModelConfig) -> tuple[int, int, int]:
 
 def count_parameters(
     config: ModelConfig, experts_per_token: float, router_is_learned: bool = True
-) -> Parameters:
+) -> ParameterCount:
     """Counts parameters.
 
     Args:
-        config: the shape.
-        experts_per_token: c of expert choice, k of token choice; shared experts come on top.
-        router_is_learned: whether mixture-of-experts layers have a router matrix.
+        config: settings of the model.
+        experts_per_token: c of expert choice, k of token choice; without shared experts.
+        router_is_learned: True if mixture-of-experts layers have a router matrix.
     """
     attention, dense, expert = _layer_parameters(config)
     common = config.num_layers * attention + config.vocab_size * config.d_model + config.d_model
@@ -52,7 +52,7 @@ def count_parameters(
     if router_is_learned:
         common += config.num_moe_layers * config.d_model * config.num_experts
     per_expert = config.num_moe_layers * expert
-    return Parameters(
+    return ParameterCount(
         total=common + per_expert * config.num_experts,
         active=common + round(per_expert * experts_per_token),
     )
@@ -61,12 +61,12 @@ def count_parameters(
 def forward_flops_per_token(
     config: ModelConfig, experts_per_token: float, length: int
 ) -> dict[str, float]:
-    """Counts the FLOPs of a forward pass per token, by part.
+    """Counts the FLOPs of a forward pass per token, by part of the model.
 
     Args:
-        config: the shape.
+        config: settings of the model.
         experts_per_token: expert slots computed per token.
-        length: S, positions that attention looks at.
+        length: S, number of positions in attention.
     """
     inner = config.num_heads * config.head_dim
     _, dense, expert = _layer_parameters(config)

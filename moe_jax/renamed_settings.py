@@ -35,7 +35,7 @@ def current_binding(selector: str, parameter: str, value: object) -> tuple[str, 
     return parameter, value
 
 
-def current_facts(facts: Mapping[str, str]) -> dict[str, str]:
+def current_bindings(facts: Mapping[str, str]) -> dict[str, str]:
     """Returns the settings of a configuration in today's names, for comparisons.
 
     The items of `Loss.weights` are settings of their own, without those that have the default.

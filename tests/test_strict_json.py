@@ -28,8 +28,8 @@ OTHER = {
     "pods/compiler.py",
     "sharding/processes.py",
     "sharding/rendezvous.py",
-    "training/data_record.py",
-    "training/owner_file.py",
+    "training/run_directory/data_manifest.py",
+    "training/run_directory/lock_file.py",
 }
 VALUE = {
     "loss": math.nan,

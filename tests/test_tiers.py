@@ -20,7 +20,11 @@ MESH = "tests/invariance/test_mesh_expert_choice.py"
 STEP = "tests/training/test_step.py"
 CLI = "tests/commands/test_cli.py"
 ENDS = "tests/faults/test_ends.py"
-CHECKPOINTS = "tests/training/test_checkpoints.py"
+JSONL = "tests/training/metric_writers/test_jsonl_writer.py"
+FAULT_TOLERANCE = "tests/training/fault_tolerance"
+LOCK = "tests/training/run_directory/test_directory_lock.py"
+GUARD = "tests/training/test_update_guard.py"
+CHECKPOINTS = "tests/training/checkpointing/test_checkpoint_manager.py"
 LOOP = "tests/training/test_loop.py"
 
 LAWS = {
@@ -66,19 +70,19 @@ VERBS = {
 # Whole runs where the process has to die, the parts of a run where that is enough.
 FAULTS = {
     "sigterm": f"{ENDS}::test_a_signal_saves_the_step_it_finishes[sigterm-143]",
-    "sigint": "tests/training/test_interrupt.py::test_the_first_signal_is_noted[2]",
-    "preempted": "tests/training/test_preemption.py::test_preemption_is_told_once",
-    "killed": "tests/training/test_owner.py::test_a_dead_owner_is_taken_over_at_once",
+    "sigint": f"{FAULT_TOLERANCE}/test_graceful_shutdown.py::test_the_first_signal_is_noted[2]",
+    "preempted": f"{FAULT_TOLERANCE}/test_preemption.py::test_preemption_is_told_once",
+    "killed": f"{LOCK}::test_a_dead_owner_is_taken_over_at_once",
     "killed_in_save": f"{CHECKPOINTS}::test_a_save_that_was_cut_off_is_no_checkpoint",
     "killed_after_save": f"{LOOP}::test_a_step_is_on_record_before_it_is_saved",
     "source_fails": f"{LOOP}::test_data_that_fail_are_one_line_with_what_is_saved",
-    "source_hangs": "tests/training/test_watchdog.py::test_a_process_that_hangs_ends",
-    "spike": "tests/training/test_guard.py::test_a_skipped_step_changes_nothing_but_the_counts",
+    "source_hangs": f"{FAULT_TOLERANCE}/test_watchdog.py::test_a_process_that_hangs_ends",
+    "spike": f"{GUARD}::test_a_skipped_step_changes_nothing_but_the_counts",
     "diverged": f"{LOOP}::test_too_many_bad_losses_in_a_row_stop_the_run[3]",
     "flipped": f"{CHECKPOINTS}::test_damage_falls_back_to_the_checkpoint_before[bits-variables]",
     "truncated": f"{CHECKPOINTS}::test_damage_falls_back_to_the_checkpoint_before[cut-variables]",
     "deleted": f"{CHECKPOINTS}::test_damage_falls_back_to_the_checkpoint_before[gone-variables]",
-    "full_disk": "tests/training/test_writers.py::test_records_wait_for_a_full_disk",
+    "full_disk": f"{JSONL}::test_records_wait_for_a_full_disk",
     "vanished": f"{CHECKPOINTS}::test_a_save_that_fails_is_reported_and_the_next_is_tried",
 }
 # A registered router goes through a model and its gradients; a file describes a run.

@@ -21,7 +21,7 @@ from moe_jax.pods.compiler import Job, Say
 from moe_jax.pods.fit import least_chips, nearest_fit, slice_of
 from moe_jax.pods.sweep import Trial, Watch, answer, least_bytes, load_job, ranked, sweep
 from moe_jax.pods.topologies import parse, require_libtpu
-from moe_jax.training.whole_file import write_whole
+from moe_jax.training.run_directory.atomic_file import write_atomically
 from moe_jax.waiting import waiting
 
 
@@ -259,6 +259,6 @@ def _write(
     directory = epath.Path(options.output_dir)
     directory.mkdir(parents=True, exist_ok=True)
     text = pages.page(found, shlex.join(options.command), options.tokens, trials)
-    write_whole(directory / "compile.json", strict_json.dumps(result, indent=1) + "\n")
-    write_whole(directory / "compile.md", text)
+    write_atomically(directory / "compile.json", strict_json.dumps(result, indent=1) + "\n")
+    write_atomically(directory / "compile.md", text)
     console.print(f"Written: {directory / 'compile.json'}, {directory / 'compile.md'}")

@@ -15,8 +15,8 @@ from moe_jax.errors import UserError
 from moe_jax.experiment import Experiment
 from moe_jax.sharding.mesh import AXES, BATCH_AXES
 from moe_jax.sharding.partition import Partition
+from moe_jax.training.metric_writers.config import check_installed
 from moe_jax.training.state import abstract_state
-from moe_jax.training.writers import check_installed
 
 
 def mistakes(described: Experiment) -> list[str]:

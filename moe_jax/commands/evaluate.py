@@ -10,8 +10,8 @@ from moe_jax.commands.report import print_results
 from moe_jax.commands.start import make_checked_partition, make_console
 from moe_jax.evaluation.perplexity import Evaluator
 from moe_jax.formatting import printable
-from moe_jax.sharding.processes import together
-from moe_jax.training.data_record import evaluation_notes
+from moe_jax.sharding.processes import propagate_errors
+from moe_jax.training.run_directory.data_manifest import evaluation_notes
 from moe_jax.waiting import waiting
 
 
@@ -28,13 +28,13 @@ def evaluate(
     Raises:
         UserError: for anything the user can mend.
     """
-    with together():
+    with propagate_errors():
         directory, described = load_experiment(checkpoint, files, bindings, search_paths)
     console = make_console()
     model = described.language_model(make_checked_partition(described))
     with waiting("loading the checkpoint", silent=console.quiet), quiet(debug):
         step, variables = load_variables(directory, step, model)
-    with waiting("reading the data", silent=console.quiet), quiet(debug), together():
+    with waiting("reading the data", silent=console.quiet), quiet(debug), propagate_errors():
         from moe_jax.data import pipeline
 
         held_out = pipeline.eval_batches(described.data)

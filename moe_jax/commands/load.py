@@ -8,10 +8,10 @@ from moe_jax import config, experiment
 from moe_jax.errors import UserError
 from moe_jax.experiment import Experiment
 from moe_jax.models.functional import LanguageModel, Variables
-from moe_jax.sharding.processes import gather, together
-from moe_jax.training import run_directory
-from moe_jax.training.checkpoints import Checkpoints
-from moe_jax.training.misfit import explaining
+from moe_jax.sharding.processes import gather, propagate_errors
+from moe_jax.training.checkpointing.checkpoint_manager import CheckpointManager
+from moe_jax.training.checkpointing.mismatch import explain_mismatch
+from moe_jax.training.run_directory import run_directory
 
 
 def load_experiment(
@@ -40,7 +40,7 @@ def load_variables(
     """
     failed: tuple[int, UserError] | None = None
     while True:
-        checkpoints = Checkpoints(directory / run_directory.CHECKPOINTS)
+        checkpoints = CheckpointManager(directory / run_directory.CHECKPOINTS)
         try:
             # Of several processes, all read what the first one sees.
             steps = json.loads(gather(json.dumps(checkpoints.steps()))[0])
@@ -48,7 +48,10 @@ def load_variables(
             if failed is not None and failed[0] == chosen:
                 raise failed[1]
             try:
-                with together(), explaining(directory, config.operative(), trains=False):
+                with (
+                    propagate_errors(),
+                    explain_mismatch(directory, config.operative(), trains=False),
+                ):
                     return chosen, checkpoints.restore_variables(chosen, model)
             except UserError as error:
                 if step is not None:

@@ -15,12 +15,12 @@ from moe_jax.data.import_tensorflow import get_ready_for_threads, load_libraries
 from moe_jax.data.prompts import Asked, what_to_ask
 from moe_jax.experiment import Experiment
 from moe_jax.models.functional import LanguageModel
-from moe_jax.sharding.processes import together
-from moe_jax.training.account import Account
-from moe_jax.training.compile_ahead import lower_ahead
-from moe_jax.training.data_record import find_data
-from moe_jax.training.loop import Stream
-from moe_jax.training.memory_estimate import Limit, check_step, step_bytes
+from moe_jax.sharding.processes import propagate_errors
+from moe_jax.training.ahead_of_time import lower_train_step
+from moe_jax.training.loop import CheckpointableIterator
+from moe_jax.training.memory.memory_estimate import MemoryLimit, check_step, step_bytes
+from moe_jax.training.monitoring.goodput_recorder import GoodputRecorder
+from moe_jax.training.run_directory.data_manifest import find_data_files
 from moe_jax.training.state import TrainState, abstract_state, make_state
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class OpenData:
     """
 
     vocabulary: Any
-    batches: Stream
+    batches: CheckpointableIterator
     curriculum: "CurriculumBatches | None"
     held_out: list[Batch]
     bytes_of_token: np.ndarray
@@ -82,7 +82,7 @@ class Start:
     model: LanguageModel
     step: Any
     directory: epath.Path
-    limit: Limit | None
+    limit: MemoryLimit | None
     goes_on: bool
 
     def new_state(self) -> TrainState:
@@ -96,7 +96,7 @@ class Start:
         if batch is None:
             return None
         optimizer = self.described.optimizer
-        return lower_ahead(self.step, self.model, optimizer, batch, restored=self.goes_on)
+        return lower_train_step(self.step, self.model, optimizer, batch, restored=self.goes_on)
 
     def compile(self, lowered: jax.stages.Lowered, say: Callable[[str], None]) -> None:
         """Compiles the step, and compares what it takes with the memory there is."""
@@ -106,7 +106,7 @@ class Start:
             check_step(total, state, self.limit, say)
 
 
-def get_ready(start: Start, account: Account, say: Callable[[str], None]) -> Ready:
+def get_ready(start: Start, account: GoodputRecorder, say: Callable[[str], None]) -> Ready:
     """Opens the data, compiles the step, and makes a state unless it will be restored.
 
     Importing TensorFlow and opening the data keep one core busy, compiling keeps the others.
@@ -121,16 +121,16 @@ def get_ready(start: Start, account: Account, say: Callable[[str], None]) -> Rea
     """
     state = None
     # TensorFlow is imported after that: two threads that run Python only slow each other down.
-    with Background(load_libraries), account.spent("compile"):
+    with Background(load_libraries), account.measure("compile"):
         lowered = start.lower()
     get_ready_for_threads()
     with Background(lambda: open_data(start, say)) as opening:
         if lowered is not None:
-            with account.spent("compile"):
+            with account.measure("compile"):
                 start.compile(lowered, say)
         if not start.goes_on:
             state = start.new_state()
-        with together():
+        with propagate_errors():
             data = opening.result()
     return Ready(data, state, lowered is not None)
 
@@ -146,10 +146,10 @@ def open_data(start: Start, say: Callable[[str], None]) -> OpenData:
 
     described, partition = start.described, start.model.partition
     config = described.data
-    notes = find_data(config, start.directory, start.goes_on, say)
+    notes = find_data_files(config, start.directory, start.goes_on, say)
     vocabulary = pipeline.vocabulary_of(config)
     described.check_vocabulary(vocabulary.vocab_size)
-    batches: Stream
+    batches: CheckpointableIterator
     curriculum = None
     if config.curriculum is None:
         batches = train_batches(config, partition)

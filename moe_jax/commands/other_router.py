@@ -6,8 +6,8 @@ import re
 from etils import epath
 
 from moe_jax import config
-from moe_jax.sharding.processes import config_facts
-from moe_jax.training import run_directory
+from moe_jax.sharding.processes import config_bindings
+from moe_jax.training.run_directory import run_directory
 
 
 def other_router(directory: epath.Path) -> str | None:
@@ -21,7 +21,7 @@ def other_router(directory: epath.Path) -> str | None:
 
 def router_name(configuration: str) -> str:
     """Returns the name of the router in an operative configuration."""
-    facts = config_facts(configuration)
+    facts = config_bindings(configuration)
     made = re.fullmatch(r"@(?:.*/)?(\w+)\(\)", facts.get("Experiment.router", ""))
     if made is None or facts.get("Model.num_experts", "0") == "0":
         return "none (a dense model)"

@@ -10,9 +10,9 @@ from etils import epath
 
 from moe_jax.commands.console import make_console
 from moe_jax.errors import UserError, nearest
-from moe_jax.training import run_directory
-from moe_jax.training.goodput import read_account
-from moe_jax.training.metrics_file import read_metrics
+from moe_jax.training.metric_writers.jsonl_writer import read_metrics
+from moe_jax.training.monitoring.goodput import read_goodput
+from moe_jax.training.run_directory import run_directory
 
 # What can be drawn: kind of record, metric, label.
 PANELS = {
@@ -189,7 +189,7 @@ def _places(run: epath.Path, x: str) -> Any:
     if x == "steps":
         return lambda steps: steps
     if x == "hours":
-        elapsed = read_account(run).elapsed()
+        elapsed = read_goodput(run).elapsed()
         if not elapsed:
             return None
         known, seconds = np.asarray(elapsed).T

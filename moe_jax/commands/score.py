@@ -10,9 +10,9 @@ import numpy as np
 from moe_jax.commands.load import load_experiment, load_variables
 from moe_jax.commands.quiet import quiet
 from moe_jax.commands.start import make_checked_partition, make_console
-from moe_jax.sharding.processes import together
-from moe_jax.training import run_directory
-from moe_jax.training.owner import Owner
+from moe_jax.sharding.processes import propagate_errors
+from moe_jax.training.run_directory import run_directory
+from moe_jax.training.run_directory.directory_lock import DirectoryLock
 from moe_jax.waiting import waiting
 
 
@@ -33,7 +33,7 @@ def score(
     Raises:
         UserError: for anything the user can mend.
     """
-    with together():
+    with propagate_errors():
         directory, described = load_experiment(checkpoint, files, bindings, search_paths)
     console = make_console()
     data = described.data
@@ -41,7 +41,7 @@ def score(
     model = described.language_model(make_checked_partition(described))
     with waiting("loading the checkpoint", silent=console.quiet), quiet(debug):
         step, variables = load_variables(directory, step, model)
-    with waiting("reading the data", silent=console.quiet), quiet(debug), together():
+    with waiting("reading the data", silent=console.quiet), quiet(debug), propagate_errors():
         from moe_jax.data.curriculum import read_rows
         from moe_jax.evaluation.complexity import ComplexityScorer, make_order, read_vectors
 
@@ -49,7 +49,7 @@ def score(
     target = run_directory.prepare(output_dir)
     about = {"checkpoint": str(directory), "step": step}
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    with Owner(target, command, say), waiting("scoring", silent=console.quiet):
+    with DirectoryLock(target, command, say), waiting("scoring", silent=console.quiet):
         order = make_order(ComplexityScorer(model), variables, rows, data, target, about)
         vectors = read_vectors(target)
     means = [float(value) for value in vectors.mean(0)]

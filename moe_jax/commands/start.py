@@ -41,7 +41,9 @@ def make_checked_partition(described: Experiment) -> Partition | None:
     Raises:
         UserError: if they are not, the mesh does not fit the devices, or the batch not the mesh.
     """
-    processes.check_same({**processes.versions(), **processes.config_facts(config.operative())})
+    processes.check_consistent(
+        {**processes.versions(), **processes.config_bindings(config.operative())}
+    )
     return described.partition()
 
 

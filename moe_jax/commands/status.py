@@ -15,12 +15,12 @@ from rich.table import Table
 
 from moe_jax.commands.console import make_console
 from moe_jax.formatting import count
-from moe_jax.sharding.processes import config_facts
-from moe_jax.training import run_directory
-from moe_jax.training.goodput import Goodput, read_account
-from moe_jax.training.metrics_file import read_metrics
-from moe_jax.training.owner_file import OWNER_FILE, owner_runs, read_owner
-from moe_jax.training.progress import clock, speed
+from moe_jax.sharding.processes import config_bindings
+from moe_jax.training.metric_writers.jsonl_writer import read_metrics
+from moe_jax.training.monitoring.goodput import Goodput, read_goodput
+from moe_jax.training.monitoring.progress import format_duration, format_throughput
+from moe_jax.training.run_directory import run_directory
+from moe_jax.training.run_directory.lock_file import OWNER_FILE, owner_is_running, read_lock
 
 _TREND = 20  # Records that the trend of the loss is taken over.
 _HEALTH = ("max_violation", "unrouted_share", "dropped_share", "entropy")
@@ -46,7 +46,7 @@ def status(directory: str, now: float | None = None) -> dict[str, Any]:
 
 def standing(path: epath.Path, now: float) -> dict[str, Any]:
     """Returns where a run stands; what is not known is None."""
-    facts, records, account = _facts(path), read_metrics(path), read_account(path)
+    facts, records, account = _facts(path), read_metrics(path), read_goodput(path)
     recent = [r for r in records if r["kind"] == "train"][-_TREND:]
     evals = [r for r in records if r["kind"] == "eval"]
     last, attempt = (recent[-1] if recent else {}), account.last_attempt()
@@ -89,7 +89,7 @@ def standing(path: epath.Path, now: float) -> dict[str, Any]:
 
 def _facts(path: epath.Path) -> dict[str, Any]:
     record, config = run_directory.read_record(path), path / run_directory.CONFIG_FILE
-    bindings = config_facts(config.read_text()) if config.exists() else {}
+    bindings = config_bindings(config.read_text()) if config.exists() else {}
     steps = bindings.get("Train.steps", "")
     steps = bindings.get(steps.removeprefix("%"), steps) if steps.startswith("%") else steps
     every = bindings.get("Model.moe_every", "")
@@ -103,7 +103,7 @@ def _facts(path: epath.Path) -> dict[str, Any]:
 
 def _owner(path: epath.Path, now: float) -> dict[str, Any] | None:
     """Returns who trains there; `alive` is None where that cannot be seen from here."""
-    sign = read_owner(path)
+    sign = read_lock(path)
     if sign is None:
         return None
     identity = sign.identity
@@ -112,7 +112,7 @@ def _owner(path: epath.Path, now: float) -> dict[str, Any] | None:
         "process": identity.process,
         "since": sign.since,
         "user": sign.record.get("user"),
-        "alive": owner_runs(sign, path),
+        "alive": owner_is_running(sign, path),
         "sign_of_life_age": max(now - sign.time, 0.0),
     }
 
@@ -125,7 +125,7 @@ def _state(
         return "killed"
     if age is None:
         return "no record yet" if owner is None else "starting"
-    if account.moments[-1].ended:
+    if account.records[-1].ended:
         return "stopped"
     # The first record is followed by compiling, any other perhaps by an evaluation.
     return "running" if age <= max(120.0, 5 * usual if usual else 1800.0) else "silent"
@@ -200,7 +200,7 @@ def _warnings(found: dict[str, Any]) -> list[str]:
     if found["state"] == "silent":
         lives = found["owner"] is not None and found["owner"]["alive"]
         what = "it hangs, or a step takes that long" if lives else "killed, or it hangs"
-        warnings.append(f"no record for {clock(found['last_record_age'])}: {what}")
+        warnings.append(f"no record for {format_duration(found['last_record_age'])}: {what}")
     return warnings
 
 
@@ -227,7 +227,7 @@ def _owner_in_words(owner: dict[str, Any]) -> str:
     life = {
         True: "runs",
         False: "does not run any more: the next start takes over",
-        None: f"last sign of life {clock(owner['sign_of_life_age'])} ago",
+        None: f"last sign of life {format_duration(owner['sign_of_life_age'])} ago",
     }[owner["alive"]]
     return f"process {owner['process']} on {owner['host']} since {owner['since']}: {life}"
 
@@ -235,7 +235,9 @@ def _owner_in_words(owner: dict[str, Any]) -> str:
 def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Returns what is known, in words."""
     age, left, trend = found["last_record_age"], found["seconds_left"], found["loss_per_1000_steps"]
-    rows = [("state", found["state"] + (f", last record {clock(age)} ago" if age else ""))]
+    rows = [
+        ("state", found["state"] + (f", last record {format_duration(age)} ago" if age else ""))
+    ]
     if (owner := found["owner"]) is not None:
         rows.append(("trains there", _owner_in_words(owner)))
     of = f" of {found['steps']:,}" if found["steps"] else ""
@@ -247,12 +249,12 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("loss", f"{found['loss']:.4f}{change}"))
     if found["tokens_per_second"]:
         padding = " (without padding)" if found["has_padding"] else ""
-        rows.append(("speed", speed(found["tokens_per_second"]) + padding))
+        rows.append(("speed", format_throughput(found["tokens_per_second"]) + padding))
     if found["tokens_seen"]:
         padding = " (padding included)" if found["has_padding"] else ""
         rows.append(("tokens seen", count(found["tokens_seen"]) + padding))
     if left:
-        rows.append(("time left", clock(left)))
+        rows.append(("time left", format_duration(left)))
     if (figures := found["evaluation"]) is not None:
         shown = ", ".join(
             f"{n} " + ("not finite" if figures[n] is None else f"{figures[n]:.4f}")
@@ -261,9 +263,13 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         )
         rows.append(("last evaluation", f"step {figures['step']:,}: {shown.replace('_', ' ')}"))
     if (saved := found["checkpoint"]) is not None:
-        rows.append(("last checkpoint", f"step {saved['step']:,}, {clock(saved['age'])} ago"))
+        rows.append(
+            ("last checkpoint", f"step {saved['step']:,}, {format_duration(saved['age'])} ago")
+        )
     if found["goodput"] is not None:
-        parts = ", ".join(f"{n} {clock(s)}" for n, s in found["seconds"].items() if s >= 1)
+        parts = ", ".join(
+            f"{n} {format_duration(s)}" for n, s in found["seconds"].items() if s >= 1
+        )
         rows.append(("goodput", f"{found['goodput']:.1%} ({parts})"))
         rows.append(("attempts", str(found["attempts"])))
     return rows

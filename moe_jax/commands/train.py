@@ -29,21 +29,27 @@ from moe_jax.evaluation.perplexity import Evaluator
 from moe_jax.experiment import Experiment
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.sharding.partition import Partition
-from moe_jax.sharding.processes import barrier, is_main, together
-from moe_jax.training import data_record, run_directory
-from moe_jax.training.account import Account
-from moe_jax.training.checkpoints import Checkpoints
-from moe_jax.training.config_difference import difference
+from moe_jax.sharding.processes import barrier, is_main, propagate_errors
+from moe_jax.training.checkpointing.checkpoint_manager import CheckpointManager
+from moe_jax.training.checkpointing.mismatch import explain_mismatch
+from moe_jax.training.fault_tolerance.watchdog import HangReport, Watchdog
 from moe_jax.training.loop import Curriculum, Instruments, Loop
-from moe_jax.training.memory_estimate import CheckedStep, Limit, check_state, find_limit
-from moe_jax.training.misfit import explaining
-from moe_jax.training.owner import Owner
-from moe_jax.training.profiling import Profiler
-from moe_jax.training.progress import make_reporter
+from moe_jax.training.memory.memory_estimate import (
+    MemoryCheckedStep,
+    MemoryLimit,
+    check_state,
+    find_limit,
+)
+from moe_jax.training.metric_writers.jsonl_writer import read_metrics
+from moe_jax.training.metric_writers.make_writer import make_writer
+from moe_jax.training.monitoring.goodput_recorder import GoodputRecorder
+from moe_jax.training.monitoring.profiling import Profiler
+from moe_jax.training.monitoring.progress import make_reporter
+from moe_jax.training.run_directory import data_manifest, run_directory
+from moe_jax.training.run_directory.atomic_file import is_remote
+from moe_jax.training.run_directory.config_difference import compare_configs
+from moe_jax.training.run_directory.directory_lock import DirectoryLock
 from moe_jax.training.state import abstract_state
-from moe_jax.training.watchdog import Watchdog
-from moe_jax.training.whole_file import is_remote
-from moe_jax.training.writers import make_writer, read_metrics
 from moe_jax.waiting import waiting
 
 if TYPE_CHECKING:
@@ -77,17 +83,17 @@ def train(
         UserError: for anything the user can mend.
         Interrupted: after Ctrl-C or SIGTERM, with everything saved.
     """
-    with together():
+    with propagate_errors():
         described = experiment.load(files, bindings, search_paths)
     partition = make_checked_partition(described)
     directory = run_directory.prepare(output_dir)
     console = make_console()
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    account = Account(directory, age=age, warn=say)
-    with Owner(directory, command, say) as owner:
+    account = GoodputRecorder(directory, age=age, warn=say)
+    with DirectoryLock(directory, command, say) as owner:
         if is_main() and not is_remote(directory):
             output.log_to(str(directory / output.LOG_FILE))
-        checkpoints = Checkpoints(
+        checkpoints = CheckpointManager(
             directory / run_directory.CHECKPOINTS, described.checkpoints, say, owner.check
         )
         try:
@@ -124,7 +130,7 @@ def _say_done(
     """
     path = directory / run_directory.CONFIG_FILE
     now = config.operative()
-    found = difference(path.read_text() if path.exists() else now, now)
+    found = compare_configs(path.read_text() if path.exists() else now, now)
     if found.model:
         more = f"; and {len(found.model) - 5} more" if len(found.model) > 5 else ""
         raise UserError(
@@ -142,10 +148,10 @@ def _run(
     described: Experiment,
     partition: Partition | None,
     directory: epath.Path,
-    checkpoints: Checkpoints,
-    owner: Owner,
+    checkpoints: CheckpointManager,
+    owner: DirectoryLock,
     console: Console,
-    account: Account,
+    account: GoodputRecorder,
     command: list[str],
     debug: bool,
 ) -> str | None:
@@ -159,11 +165,11 @@ def _run(
     with waiting("opening the data and compiling the step", silent=console.quiet), quiet(debug):
         ready = get_ready(start, account, say)
     data = ready.data
-    data_record.check_same_files(described.data)
+    data_manifest.check_same_files(described.data)
     for note in data.notes:
         say(note)
     evaluator = Evaluator(model, data.held_out, data.bytes_of_token)
-    fits = explaining(directory, config.operative(), trains=True)
+    fits = explain_mismatch(directory, config.operative(), trains=True)
     with waiting("restoring the parameters", silent=console.quiet), quiet(debug), fits:
         restored = checkpoints.restore(model, optimizer, data.batches)
     first, state = restored or (0, ready.state or start.new_state())
@@ -171,12 +177,12 @@ def _run(
         console.print(f"Going on from step {first} in {directory}")
     # Only now: a configuration that does not fit the checkpoint must not take the run's place.
     _describe(described, partition, directory, owner, data.asked)
-    with together():
+    with propagate_errors():
         see = _instruments(described, directory, console, checkpoints, first, account)
     see.writer.write_text("config.gin", config.operative())
     loop = Loop(
         config=described.train,
-        step=step if ready.is_compiled or limit is None else CheckedStep(step, limit, say),
+        step=step if ready.is_compiled or limit is None else MemoryCheckedStep(step, limit, say),
         batches=data.batches,
         evaluate=lambda variables: evaluator(variables).as_dict(),
         checkpoints=checkpoints,
@@ -184,7 +190,7 @@ def _run(
         guard=described.guard,
         is_compiled=ready.is_compiled,
         curriculum=_orders(data.curriculum, model, described, directory),
-        owner=owner,
+        lock=owner,
     )
     garbage.resume(collect=restored is not None)
     try:
@@ -200,7 +206,7 @@ def _run(
     return _sample(described, partition, state.variables, data.vocabulary, data.asked)
 
 
-def _checked_limit(described: Experiment, model: LanguageModel) -> Limit | None:
+def _checked_limit(described: Experiment, model: LanguageModel) -> MemoryLimit | None:
     """Returns the memory of the devices; None where it is not known or not to be checked.
 
     Raises:
@@ -217,22 +223,20 @@ def _instruments(
     described: Experiment,
     directory: epath.Path,
     console: Console,
-    checkpoints: Checkpoints,
+    checkpoints: CheckpointManager,
     first: int,
-    account: Account,
+    account: GoodputRecorder,
 ) -> Instruments:
     """Returns what looks at the run."""
     reporter, train, limits = make_reporter(console), described.train, described.watchdog
     return Instruments(
         writer=make_writer(directory, first, described.writers, reporter.message),
         reporter=reporter,
-        account=account,
+        goodput=account,
         watchdog=Watchdog(
             limits.timeout,
-            directory,
+            HangReport(directory, jax.process_index(), checkpoints.latest),
             pause_seconds=limits.pause_timeout,
-            process=jax.process_index(),
-            last_saved=checkpoints.latest,
         ),
         profiler=Profiler(
             directory, train.profile_at or None, train.profile_steps, warn=reporter.message
@@ -249,17 +253,17 @@ def _orders(
 ) -> Curriculum | None:
     if batches is None:
         return None
-    from moe_jax.evaluation.complexity import ComplexityScorer, EpochOrders
+    from moe_jax.evaluation.complexity import ComplexityScorer, EpochOrderer
 
     scorer = ComplexityScorer(model)
-    return EpochOrders(scorer, batches, described.data, directory / run_directory.CURRICULUM)
+    return EpochOrderer(scorer, batches, described.data, directory / run_directory.CURRICULUM)
 
 
 def _describe(
     described: Experiment,
     partition: Partition | None,
     directory: epath.Path,
-    owner: Owner,
+    owner: DirectoryLock,
     asked: Asked,
 ) -> None:
     """Writes the configuration and `run.json`, if the directory is still this run's."""
@@ -269,7 +273,7 @@ def _describe(
     run_directory.write_config(directory, config.operative())
     run_directory.write_record(
         directory,
-        data=data_record.write_data(directory, described.data),
+        data=data_manifest.write_data_manifest(directory, described.data),
         mesh=mesh_sizes(partition),
         environment=environment.followed(),
         parameters=vars(described.parameters()),

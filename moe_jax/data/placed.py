@@ -11,8 +11,8 @@ from moe_jax.data.config import DataConfig
 from moe_jax.data.curriculum import CurriculumBatches
 from moe_jax.data.pipeline import TrainBatches
 from moe_jax.data.streams import writers_of
+from moe_jax.sharding.global_arrays import make_global_arrays, process_row_ranges
 from moe_jax.sharding.partition import Partition
-from moe_jax.sharding.placement import place_rows, process_rows
 
 
 class TrainStream(Protocol):
@@ -39,7 +39,7 @@ def train_batches(config: DataConfig, partition: Partition | None) -> TrainStrea
     """
     if partition is None:
         return TrainBatches(config, ahead=True)
-    held = process_rows(partition.rows, config.batch_size)
+    held = process_row_ranges(partition.rows, config.batch_size)
     own = jax.process_index()
     writes = [s for s, process in writers_of(config, held).items() if process == own]
     return PlacedBatches(TrainBatches(config, held[own], writes, ahead=True), config, partition)
@@ -56,7 +56,7 @@ def curriculum_batches(
     if partition is None:
         batches = CurriculumBatches(config)
         return batches, batches
-    part = process_rows(partition.rows, config.batch_size)[jax.process_index()]
+    part = process_row_ranges(partition.rows, config.batch_size)[jax.process_index()]
     batches = CurriculumBatches(config, part)
     return PlacedBatches(batches, config, partition), batches
 
@@ -73,10 +73,12 @@ class PlacedBatches(Iterator[Batch]):
     def __init__(self, batches: TrainStream, config: DataConfig, partition: Partition):
         self._batches = batches
         self._sharding, self._size = partition.rows, config.batch_size
-        self._first, _ = process_rows(partition.rows, config.batch_size)[jax.process_index()]
+        self._first, _ = process_row_ranges(partition.rows, config.batch_size)[jax.process_index()]
 
     def __next__(self) -> Batch:
-        batch: Batch = place_rows(next(self._batches), self._sharding, self._size, self._first)
+        batch: Batch = make_global_arrays(
+            next(self._batches), self._sharding, self._size, self._first
+        )
         return batch
 
     def save(self, directory: epath.Path) -> None:

@@ -1,1 +1,1 @@
-"""Judge a model: perplexity on held-out text, and text of its own."""
+"""Evaluate a model: held-out perplexity, generated text, complexity of training examples."""

@@ -1,7 +1,7 @@
-"""How many experts the tokens of each row need: the complexity vectors of adaptive gating.
+"""Complexity vectors of adaptive gating: the share of each example's tokens with several experts.
 
-Scoring all training rows is a job of its own: it runs on the whole mesh, and writes its results
-in parts, so that one that was stopped goes on with the part that is missing.
+Scoring all training examples is a separate job: it runs on the whole mesh and writes its results in
+parts, so that a stopped job resumes with the first missing part.
 """
 
 import json
@@ -20,15 +20,15 @@ from moe_jax.errors import UserError
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.models.layer_routing import RoutingContext
 from moe_jax.sharding.processes import barrier, is_main
+from moe_jax.training.run_directory.atomic_file import write_atomically
 from moe_jax.training.step import forward
-from moe_jax.training.whole_file import write_whole
 
-# Rows whose vectors are written to one file, about.
+# Approximate number of rows per file of vectors.
 ROWS_PER_PART = 8192
 
 
 class ComplexityScorer:
-    """Computes complexity vectors with a model's router as it is trained, without its noise.
+    """Computes complexity vectors with the router that a model is trained with, without noise.
 
     Raises:
         UserError: if the model has no experts.
@@ -42,9 +42,9 @@ class ComplexityScorer:
         self._compiled = jax.jit(self._score, out_shardings=replicated)
 
     def __call__(self, variables: Variables, batch: Batch) -> np.ndarray:
-        """Returns the share of each row's real tokens with two or more experts, [B, L].
+        """Returns for each row the share of its real tokens with two or more experts, [B, L].
 
-        L counts the MoE layers. Source: Li et al. 2023, equation 5.
+        L is the number of MoE layers. Source: Li et al. 2023, equation 5.
         """
         if self._model.partition is not None:
             batch = self._model.partition.place_rows(batch)
@@ -67,27 +67,27 @@ def score_rows(
     directory: epath.Path,
     about: dict[str, Any],
 ) -> np.ndarray:
-    """Returns the complexity vectors of all rows, [R, L], computing those not yet written.
+    """Returns the complexity vectors of all rows, [R, L]; computes those not yet written.
 
     Args:
-        scorer: of the model.
-        variables: its arrays.
+        scorer: scorer of the model.
+        variables: variables of the model.
         rows: the rows, in memory.
-        batch_size: rows that are scored at a time.
-        directory: where the parts are written; all processes see it.
-        about: what the vectors depend on; parts written for anything else are not used.
+        batch_size: number of rows to score at a time.
+        directory: directory of the parts, shared by all processes.
+        about: everything that the vectors depend on; parts written for other values are deleted.
     """
     count = len(rows["decoder_target_tokens"])
     about = {**about, "rows": count, "parameters": _fingerprint(variables)}
-    _begin(directory, about)
+    _prepare(directory, about)
     size = batch_size * max(ROWS_PER_PART // batch_size, 1)
     vectors = []
     for first in range(0, count, size):
         path = directory / f"part_{first // size:05d}.npy"
-        # All processes score together or not at all, whoever sees the file first.
-        if not _agreed(path.exists()):
+        # All processes must take the same branch, whichever sees the file first.
+        if not _broadcast(path.exists()):
             part = [
-                scorer(variables, take(rows, _filled(start, batch_size, count)))
+                scorer(variables, take(rows, _padded_range(start, batch_size, count)))
                 for start in range(first, min(first + size, count), batch_size)
             ]
             _write(path, np.concatenate(part)[: min(size, count - first)])
@@ -104,9 +104,9 @@ def make_order(
     directory: epath.Path,
     about: dict[str, Any],
 ) -> np.ndarray:
-    """Scores all rows and returns them from easy to hard; also written to `order.npy`.
+    """Scores all rows and returns their indices from easy to hard; writes them to `order.npy`.
 
-    The arguments are those of `score_rows`; `config` says how to order.
+    The arguments are those of `score_rows`, except for `config`, which says how to order.
     """
     about = {**about, **describe(config)}
     vectors = score_rows(scorer, variables, rows, config.batch_size, directory, about)
@@ -117,14 +117,14 @@ def make_order(
     return order
 
 
-class EpochOrders:
-    """Gives each epoch of a curriculum its order, made by the model that the epoch starts with.
+class EpochOrderer:
+    """Orders each epoch of a curriculum by the complexity under the model at its start.
 
     Args:
-        scorer: of the model.
-        batches: the curriculum.
-        config: the data.
-        directory: where scores and orders are kept, a directory for each epoch.
+        scorer: scorer of the model.
+        batches: the batches of the curriculum.
+        config: settings of the data.
+        directory: directory of scores and orders, with a subdirectory for each epoch.
     """
 
     def __init__(
@@ -139,14 +139,17 @@ class EpochOrders:
 
     @property
     def needs_order(self) -> bool:
-        """Whether the next batch is the first since the start or in its epoch."""
+        """True if the next batch is the first of its epoch or since the start."""
         return self._batches.needs_order
 
-    def begin(self, variables: Variables) -> str:
-        """Makes the epoch's order, or reads it where the epoch has begun already; says which.
+    def start_epoch(self, variables: Variables) -> str:
+        """Computes the order of the epoch, or reads it if the epoch has already begun.
+
+        Returns:
+            a message for the user.
 
         Raises:
-            UserError: if the order of an epoch that has begun is gone.
+            UserError: if the order of an epoch that has already begun is missing.
         """
         epoch, batch = self._batches.place
         directory = self._directory / f"epoch_{epoch:04d}"
@@ -167,7 +170,7 @@ class EpochOrders:
 
 
 def read_order(directory: epath.Path) -> np.ndarray | None:
-    """Returns the order in a directory of scores, or None if it is not complete."""
+    """Returns the order in a directory of scores; None if it is incomplete."""
     path = directory / ORDER
     return np.load(path.open("rb"), allow_pickle=False) if path.exists() else None
 
@@ -178,40 +181,40 @@ def read_vectors(directory: epath.Path) -> np.ndarray:
     return np.concatenate([np.load(path.open("rb"), allow_pickle=False) for path in paths])
 
 
-def _filled(first: int, size: int, count: int) -> np.ndarray:
-    """Returns `size` rows from the first on, the last one repeated where there are no more."""
+def _padded_range(first: int, size: int, count: int) -> np.ndarray:
+    """Returns `size` row indices from `first` on, repeating the last row as padding."""
     return np.minimum(np.arange(first, first + size), count - 1)
 
 
 def _fingerprint(variables: Variables) -> float:
-    """Returns a number that other parameters would not have."""
+    """Returns a number that depends on all parameters."""
 
     @jax.jit
     def total(variables: Variables) -> jax.Array:
         sums = [jnp.sum(jnp.abs(leaf), dtype=jnp.float32) for leaf in jax.tree.leaves(variables)]
         return jnp.sum(jnp.stack(sums))
 
-    # As many digits as do not depend on the order of additions.
+    # Only as many digits as do not depend on the order of summation.
     return float(f"{float(total(variables)):.5g}")
 
 
-def _begin(directory: epath.Path, about: dict[str, Any]) -> None:
-    """Makes the directory; what was written there for anything else is removed."""
+def _prepare(directory: epath.Path, about: dict[str, Any]) -> None:
+    """Creates the directory; deletes results that were written for other values of `about`."""
     if is_main():
         path = directory / ABOUT
-        # As it is read back: tuples are lists in JSON.
+        # In the form in which it is read back: tuples become lists in JSON.
         about = json.loads(json.dumps(about))
         if path.exists() and json.loads(path.read_text()) != about:
-            # Its own files only, whatever else is there.
+            # Only files of this module: the directory may contain others.
             for old in (*directory.glob("part_*.npy"), directory / ORDER):
                 old.unlink(missing_ok=True)
         directory.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(about, indent=1))
+        write_atomically(path, json.dumps(about, indent=1))
     barrier(f"start of {directory.name}")
 
 
-def _agreed(value: bool) -> bool:
-    """Returns the main process's answer on every process."""
+def _broadcast(value: bool) -> bool:
+    """Returns the value of the main process on every process."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils
@@ -220,10 +223,10 @@ def _agreed(value: bool) -> bool:
 
 
 def _write(path: epath.Path, array: np.ndarray) -> None:
-    """Writes an array in one step, by the main process."""
+    """Writes an array atomically, on the main process."""
     if not is_main():
         return
-    own = path.parent / f".{path.name}"
-    with own.open("wb") as file:
+    temporary = path.parent / f".{path.name}"
+    with temporary.open("wb") as file:
         np.save(file, array)
-    own.replace(path)
+    temporary.replace(path)

@@ -1,7 +1,7 @@
-"""Write text with a model, token by token, with a key-value cache and causal routing.
+"""Generate text autoregressively, with a key-value cache and causal routing.
 
-Every token is routed by `Router.causal`, from itself alone, so that a token generated one at a
-time meets the same experts as in a forward pass over the whole text.
+Tokens are routed by `Router.causal`, which depends on each token alone, so that a generated token
+is routed to the same experts as in a forward pass over the whole text.
 """
 
 import functools
@@ -11,25 +11,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from moe_jax.data.batch import PAD
-from moe_jax.evaluation.sampling import SamplingConfig, draw
+from moe_jax.evaluation.sampling import SamplingConfig, sample_tokens
 from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.decoder import Caches
 from moe_jax.models.functional import LanguageModel, Variables
 
-# Prompts are padded to a multiple of this, so that few lengths are compiled.
+# Prompts are padded to a multiple of this, which limits the number of compiled lengths.
 _PROMPT_MULTIPLE = 32
 
 
 class Generator:
-    """Generates from one model; compiles once for each padded prompt length."""
+    """Generates text with a model; compiles once per padded prompt length."""
 
     def __init__(self, model: LanguageModel, config: SamplingConfig, end: int):
-        """Makes a generator.
+        """Creates a generator.
 
         Args:
             model: the model.
-            config: how tokens are drawn and how many.
-            end: the token that ends a document.
+            config: settings of sampling.
+            end: the end-of-document token.
         """
         self._model, self._config, self._end = model.causal(), config, end
         self._run = jax.jit(self._generate)
@@ -37,7 +37,7 @@ class Generator:
     def __call__(
         self, variables: Variables, prompt: list[int], seed: int | None = None
     ) -> list[int]:
-        """Returns the tokens that follow the prompt, up to the end of the document."""
+        """Returns the tokens generated after the prompt, up to the end of the document."""
         padded = -(-(len(prompt) + 1) // _PROMPT_MULTIPLE) * _PROMPT_MULTIPLE
         tokens = np.full((1, padded), PAD, np.int32)
         tokens[0, 1 : len(prompt) + 1] = prompt
@@ -56,7 +56,7 @@ class Generator:
     ) -> tuple[jax.Array, Caches]:
         """Runs tokens at positions start, start + 1, ... and returns hidden states and caches.
 
-        With `prefix_BS`, which says what of the tokens is prompt, they are the row's first.
+        With `prefix_BS`, which marks the tokens of the prompt, `tokens_BS` must start each row.
         """
         positions_BS = start_B[:, None] + jnp.arange(tokens_BS.shape[1])
         decoder = self._model.bind(variables)
@@ -69,7 +69,7 @@ class Generator:
     def _generate(
         self, variables: Variables, tokens_BS: jax.Array, length: jax.Array, key: jax.Array
     ) -> jax.Array:
-        """Reads the prompt at once, then writes token by token, [B, max_new_tokens]."""
+        """Processes the prompt in one pass, then generates tokens, [B, max_new_tokens]."""
         batch, padded = tokens_BS.shape
         decoder = self._model.bind(variables)
         caches = decoder.make_caches(batch, padded + self._config.max_new_tokens)
@@ -78,9 +78,9 @@ class Generator:
         if self._model.config.bidirectional_prefix:
             prefix_BS = jnp.broadcast_to(jnp.arange(padded) < length, tokens_BS.shape)
         hidden_BSD, caches = self.step(variables, caches, tokens_BS, zeros_B, prefix_BS)
-        # What the padding wrote to the caches is written over before it is looked at.
+        # Cache entries of the padding are overwritten before they are read.
         last_B1D = jax.lax.dynamic_slice_in_dim(hidden_BSD, length - 1, 1, axis=1)
-        sample = functools.partial(draw, config=self._config)
+        sample = functools.partial(sample_tokens, config=self._config)
 
         def one(carry: tuple, key: jax.Array) -> tuple:
             hidden_B1D, caches, position = carry

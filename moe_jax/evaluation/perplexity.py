@@ -1,8 +1,8 @@
-"""Held-out loss, perplexity and bits per byte: routed as trained, and causally.
+"""Held-out loss, perplexity and bits per byte, with the training router and a causal router.
 
-The first is what training minimises. For a router that is not causal it is flattered: the choice
-of experts tells about tokens to come. The second uses `Router.causal`, the router that text can
-be generated with, and is the number to compare models by.
+Training minimises the former. For a router that is not causal it is too optimistic, since the
+choice of experts leaks information about later tokens. The latter uses `Router.causal`, with which
+text can be generated, and is the metric for comparing models.
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ class Perplexity:
     """The result of one evaluation.
 
     Attributes:
-        loss: mean negative log-likelihood of a target, nats, routed as in training.
-        causal_loss: the same, routed causally.
-        tokens: targets counted.
-        bytes: UTF-8 bytes of text that the targets stand for.
+        loss: mean negative log-likelihood per target, nats, routed as in training.
+        causal_loss: the same with causal routing.
+        tokens: number of targets.
+        bytes: UTF-8 bytes of the text of the targets.
         mean_experts: experts per token, routed as in training; 0 for a dense model.
-        causal_mean_experts: experts per token, routed causally.
+        causal_mean_experts: experts per token with causal routing.
     """
 
     loss: float
@@ -45,7 +45,7 @@ class Perplexity:
         return loss * self.tokens / math.log(2) / max(self.bytes, 1)
 
     def as_dict(self) -> dict[str, float]:
-        """Returns all figures by name, as written to metrics and to `--json`."""
+        """Returns all metrics by name, as written to `metrics.jsonl` and by `--json`."""
         return {
             "loss": self.loss,
             "perplexity": math.exp(min(self.loss, 700.0)),
@@ -74,7 +74,7 @@ class Evaluator:
         self._causal = self._trained if causal is model else _make_evaluate(causal)
 
     def __call__(self, variables: Variables) -> Perplexity:
-        """Evaluates the model with these arrays."""
+        """Evaluates the model with these variables."""
         loss, experts, tokens = self._run(self._trained, variables)
         if self._causal is self._trained:
             return Perplexity(loss, loss, tokens, self._bytes, experts, experts)
@@ -92,7 +92,7 @@ class Evaluator:
 
 
 def _make_evaluate(model: LanguageModel) -> Evaluate:
-    """Returns the compiled sums over one batch."""
+    """Returns a jitted function that computes the sums over one batch."""
 
     def evaluate(variables: Variables, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
         output = forward(model, variables, batch)

@@ -1,4 +1,4 @@
-"""How the next token is drawn."""
+"""Sample the next token: temperature, top-k and nucleus sampling."""
 
 import dataclasses
 from typing import Annotated
@@ -16,11 +16,11 @@ class SamplingConfig(Settings, called="Sampling"):
     """Settings of text generation.
 
     Attributes:
-        max_new_tokens: tokens to write at most; writing stops at the end of a document.
-        temperature: divides the logits; 0 always takes the most likely token.
-        top_k: draw from the k most likely tokens only; 0 from all.
-        top_p: draw from the fewest tokens that together have this probability; 1 from all.
-        seed: of the draw.
+        max_new_tokens: maximum number of generated tokens; generation ends with the document.
+        temperature: divides the logits; 0 for greedy decoding.
+        top_k: sample from the k most likely tokens only; 0 for all.
+        top_p: sample from the fewest tokens that together have this probability; 1 for all.
+        seed: random seed.
     """
 
     max_new_tokens: PositiveInt = 128
@@ -30,8 +30,8 @@ class SamplingConfig(Settings, called="Sampling"):
     seed: Seed = 0
 
 
-def draw(logits_BV: jax.Array, key: jax.Array, config: SamplingConfig) -> jax.Array:
-    """Draws a token for each row, [B] int32."""
+def sample_tokens(logits_BV: jax.Array, key: jax.Array, config: SamplingConfig) -> jax.Array:
+    """Samples a token for each row, [B] int32."""
     if config.temperature == 0:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     logits_BV = logits_BV.astype(jnp.float32) / config.temperature
@@ -41,10 +41,10 @@ def draw(logits_BV: jax.Array, key: jax.Array, config: SamplingConfig) -> jax.Ar
 
 
 def _kept(logits_BV: jax.Array, config: SamplingConfig) -> jax.Array:
-    """Returns the tokens that may be drawn: of tied ones, those that come first.
+    """Returns the mask of tokens that may be sampled, [B, V]; ties go to the lower index.
 
-    First the `top_k` most likely tokens; of these, renormalised, the fewest that together have
-    the probability `top_p` (nucleus sampling, Holtzman et al. 2020).
+    These are the `top_k` most likely tokens and of these, renormalised, the fewest that together
+    have the probability `top_p` (nucleus sampling, Holtzman et al. 2020).
     """
     order_BV = jnp.argsort(logits_BV, axis=-1, descending=True, stable=True)
     sorted_BV = jnp.take_along_axis(logits_BV, order_BV, axis=-1)

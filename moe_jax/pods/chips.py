@@ -2,7 +2,7 @@
 
 Per chip, from Google's pages (https://docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e, tpu7x):
 HBM and its bandwidth, the dimensions of the torus, the largest slice. Peaks are those of
-`moe_jax/training/hardware.py`, from the same pages. Figures that Google does not publish:
+`moe_jax/training/monitoring/hardware.py`, from the same pages. Google does not publish:
 
 - The bandwidth of an ICI link is what it carries one way, by "How to Scale Your Model" (Google
   DeepMind, https://jax-ml.github.io/scaling-book/tpus). It is 0.9 of Google's, whose pages have all
@@ -15,7 +15,7 @@ HBM and its bandwidth, the dimensions of the torus, the largest slice. Peaks are
 import dataclasses
 
 from moe_jax.errors import UserError, nearest
-from moe_jax.training import hardware
+from moe_jax.training.monitoring import hardware
 
 GIB = float(1 << 30)
 

@@ -11,7 +11,7 @@ from moe_jax.data.config import DataConfig
 from moe_jax.experiment import Experiment
 from moe_jax.pods.bounds import Bound, lower_bounds
 from moe_jax.sharding.partition import Partition
-from moe_jax.training.memory_estimate import device_bytes, state_bytes
+from moe_jax.training.memory.memory_estimate import device_bytes, state_bytes
 from moe_jax.training.state import abstract_state
 
 

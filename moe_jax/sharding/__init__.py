@@ -1,1 +1,1 @@
-"""Meshes of devices, logical axis names, and how a program is cut along them."""
+"""Device meshes, logical axes, sharding rules, and runs of several processes."""

@@ -1,14 +1,14 @@
-"""The mesh: devices in a grid whose axes are the ways in which work is cut.
+"""The device mesh, whose axes are the kinds of parallelism.
 
-| axis     | cuts                              | travels over it                         |
+| axis     | shards                            | communication over it                   |
 |----------|-----------------------------------|-----------------------------------------|
 | `slice`  | the batch, between slices (DCN)   | gradients                               |
 | `data`   | the batch                         | gradients                               |
-| `fsdp`   | the batch, every weight's `embed`   | weights before their use, gradients     |
+| `fsdp`   | the batch, `embed` of every weight| weights before use, gradients           |
 | `expert` | the batch, and the experts        | tokens to their experts and back        |
 | `tensor` | heads, hidden units, vocabulary   | activations                             |
 
-Every axis but `tensor` holds rows of the batch. An axis of size 1 costs nothing.
+The batch is sharded along every axis except `tensor`. An axis of size 1 has no cost.
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ from moe_jax.errors import UserError, nearest
 from moe_jax.settings import Name, Positive, PositiveInt, Settings, rule
 
 AXES = ("slice", "data", "fsdp", "expert", "tensor")
-# Axes over which the rows of a batch are spread.
+# Axes that the rows of a batch are sharded along.
 BATCH_AXES = ("slice", "data", "fsdp", "expert")
 ExpertParallelism = Literal["explicit", "implicit"]
-# Devices along an axis.
+# Number of devices along an axis.
 Size = Annotated[PositiveInt | Literal[-1], "for the rest"]
 
-# A logical axis name and the mesh axes that it is cut along.
+# Pairs of a logical axis and the mesh axes that it is sharded along.
 Rules = tuple[tuple[str, tuple[str, ...]], ...]
 DEFAULT_RULES: dict[str, str | None] = {
     "vocab": "tensor",
@@ -45,7 +45,7 @@ DEFAULT_RULES: dict[str, str | None] = {
     "position": None,
     "layers": None,
 }
-# The settings behind the size of a logical axis.
+# The settings that determine the size of a logical axis.
 AXIS_SETTINGS = {
     "vocab": "Model.vocab_size",
     "embed": "Model.d_model",
@@ -61,19 +61,19 @@ AXIS_SETTINGS = {
 @configurable
 @dataclasses.dataclass(frozen=True)
 class MeshConfig(Settings, called="Mesh"):
-    """How many devices along each axis, and which parameter axes are cut along them.
+    """Sizes of the mesh axes, and the parameter axes that are sharded along them.
 
     Attributes:
-        slice: slices of a multi-slice TPU.
-        data: copies of the model that share nothing; -1 takes the devices that are left.
-        fsdp: devices that share the storage of every weight.
-        expert: devices that share the experts.
-        tensor: devices that share each matrix product.
-        rules: changes to `DEFAULT_RULES`: logical axis name to a mesh axis, several, or None.
-        expert_parallelism: how tokens get to the experts of other devices: `explicit` (all-to-alls
-            of our own) or `implicit` (the compiler's, from sharding constraints).
-        buffer_factor: rows that a device can send to another at a time, relative to its share if
-            all got as many; for routers without a capacity, whose surplus takes further turns.
+        slice: number of slices of a multi-slice TPU.
+        data: data parallelism without sharded weights; -1 for all remaining devices.
+        fsdp: data parallelism with weights sharded over this many devices.
+        expert: expert parallelism: number of devices that the experts are sharded over.
+        tensor: tensor parallelism: number of devices that share each matrix product.
+        rules: changes to `DEFAULT_RULES`, from a logical axis to a mesh axis, several, or None.
+        expert_parallelism: how tokens are sent to the experts of other devices: by `explicit`
+            all-to-alls, or `implicit` in sharding constraints for the compiler.
+        buffer_factor: number of rows that a device can send to another per round, relative to a
+            uniform distribution; for routers without a capacity, whose surplus takes more rounds.
     """
 
     slice: Size = 1
@@ -99,14 +99,14 @@ class MeshConfig(Settings, called="Mesh"):
         resolve(rules)
 
     def resolved_rules(self) -> Rules:
-        """Returns the mesh axes of every logical axis."""
+        """Returns the mesh axes of every logical axis, including the changes."""
         return resolve(self.rules)
 
     def sizes(self, devices: int) -> dict[str, int]:
-        """Returns the size of every axis on so many devices.
+        """Returns the size of every axis for a number of devices.
 
         Raises:
-            UserError: if the sizes do not multiply up to the number of devices.
+            UserError: if the product of the sizes is not the number of devices.
         """
         sizes = {name: getattr(self, name) for name in AXES}
         fixed = int(np.prod([size for size in sizes.values() if size > 0]))
@@ -123,7 +123,7 @@ class MeshConfig(Settings, called="Mesh"):
 
 
 def resolve(changes: Mapping[str, str | Sequence[str] | None]) -> Rules:
-    """Returns the mesh axes of every logical axis: `DEFAULT_RULES` with changes.
+    """Applies changes to `DEFAULT_RULES`; returns the mesh axes of every logical axis.
 
     Raises:
         UserError: for a logical or a mesh axis that does not exist, or is named twice.
@@ -144,11 +144,11 @@ def resolve(changes: Mapping[str, str | Sequence[str] | None]) -> Rules:
                     f"{', '.join(AXES)}." + nearest(axis, AXES)
                 )
             if axes.count(axis) > 1:
-                raise UserError(f"Mesh.rules: {name!r} is cut along {axis!r} twice")
+                raise UserError(f"Mesh.rules: {name!r} is sharded along {axis!r} twice")
         if name == "experts" and "tensor" in axes:
             raise UserError(
-                "Mesh.rules: 'experts' cannot be cut along 'tensor', whose devices work on the "
-                "same tokens; use 'expert'"
+                "Mesh.rules: 'experts' cannot be sharded along 'tensor', whose devices process "
+                "the same tokens; use 'expert'"
             )
         resolved.append((name, axes))
     return tuple(resolved)
@@ -160,7 +160,7 @@ def available_devices() -> list[jax.Device]:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """Arranges devices, all by default, so that near axes are near on the chip network.
+    """Arranges devices, all by default, so that neighbours on the mesh are close on the network.
 
     Raises:
         UserError: if the sizes do not fit the devices.

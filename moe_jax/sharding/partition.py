@@ -14,8 +14,8 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from moe_jax.errors import UserError
+from moe_jax.sharding.global_arrays import make_global_arrays
 from moe_jax.sharding.mesh import AXES, AXIS_SETTINGS, BATCH_AXES, MeshConfig, Rules, make_mesh
-from moe_jax.sharding.placement import place_rows
 
 # Logical names of the axes of an array; None for one that is not cut.
 LogicalAxes = tuple[str | None, ...]
@@ -150,7 +150,8 @@ class Partition:
     def place_rows(self, tree: Any) -> Any:
         """Makes global arrays from host arrays with all rows of the batch in every process."""
         return jax.tree.map(
-            lambda array: place_rows(np.asarray(array), self.rows, len(array), first=0), tree
+            lambda array: make_global_arrays(np.asarray(array), self.rows, len(array), first=0),
+            tree,
         )
 
 

@@ -1,18 +1,13 @@
-"""Runs of several processes: starting together, comparing notes, stopping together.
+"""Collective operations of the processes of a run: barriers, errors, consistency checks.
 
-On a TPU pod every host runs one process; all run the same program in step. With one process
-everything here is immediate.
+With a single process every operation returns immediately.
 """
 
 import contextlib
-import dataclasses
 import functools
-import glob
 import importlib.metadata
 import json
-import os
 import platform
-import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
 
@@ -23,138 +18,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from moe_jax import __version__
 from moe_jax.errors import UserError
-from moe_jax.renamed_settings import current_facts
-from moe_jax.sharding import addresses, rendezvous
+from moe_jax.renamed_settings import current_bindings
 
-_FLAGS = ("--coordinator", "--num_processes", "--process_id")
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
-_TPU_DEVICES = ("/dev/accel*", "/dev/vfio/[0-9]*")
-# How long a process that ends waits for the others to end.
-_SHUTDOWN_SECONDS = 60
-# What srun sets; sbatch's own shell lacks the step's node list.
-_SLURM = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NODELIST")
-
-
-@dataclasses.dataclass(frozen=True)
-class Cluster:
-    """Where the processes of a run meet.
-
-    Attributes:
-        coordinator: HOST:PORT of process 0.
-        processes: how many there are.
-        process: which this is.
-        local_devices: device numbers that are this process's own, None for all.
-    """
-
-    coordinator: str
-    processes: int
-    process: int
-    local_devices: list[int] | None = None
-
-
-def initialize(
-    coordinator: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    timeout: float = 300,
-) -> None:
-    """Connects the processes of a run, from flags or from what the environment says.
-
-    Call it before JAX is used. It does nothing for a single process.
-
-    Args:
-        coordinator: HOST:PORT of process 0.
-        num_processes: how many processes there are.
-        process_id: which of them this is, from 0.
-        timeout: seconds to wait for the others.
-
-    Raises:
-        UserError: if only some of the flags are given, or a process is missing after `timeout`.
-    """
-    given = (coordinator, num_processes, process_id)
-    cluster: Cluster | None
-    if coordinator is not None and num_processes is not None and process_id is not None:
-        if num_processes < 1 or not 0 <= process_id < num_processes:
-            raise UserError(
-                f"--process_id = {process_id} must be from 0 to --num_processes - 1 = "
-                f"{num_processes - 1}"
-            )
-        addresses.split_address(coordinator)
-        cluster = Cluster(coordinator, num_processes, process_id)
-    elif any(value is not None for value in given):
-        missing = [flag for flag, value in zip(_FLAGS, given, strict=True) if value is None]
-        raise UserError(f"{', '.join(_FLAGS)} go together; {' and '.join(missing)} is not given")
-    else:
-        cluster = _detect(environment(), timeout)
-    if cluster is not None and cluster.processes > 1:
-        _connect(cluster, timeout)
-
-
-def environment(variables: Mapping[str, str] | None = None) -> str | None:
-    """Returns what started this process: `slurm`, `kubernetes`, `tpu`, or None."""
-    variables = os.environ if variables is None else variables
-    if int(variables.get("SLURM_NTASKS", "1")) > 1 and all(v in variables for v in _SLURM):
-        return "slurm"
-    on_cpu = variables.get("JAX_PLATFORMS") == "cpu"
-    if not on_cpu and any(glob.glob(pattern) for pattern in _TPU_DEVICES):
-        return "tpu"
-    if "KUBERNETES_SERVICE_HOST" in variables and "JOB_COMPLETION_INDEX" in variables:
-        return "kubernetes"
-    return None
-
-
-def _detect(kind: str | None, timeout: float) -> Cluster | None:
-    """Asks JAX where the processes meet; None where it knows of no others."""
-    if kind is None:
-        return None
-    # JAX detects clusters only inside `initialize`, which aborts where a process is missing.
-    from jax._src.clusters import ClusterEnv
-
-    try:
-        address, processes, process, devices = ClusterEnv.auto_detect_unset_distributed_params(
-            None, None, None, None, None, int(timeout)
-        )
-    except Exception as error:
-        raise UserError(f"{kind}: JAX cannot find the other processes: {error}") from error
-    if address is None or processes is None or process is None:
-        if kind == "kubernetes":
-            raise UserError(
-                "this is a Kubernetes job with an index, but JAX cannot ask for the others: "
-                f"install `kubernetes` (pip install 'jax[k8s]'), or give {', '.join(_FLAGS)}"
-            )
-        return None
-    local = list(devices) if devices is not None else None
-    return Cluster(str(address), int(processes), int(process), local)
-
-
-def _connect(cluster: Cluster, timeout: float) -> None:
-    rendezvous.meet(cluster.coordinator, cluster.processes, cluster.process, timeout)
-    # JAX would listen on all addresses of the machine.
-    first = cluster.process == 0
-    listens_on = addresses.bind_address(cluster.coordinator) if first else None
-    # JAX puts a handler of its own on SIGTERM, which would swallow it until training starts.
-    previous = signal.getsignal(signal.SIGTERM)
-    jax.distributed.initialize(
-        cluster.coordinator,
-        cluster.processes,
-        cluster.process,
-        local_device_ids=cluster.local_devices,
-        cluster_detection_method="deactivate",
-        initialization_timeout=max(int(timeout), 1),
-        shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
-        coordinator_bind_address=listens_on,
-    )
-    signal.signal(signal.SIGTERM, previous)
-    counts = [0] * jax.process_count()
-    for device in jax.devices():
-        counts[device.process_index] += 1
-    if len(set(counts)) > 1:
-        shown = ", ".join(f"process {i} has {n}" for i, n in enumerate(counts[:16]))
-        raise UserError(f"the processes must have equally many devices, but {shown}")
 
 
 def is_main() -> bool:
-    """Returns whether this process writes and prints."""
+    """Returns True for the main process, which writes and prints."""
     return jax.process_index() == 0
 
 
@@ -165,12 +35,12 @@ def barrier(name: str) -> None:
 
 
 def gather(text: str) -> list[str]:
-    """Returns the texts of all processes, in order. All must call it."""
+    """Returns the texts of all processes, in order. All processes must call it."""
     if jax.process_count() == 1:
         return [text]
     data = np.frombuffer(text.encode(), np.uint8)
     sizes = np.asarray(multihost_utils.process_allgather(np.int32(data.size))).reshape(-1)
-    # One size for all, in coarse steps: each makes a program to compile.
+    # A common size in coarse steps, since each size compiles another program.
     size = 1 << max(int(sizes.max()), 4096).bit_length()
     buffer = np.zeros(size, np.uint8)
     buffer[: data.size] = data
@@ -179,13 +49,13 @@ def gather(text: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """Makes a `UserError` of one process the error of all, so that none waits for it.
+def propagate_errors() -> Iterator[None]:
+    """A context manager that raises a `UserError` of any process on all processes.
 
-    What is inside must not wait for other processes.
+    The code inside must not wait for other processes. All processes must enter it.
 
     Raises:
-        UserError: the first process's error, with its number and host.
+        UserError: the error of the first process that failed, with its index and host.
     """
     error: UserError | None = None
     try:
@@ -206,15 +76,15 @@ def together() -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that all processes must share."""
+    """Returns the versions of Python and packages, which must be equal on all processes."""
     packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"Python": platform.python_version(), "moe_jax": __version__, **packages}
 
 
-def config_facts(config: str) -> dict[str, str]:
-    """Returns the bindings of a gin configuration by name, in today's names."""
+def config_bindings(config: str) -> dict[str, str]:
+    """Returns the bindings of an operative gin configuration by name, in their current names."""
     facts: dict[str, str] = {}
-    # A value that is longer than a line goes on in indented lines.
+    # Long values continue in indented lines.
     joined = config.replace(" = \\\n", " = ")
     name = None
     for line in joined.splitlines():
@@ -228,27 +98,27 @@ def config_facts(config: str) -> dict[str, str]:
         else:
             name = None
             facts[line] = "yes"
-    return current_facts(facts)
+    return current_bindings(facts)
 
 
-def check_same(facts: Mapping[str, str]) -> None:
-    """Makes sure that all processes are about to do the same. All must call it.
+def check_consistent(facts: Mapping[str, str]) -> None:
+    """Checks that all processes have the same configuration. All processes must call it.
 
     Args:
-        facts: values by name, such as versions and configuration.
+        facts: values by name, such as versions and settings.
 
     Raises:
-        UserError: on every process, saying which has which value of what.
+        UserError: on every process, naming the differing values and their processes.
     """
     if jax.process_count() == 1:
         return
     texts = gather(json.dumps([socket.gethostname(), dict(facts)]))
-    if problem := difference([tuple(json.loads(text)) for text in texts]):
+    if problem := describe_differences([tuple(json.loads(text)) for text in texts]):
         raise UserError(problem)
 
 
-def difference(facts: list[tuple[str, dict[str, str]]]) -> str | None:
-    """Returns where processes differ, None if they do not.
+def describe_differences(facts: list[tuple[str, dict[str, str]]]) -> str | None:
+    """Describes the facts that differ between processes; returns None if none do.
 
     Args:
         facts: host name and facts of each process.
@@ -280,12 +150,12 @@ def _named(processes: list[int], facts: list[tuple[str, dict[str, str]]]) -> str
     return f"process{'es' if len(processes) > 1 else ''} {', '.join(names)}{more}"
 
 
-class Agreement:
-    """Lets all processes know what one of them knows, a step later and without waiting.
+class DelayedMaximum:
+    """The maximum of a value over all processes, one call late and without blocking.
 
-    `ask(value)` starts a reduction on the devices and `answer()` reads the one started before: by
-    then the devices have long done it, as the step before has to be done for it. Every process
-    must ask as often as the others. With one process nothing is started.
+    Each call of `update` starts a reduction on the devices and returns the result of the one that
+    the previous call started, which the devices have completed by then. All processes must call it
+    equally often. With a single process no reduction is needed.
     """
 
     def __init__(self) -> None:
@@ -293,28 +163,28 @@ class Agreement:
         self._pending: jax.Array | None = None
         self._alone = jax.process_count() == 1
 
-    def ask(self, value: int) -> int:
-        """Tells the others `value`; returns the greatest that any process told the time before.
+    def update(self, value: int) -> int:
+        """Starts the reduction of `value`; returns the maximum of the previous call.
 
         Args:
-            value: 0 for nothing, up to 127; with one process it is returned at once.
+            value: from 0 to 127; a single process gets it back immediately.
         """
         if self._alone:
             return value
         before = self._pending
-        self._pending = _greatest()(_constant(value))
+        self._pending = _compiled_maximum()(_per_device(value))
         return 0 if before is None else int(before)
 
 
 @functools.cache
-def _constant(value: int) -> jax.Array:
-    """Returns one copy of the value for each device, those of this process with this value."""
+def _per_device(value: int) -> jax.Array:
+    """Returns a global array with one element per device, `value` on the local ones."""
     sharding = NamedSharding(Mesh(np.array(jax.devices()), ("all",)), PartitionSpec("all"))
     block = np.full((1,), value, np.int32)
     return jax.make_array_from_callback((jax.device_count(),), sharding, lambda index: block)
 
 
 @functools.cache
-def _greatest() -> Callable[[jax.Array], jax.Array]:
+def _compiled_maximum() -> Callable[[jax.Array], jax.Array]:
     mesh = Mesh(np.array(jax.devices()), ("all",))
     return jax.jit(lambda x: x.max(), out_shardings=NamedSharding(mesh, PartitionSpec()))

@@ -1,9 +1,9 @@
-"""A roll call of the processes of a run, before JAX connects them.
+"""A rendezvous of the processes of a run, before JAX connects them.
 
-`jax.distributed.initialize` waits for processes that do not come and then aborts the interpreter
-from C++ without saying which are missing (jax 0.10). So they meet here first, over plain TCP on
-the coordinator's own port, which is free until JAX starts: process 0 listens, the others say who
-they are, and after the time-out every one of them learns who did not come.
+`jax.distributed.initialize` waits for missing processes and then aborts the interpreter from C++
+without naming them (jax 0.10). The processes therefore meet here first, over plain TCP on the
+coordinator's own port, which is free until JAX starts: process 0 listens, the others register, and
+after the timeout every process that has registered is told which ones are missing.
 """
 
 import contextlib
@@ -15,79 +15,84 @@ import time
 from typing import Any
 
 from moe_jax.errors import UserError
-from moe_jax.sharding.addresses import ANY, bind_address, listen, split_address
+from moe_jax.sharding.coordinator_address import ANY, bind_address, listen, split_address
 
 _MAGIC = "moe-jax roll call"
-# The most that a caller says of itself, and that process 0 says of all.
-_CALL_BYTES, _ANSWER_BYTES = 4096, 1 << 20
-# Connections that have not said yet who they are; for one more, the oldest is dropped.
-_MOST_WAITING = 256
-# Seconds between two tries to reach process 0, and that one message may take.
+# Size limits of the registration of a process, and of the response of process 0.
+_REQUEST_BYTES, _RESPONSE_BYTES = 4096, 1 << 20
+# The most connections that have not registered yet; for one more, the oldest is dropped.
+_MAX_UNREGISTERED = 256
+# Seconds between two attempts to reach process 0, and the time limit of one message.
 _RETRY = 0.2
-_PATIENCE = 5.0
+_MESSAGE_SECONDS = 5.0
 
 
-def meet(address: str, processes: int, process: int, timeout: float) -> list[str]:
-    """Waits until all processes are there; returns their host names in order.
+def wait_for_processes(address: str, processes: int, process: int, timeout: float) -> list[str]:
+    """Waits until all processes have registered; returns their host names in order.
 
     Args:
         address: HOST:PORT of process 0.
-        processes: how many there are.
-        process: which this is.
+        processes: number of processes.
+        process: index of this process.
         timeout: seconds to wait.
 
     Raises:
-        UserError: naming the processes that did not come, on all that did.
+        UserError: on every registered process, naming the missing ones.
     """
     host, port = split_address(address)
     if process:
-        return _report(host, port, processes, process, timeout)
-    callers: dict[int, socket.socket] = {}
+        return _register(host, port, processes, process, timeout)
+    connections: dict[int, socket.socket] = {}
     hosts = {0: socket.gethostname()}
-    own = bind_address(address)
-    if split_address(own)[0] in ANY:
-        _say(f"process 0 listens on all addresses of {hosts[0]} until the run ends ({own})")
-    with listen(own) as server:
-        roll = _RollCall(processes, callers, hosts)
-        problem = roll.take(server, time.monotonic() + timeout)
+    bound = bind_address(address)
+    if split_address(bound)[0] in ANY:
+        _print(f"process 0 listens on all addresses of {hosts[0]} until the run ends ({bound})")
+    with listen(bound) as server:
+        registry = _Registry(processes, connections, hosts)
+        problem = registry.accept_all(server, time.monotonic() + timeout)
     if problem is None and len(hosts) < processes:
-        problem = _absent(processes, hosts, timeout)
+        problem = _describe_missing(processes, hosts, timeout)
     names = [hosts.get(index, "") for index in range(processes)]
-    for caller in callers.values():
+    for caller in connections.values():
         with contextlib.suppress(OSError), caller:
-            caller.settimeout(_PATIENCE)
+            caller.settimeout(_MESSAGE_SECONDS)
             _send(caller, {"hosts": names, "problem": problem})
-            # The caller closes first, so that the port is free at once for JAX.
+            # The caller closes first, so that the port is immediately free for JAX.
             caller.recv(1)
     if problem is not None:
         raise UserError(problem)
     return names
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(f"moe-jax: {line}", file=sys.stderr)
 
 
-class _RollCall:
-    """Takes calls, of strangers too: none of them can keep the others waiting, or end the run.
+class _Registry:
+    """Registers processes; connections of strangers can neither delay nor end the rendezvous.
 
     Args:
-        processes: how many are expected.
-        callers: gets the connections of those that came.
-        hosts: gets their host names.
+        processes: number of expected processes.
+        connections: receives the connections of registered processes.
+        hosts: receives their host names.
     """
 
-    def __init__(self, processes: int, callers: dict[int, socket.socket], hosts: dict[int, str]):
-        self._processes, self._callers, self._hosts = processes, callers, hosts
-        # What each connection has sent, and when it must have said who it is.
-        self._heard: dict[socket.socket, tuple[bytearray, float]] = {}
+    def __init__(
+        self, processes: int, connections: dict[int, socket.socket], hosts: dict[int, str]
+    ):
+        self._processes, self._connections, self._hosts = processes, connections, hosts
+        # The bytes that each unregistered connection has sent, and its deadline.
+        self._received: dict[socket.socket, tuple[bytearray, float]] = {}
 
-    def take(self, server: socket.socket, deadline: float) -> str | None:
-        """Takes calls until all are there or the time is over; returns a problem if there is one.
+    def accept_all(self, server: socket.socket, deadline: float) -> str | None:
+        """Accepts registrations until all processes have registered or the deadline has passed.
 
         Args:
-            server: listens.
+            server: the listening socket.
             deadline: by the monotonic clock.
+
+        Returns:
+            the description of a problem, or None.
         """
         server.setblocking(False)
         with selectors.DefaultSelector() as selector:
@@ -99,49 +104,49 @@ class _RollCall:
                     for key, _ in selector.select(min(left, _RETRY)):
                         if key.fileobj is server:
                             self._accept(server, selector)
-                        elif problem := self._hear(key.fileobj, selector):  # type: ignore[arg-type]
+                        elif problem := self._read_request(key.fileobj, selector):  # type: ignore[arg-type]
                             return problem
-                    self._drop_late(selector)
+                    self._drop_expired(selector)
                 return None
             finally:
-                for caller in list(self._heard):
+                for caller in list(self._received):
                     self._drop(caller, selector)
 
     def _accept(self, server: socket.socket, selector: selectors.BaseSelector) -> None:
-        if len(self._heard) >= _MOST_WAITING:
-            self._drop(next(iter(self._heard)), selector)
+        if len(self._received) >= _MAX_UNREGISTERED:
+            self._drop(next(iter(self._received)), selector)
         with contextlib.suppress(OSError):
             caller, _ = server.accept()
             caller.setblocking(False)
-            self._heard[caller] = (bytearray(), time.monotonic() + _PATIENCE)
+            self._received[caller] = (bytearray(), time.monotonic() + _MESSAGE_SECONDS)
             selector.register(caller, selectors.EVENT_READ)
 
-    def _hear(self, caller: socket.socket, selector: selectors.BaseSelector) -> str | None:
-        """Takes what a caller sends; returns a problem if it is one of ours and there is one."""
-        heard, _ = self._heard[caller]
+    def _read_request(self, caller: socket.socket, selector: selectors.BaseSelector) -> str | None:
+        """Receives from a connection; returns a problem with the registration of a process."""
+        received, _ = self._received[caller]
         try:
-            part = caller.recv(_CALL_BYTES)
+            part = caller.recv(_REQUEST_BYTES)
         except OSError:
             part = b""
-        heard += part
-        if part and b"\n" not in heard and len(heard) <= _CALL_BYTES:
+        received += part
+        if part and b"\n" not in received and len(received) <= _REQUEST_BYTES:
             return None
-        message = _message(bytes(heard.partition(b"\n")[0][:_CALL_BYTES]))
+        message = _parse(bytes(received.partition(b"\n")[0][:_REQUEST_BYTES]))
         index = message.get("process")
         if message.get("magic") != _MAGIC or type(index) is not int:
             self._drop(caller, selector)
             return None
         selector.unregister(caller)
-        del self._heard[caller]
-        return self._admit(caller, index, message)
+        del self._received[caller]
+        return self._add(caller, index, message)
 
-    def _admit(self, caller: socket.socket, index: int, message: dict[str, Any]) -> str | None:
-        hosts, processes, host = self._hosts, self._processes, _shown(message.get("host"))
+    def _add(self, caller: socket.socket, index: int, message: dict[str, Any]) -> str | None:
+        hosts, processes, host = self._hosts, self._processes, _printable(message.get("host"))
         twice = index in hosts
-        # The caller that makes the problem hears of it too.
-        self._callers[-1 if twice else index] = caller
+        # The process that causes the problem is told, too.
+        self._connections[-1 if twice else index] = caller
         if message.get("processes") != processes:
-            told = _shown(message.get("processes"))
+            told = _printable(message.get("processes"))
             return (
                 f"process {index} ({host}) was told of {told} processes, "
                 f"process 0 ({hosts[0]}) of {processes}; --num_processes must be the same for all"
@@ -156,25 +161,25 @@ class _RollCall:
         hosts[index] = host
         return None
 
-    def _drop_late(self, selector: selectors.BaseSelector) -> None:
+    def _drop_expired(self, selector: selectors.BaseSelector) -> None:
         now = time.monotonic()
-        for caller in [caller for caller, (_, until) in self._heard.items() if until < now]:
+        for caller in [caller for caller, (_, until) in self._received.items() if until < now]:
             self._drop(caller, selector)
 
     def _drop(self, caller: socket.socket, selector: selectors.BaseSelector) -> None:
         selector.unregister(caller)
-        del self._heard[caller]
+        del self._received[caller]
         caller.close()
 
 
-def _shown(value: object) -> str:
-    """Returns what another process says, as something that can be printed."""
+def _printable(value: object) -> str:
+    """Returns a value sent by another process as a short printable string."""
     return "".join(c if c.isprintable() else "?" for c in str(value)[:100])
 
 
-def _report(host: str, port: int, processes: int, process: int, timeout: float) -> list[str]:
-    """Calls process 0 until it answers."""
-    mine = {
+def _register(host: str, port: int, processes: int, process: int, timeout: float) -> list[str]:
+    """Registers with process 0, retrying until it responds."""
+    request = {
         "magic": _MAGIC,
         "process": process,
         "processes": processes,
@@ -184,28 +189,28 @@ def _report(host: str, port: int, processes: int, process: int, timeout: float) 
     reason = "it does not listen"
     while time.monotonic() < deadline:
         try:
-            with socket.create_connection((host, port), timeout=_PATIENCE) as caller:
-                _send(caller, mine)
-                # Process 0 may have begun to wait only now.
-                answer = _receive(caller, time.monotonic() + timeout + _PATIENCE)
+            with socket.create_connection((host, port), timeout=_MESSAGE_SECONDS) as caller:
+                _send(caller, request)
+                # Process 0 may have started to wait only now.
+                response = _receive(caller, time.monotonic() + timeout + _MESSAGE_SECONDS)
         except OSError as error:
             reason = error.strerror or str(error) or reason
             time.sleep(_RETRY)
             continue
-        if answer.get("problem"):
-            raise UserError(str(answer["problem"]))
-        if "hosts" in answer:
-            return [str(name) for name in answer["hosts"]]
-        # It was there and went away: another try finds out whether it comes back.
+        if response.get("problem"):
+            raise UserError(str(response["problem"]))
+        if "hosts" in response:
+            return [str(name) for name in response["hosts"]]
+        # It has disconnected: another attempt finds out whether it comes back.
         reason = "it went away"
         time.sleep(_RETRY)
     raise UserError(
-        f"process 0 is missing: it did not answer process {process} ({mine['host']}) at "
+        f"process 0 is missing: it did not answer process {process} ({request['host']}) at "
         f"{host}:{port} within {timeout:g} seconds ({reason})"
     )
 
 
-def _absent(processes: int, hosts: dict[int, str], timeout: float) -> str:
+def _describe_missing(processes: int, hosts: dict[int, str], timeout: float) -> str:
     missing = [str(index) for index in range(processes) if index not in hosts]
     shown = ", ".join(missing[:16]) + (", ..." if len(missing) > 16 else "")
     here = ", ".join(f"{index} on {host}" for index, host in sorted(hosts.items())[:8])
@@ -221,24 +226,24 @@ def _send(connection: socket.socket, message: dict[str, Any]) -> None:
 
 
 def _receive(connection: socket.socket, deadline: float) -> dict[str, Any]:
-    """Returns the message of one line; empty for anything that is not one.
+    """Receives a message of one line; returns an empty one for anything else.
 
     Raises:
-        OSError: if it has not come whole by the deadline.
+        OSError: if it is incomplete at the deadline.
     """
     line = bytearray()
-    while b"\n" not in line and len(line) < _ANSWER_BYTES:
+    while b"\n" not in line and len(line) < _RESPONSE_BYTES:
         connection.settimeout(max(deadline - time.monotonic(), 0.001))
         part = connection.recv(65536)
         if not part:
             break
         line += part
-    return _message(bytes(line))
+    return _parse(bytes(line))
 
 
-def _message(line: bytes) -> dict[str, Any]:
-    """Returns a message; empty for anything that is not one."""
-    # Brackets in brackets without end are a RecursionError.
+def _parse(line: bytes) -> dict[str, Any]:
+    """Parses a message; returns an empty one for anything else."""
+    # Deeply nested brackets raise a RecursionError.
     with contextlib.suppress(ValueError, RecursionError):
         message = json.loads(line)
         return message if isinstance(message, dict) else {}

@@ -1,1 +1,1 @@
-"""Turn a model and a stream of batches into a trained checkpoint."""
+"""Train a model: step, loss, optimisers, loop, checkpoints, and observation of a run."""

@@ -1,4 +1,4 @@
-"""Whether arrays are finite, decided on the devices: one small sum over all of them."""
+"""Check on the devices whether all values of arrays are finite, with one small all-reduce."""
 
 import functools
 from collections.abc import Sequence
@@ -11,24 +11,27 @@ from jax.sharding import PartitionSpec
 from moe_jax.sharding.partition import Partition
 
 
-def are_finite(
+def all_finite(
     trees: Sequence[Any], partition: Partition | None = None, shardings: Sequence[Any] = ()
 ) -> jax.Array:
-    """Returns for each tree whether all its floating-point values are finite, bool [trees].
+    """Checks for each tree that all its floating-point values are finite.
 
-    Every device looks at what it holds and all get the same answer, also where one of several
-    copies of an array went wrong.
+    Every device checks its local shards, and all devices get the same result, even if only one
+    of several replicas of an array has a non-finite value.
 
     Args:
-        trees: of arrays.
+        trees: trees of arrays.
         partition: the mesh; None for a single device.
-        shardings: of the trees' arrays over the mesh.
+        shardings: for each tree, the shardings of its arrays over the mesh.
+
+    Returns:
+        bool [trees].
     """
     if partition is None:
-        return ~jnp.stack([_is_bad(tree) for tree in trees])
+        return ~jnp.stack([_has_non_finite(tree) for tree in trees])
 
     def on_device(*trees: Any) -> jax.Array:
-        bad = jnp.stack([_is_bad(tree) for tree in trees]).astype(jnp.int32)
+        bad = jnp.stack([_has_non_finite(tree) for tree in trees]).astype(jnp.int32)
         return jax.lax.psum(bad, partition.mesh.axis_names) == 0
 
     specs = jax.tree.map(lambda sharding: sharding.spec, tuple(shardings))
@@ -37,19 +40,19 @@ def are_finite(
     )(*trees)
 
 
-def _is_bad(tree: Any) -> jax.Array:
-    """Returns whether any value is not finite, bool scalar.
+def _has_non_finite(tree: Any) -> jax.Array:
+    """Returns True if any value is not finite, bool scalar.
 
-    What the optimiser keeps of a parameter is looked at together with the parameter, element by
-    element: the compiler then computes and reduces all of it in one loop.
+    The optimiser state of a parameter is checked together with the parameter, elementwise: the
+    compiler then computes and reduces all of them in one loop.
     """
-    together: dict[tuple, list[jax.Array]] = {}
+    by_parameter: dict[tuple, list[jax.Array]] = {}
     for path, leaf in jax.tree.leaves_with_path(tree):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             names = [part.key for part in path if isinstance(part, jax.tree_util.DictKey)]
-            together.setdefault((*names[-1:], leaf.shape), []).append(leaf)
+            by_parameter.setdefault((*names[-1:], leaf.shape), []).append(leaf)
     bad = jnp.zeros((), jnp.bool_)
-    for leaves in together.values():
+    for leaves in by_parameter.values():
         finite = functools.reduce(jnp.logical_and, map(jnp.isfinite, leaves))
         bad |= ~jnp.all(finite)
     return bad

@@ -1,4 +1,4 @@
-"""The training loop: batches in, steps done, metrics, evaluations and checkpoints out."""
+"""The training loop: runs steps on batches, logs metrics, evaluates and saves checkpoints."""
 
 import contextlib
 import dataclasses
@@ -12,60 +12,64 @@ from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.models.functional import Variables
 from moe_jax.settings import Name, PositiveInt, Seed, Settings, counted, rule
-from moe_jax.sharding.processes import Agreement
-from moe_jax.training import hardware
-from moe_jax.training.account import Account
-from moe_jax.training.checkpoints import Checkpoints, Position
+from moe_jax.sharding.processes import DelayedMaximum
+from moe_jax.training.checkpointing.checkpoint_manager import CheckpointManager
+from moe_jax.training.checkpointing.checkpointable import Checkpointable
 from moe_jax.training.compiler_options import check as check_compiler_options
-from moe_jax.training.guard import GuardConfig, Skip
-from moe_jax.training.interrupt import Interrupt
-from moe_jax.training.owner import Owner
-from moe_jax.training.pace import Pace
-from moe_jax.training.preemption import PreemptionNotice
-from moe_jax.training.profiling import Profiler
-from moe_jax.training.progress import Reporter
-from moe_jax.training.skips import Skips, skipped_line
+from moe_jax.training.error_message import one_line
+from moe_jax.training.fault_tolerance.graceful_shutdown import GracefulShutdown
+from moe_jax.training.fault_tolerance.preemption import PreemptionNotice
+from moe_jax.training.fault_tolerance.watchdog import Watchdog
+from moe_jax.training.metric_writers.interface import MetricWriter
+from moe_jax.training.monitoring import hardware
+from moe_jax.training.monitoring.goodput_recorder import GoodputRecorder
+from moe_jax.training.monitoring.profiling import Profiler
+from moe_jax.training.monitoring.progress import Reporter
+from moe_jax.training.monitoring.throughput import ThroughputMeter
+from moe_jax.training.run_directory.directory_lock import DirectoryLock
+from moe_jax.training.skipped_updates import SkipCounter, skip_message
 from moe_jax.training.state import TrainState
 from moe_jax.training.step import Metrics
-from moe_jax.training.watchdog import Watchdog
-from moe_jax.training.writers import Writer
+from moe_jax.training.update_guard import GuardConfig, SkipReason
 
-# From the variables to the figures of an evaluation, by name.
+# From variables to the metrics of an evaluation, by name.
 EvaluateFn = Callable[[Variables], Mapping[str, float]]
 
 
-class Stream(Iterator[Batch], Position, Protocol):
-    """Batches that can be saved and restored where they are."""
+class CheckpointableIterator(Iterator[Batch], Checkpointable, Protocol):
+    """An iterator over batches whose position can be saved and restored."""
 
 
 class Curriculum(Protocol):
-    """Gives epochs an order that depends on the model."""
+    """Orders the training examples of each epoch by the state of the model."""
 
     @property
     def needs_order(self) -> bool:
-        """Whether `begin` has to be called before the next batch."""
+        """True if `start_epoch` has to be called before the next batch."""
 
-    def begin(self, variables: Variables) -> str:
-        """Orders the epoch with the model as it is; returns a line to show."""
+    def start_epoch(self, variables: Variables) -> str:
+        """Orders the epoch by the model's current variables; returns a message to display."""
 
 
 @configurable
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Settings, called="Train"):
-    """How long to train and how often to look.
+    """Number of training steps, and intervals of logging, evaluation and profiling.
 
     Attributes:
-        steps: steps in all.
-        seed: of the initial parameters.
-        accumulation: micro-batches that a batch is worked on in.
+        steps: total number of training steps.
+        seed: seed of the initial parameters and of the routers' random draws (jitter, gating noise,
+            random experts), which also depend on the step. The training data are shuffled by a
+            seed of their own, `Data.seed`.
+        accumulation: number of micro-batches that a batch is split into.
         log_every: steps between records in `metrics.jsonl` and TensorBoard.
-        eval_every: steps between evaluations; 0 for only at the end.
-        profile_at: the first step of a trace in RUN/traces; 0 for none. While a run goes,
-            `echo 5 > RUN/profile` asks for one of the next 5 steps.
-        profile_steps: steps of the trace.
-        check_memory: refuse to train what does not fit the devices' memory, before it is allocated.
-        compiler_options: of the TPU's compiler, for the training step; other platforms, which do
-            not know them, compile without.
+        eval_every: steps between evaluations; 0 to evaluate only at the end.
+        profile_at: first step of a profiler trace in RUN/traces; 0 for no trace. During training,
+            `echo 5 > RUN/profile` requests a trace of the next 5 steps.
+        profile_steps: number of steps to trace.
+        check_memory: refuse to train if the training state does not fit the devices' memory.
+        compiler_options: XLA options for compiling the training step on TPU; ignored on other
+            platforms, which do not know them.
     """
 
     steps: PositiveInt
@@ -98,146 +102,154 @@ class TrainConfig(Settings, called="Train"):
 
 @dataclasses.dataclass
 class Instruments:
-    """What looks at a run and says what it sees; nothing here changes a number.
+    """Everything that observes a run; it does not affect the computed values.
 
     Attributes:
-        writer: where metrics go.
-        reporter: what a person sees.
-        account: where the time goes.
-        watchdog: ends the process when it hangs.
-        profiler: traces of steps.
-        flops_per_token: of a training step, for the utilisation in the log.
+        writer: writes metrics.
+        reporter: displays progress.
+        goodput: records the wall time by activity.
+        watchdog: ends the process if it hangs.
+        profiler: traces steps.
+        flops_per_token: FLOPs of a training step per token, for the utilisation.
     """
 
-    writer: Writer
+    writer: MetricWriter
     reporter: Reporter
-    account: Account
+    goodput: GoodputRecorder
     watchdog: Watchdog
     profiler: Profiler
     flops_per_token: float
 
     @contextlib.contextmanager
-    def doing(self, what: str) -> Iterator[None]:
-        """Accounts for something that is no step, which may take longer than one."""
-        with self.account.spent(what), self.watchdog.paused(what), self.reporter.doing(what):
+    def activity(self, name: str) -> Iterator[None]:
+        """Records and displays an activity other than steps, which may take longer than a step."""
+        with self.goodput.measure(name), self.watchdog.paused(name), self.reporter.activity(name):
             yield
 
 
 @dataclasses.dataclass
 class Loop:
-    """Everything the loop works with.
+    """The training loop and everything it works with.
 
     Attributes:
-        config: how long and how often.
-        step: the compiled training step.
+        config: number of steps and intervals.
+        step: the jitted training step.
         batches: the training data.
-        evaluate: held-out figures; always includes `loss` and `causal_loss`.
-        checkpoints: where the state is saved.
-        instruments: what looks at it.
-        guard: how many updates skipped in a row end training.
+        evaluate: computes metrics on held-out data, always with `loss` and `causal_loss`.
+        checkpoints: saves the state.
+        instruments: observers of the run.
+        guard: limit of consecutive skipped updates that ends training.
         curriculum: orders the epochs of `batches`, if their order depends on the model.
-        is_compiled: whether `step` has been compiled for the batches that are to come.
-        owner: stops training when the run directory is another's.
+        is_compiled: True if `step` is already compiled for the shapes of `batches`.
+        lock: the lock on the run directory; training stops if it is lost.
     """
 
     config: TrainConfig
     step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-    batches: Stream
+    batches: CheckpointableIterator
     evaluate: EvaluateFn
-    checkpoints: Checkpoints
+    checkpoints: CheckpointManager
     instruments: Instruments
     guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
     curriculum: Curriculum | None = None
     is_compiled: bool = False
-    owner: Owner | None = None
+    lock: DirectoryLock | None = None
 
     def run(self, state: TrainState) -> tuple[TrainState, int | None]:
-        """Trains from the state's step to the last, or to an interrupt.
+        """Trains from the step of the state to the last step, or until interrupted.
+
+        A state that has all its steps is returned unchanged.
 
         Returns:
-            the final state and the signal that interrupted, or None.
+            the final state, and the number of the signal that interrupted training or None.
 
         Raises:
-            UserError: if the data fail, too many updates in a row are skipped, too many saves
-                fail, or another took the run directory over.
+            UserError: if reading the data fails, too many updates in a row are skipped, too many
+                saves fail, or another process has taken over the run directory.
         """
         first, steps = int(state.step), self.config.steps
-        see, self._pace, self._skips = self.instruments, Pace(), Skips(self.guard.limit)
+        instruments = self.instruments
+        self._throughput, self._skips = ThroughputMeter(), SkipCounter(self.guard.limit)
         self._pending: tuple[int, Metrics] | None = None
-        see.reporter.start(first, steps)
-        see.account.begin(first)
-        stopped = 0
-        agreement = Agreement()
-        with Interrupt() as interrupt, see.watchdog, PreemptionNotice(interrupt.notice):
-            if self.owner is not None:
-                self.owner.tell(interrupt.notice)
+        instruments.reporter.start(first, steps)
+        instruments.goodput.begin(first)
+        stopped, diverged = 0, False
+        signals = DelayedMaximum()
+        with (
+            GracefulShutdown() as shutdown,
+            instruments.watchdog,
+            PreemptionNotice(shutdown.request),
+        ):
+            if self.lock is not None:
+                self.lock.on_lost(shutdown.request)
             try:
                 for done in range(first + 1, steps + 1):
                     state, diverged = self._step(done, state, number=done - first)
-                    # Of several processes all stop after the same step, whoever got the signal.
-                    stopped = agreement.ask(interrupt.signal or 0)
+                    # All processes stop after the same step, whichever received the signal.
+                    stopped = signals.update(shutdown.signal or 0)
                     self._after(done, state, stopping=stopped > 0 or diverged)
                     if stopped or diverged:
                         break
             finally:
-                see.reporter.stop()
-                see.profiler.close()
-            with see.doing("checkpoint"):
+                instruments.reporter.stop()
+                instruments.profiler.close()
+            with instruments.activity("checkpoint"):
                 self._check_saved(int(state.step))
-        if interrupt.reason:
-            see.reporter.message(interrupt.reason)
+        if shutdown.reason:
+            instruments.reporter.message(shutdown.reason)
         if diverged:
-            raise UserError(self._skips.end(int(state.step)))
-        see.account.close(int(state.step))
+            raise UserError(self._skips.stop_message(int(state.step)))
+        instruments.goodput.close(int(state.step))
         return state, stopped if stopped and int(state.step) < steps else None
 
     def _step(self, done: int, state: TrainState, number: int) -> tuple[TrainState, bool]:
         """Runs a step, the `number`th of this attempt.
 
-        Returns the state and whether too many updates in a row were skipped.
+        Returns:
+            the new state, and True if too many updates in a row were skipped.
         """
-        see, is_first = self.instruments, number == 1
+        instruments, is_first = self.instruments, number == 1
         batch = self._next_batch(state.variables)
-        see.profiler.before(done)
+        instruments.profiler.before(done)
         compiles = is_first and not self.is_compiled
-        with see.doing("compile") if compiles else see.account.spent("step"):
+        with instruments.activity("compile") if compiles else instruments.goodput.measure("step"):
             state, metrics = self.step(state, batch)
-            # The record of the step before: fetching this one's would wait for it.
+            # Logs the previous step: fetching the metrics of this one would block until it is done.
             diverged = self._log()
             self._pending = (done, metrics)
             if is_first:
                 diverged |= self._log()
         if number == 2:
-            with see.doing("compile"):
-                # While the devices work.
+            with instruments.activity("compile"):
+                # Compiled on the host while the devices compute.
                 self.checkpoints.prepare(state)
-        see.profiler.after(done, metrics)
-        see.watchdog.beat()
+        instruments.profiler.after(done, metrics)
+        instruments.watchdog.beat()
         return state, diverged
 
     def _after(self, done: int, state: TrainState, stopping: bool) -> None:
-        """Evaluates and saves, if it is time."""
-        see, last = self.instruments, stopping or done == self.config.steps
-        figures = None
+        """Evaluates and saves, if due."""
+        instruments, last = self.instruments, stopping or done == self.config.steps
+        metrics = None
         if last or self._evaluates(done) or self.checkpoints.is_due(done):
-            # A step is on record before it is saved.
-            with see.account.spent("step"):
+            # The metrics of a step are written before its checkpoint.
+            with instruments.goodput.measure("step"):
                 self._log()
         if self._evaluates(done) and not stopping:
-            with see.doing("evaluation"):
-                figures = self._evaluate(done, state.variables)
-        with see.doing("checkpoint"):
-            self.checkpoints.save(done, state, self.batches, last, figures)
+            with instruments.activity("evaluation"):
+                metrics = self._evaluate(done, state.variables)
+        with instruments.activity("checkpoint"):
+            self.checkpoints.save(done, state, self.batches, last, metrics)
         if last or done % self.config.log_every == 0:
-            see.account.record(done)
+            instruments.goodput.record(done)
 
     def _next_batch(self, variables: Variables) -> Batch:
-        see = self.instruments
+        instruments = self.instruments
         if self.curriculum is not None and self.curriculum.needs_order:
-            with self._pace.paused(), see.doing("curriculum"):
-                see.reporter.message(self.curriculum.begin(variables))
+            with self._throughput.paused(), instruments.activity("curriculum"):
+                instruments.reporter.message(self.curriculum.start_epoch(variables))
         try:
-            with see.account.spent("data"), see.reporter.doing("data"):
+            with instruments.goodput.measure("data"), instruments.reporter.activity("data"):
                 return next(self.batches)
         except (UserError, KeyboardInterrupt):
             raise
@@ -245,7 +257,7 @@ class Loop:
             latest = self.checkpoints.latest()
             kept = "nothing was saved before" if latest is None else f"step {latest} is saved"
             raise UserError(
-                f"the data failed ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+                f"the data failed ({type(error).__name__}: {one_line(error, 200)}); "
                 f"{kept}: run the same command again to go on"
             ) from error
 
@@ -254,13 +266,14 @@ class Loop:
         return done == self.config.steps or (every > 0 and done % every == 0)
 
     def _log(self) -> bool:
-        """Waits for the pending step and shows it; writes it if it is its turn.
+        """Waits for the pending step and displays it; writes its metrics if due.
 
-        Returns whether so many updates in a row were skipped that training has to stop.
+        Returns:
+            True if so many updates in a row were skipped that training has to stop.
         """
         if self._pending is None:
             return False
-        (done, on_device), self._pending, see = self._pending, None, self.instruments
+        (done, on_device), self._pending, instruments = self._pending, None, self.instruments
         names = [
             "loss",
             "gradient_norm",
@@ -270,41 +283,45 @@ class Loop:
             "skipped_total",
         ]
         loss, norm, tokens, reason, in_row, skipped = jax.device_get([on_device[n] for n in names])
-        rate = self._pace.add(float(tokens))
-        see.reporter.update(done, float(loss), rate)
-        self._skips.add(Skip(int(reason)), int(in_row))
+        rate = self._throughput.update(float(tokens))
+        instruments.reporter.update(done, float(loss), rate)
+        self._skips.add(SkipReason(int(reason)), int(in_row))
         if in_row:
-            figures = float(loss), float(norm), int(in_row), int(skipped)
-            see.reporter.message(skipped_line(done, Skip(int(reason)), *figures))
+            values = float(loss), float(norm), int(in_row), int(skipped)
+            instruments.reporter.message(skip_message(done, SkipReason(int(reason)), *values))
         if done % self.config.log_every == 0 or done == self.config.steps or in_row:
             metrics: dict[str, Any] = jax.device_get(on_device)
-            see.writer.write(done, "train", {**metrics, **self._speed(rate)})
+            instruments.writer.write(done, "train", {**metrics, **self._performance(rate)})
         return self._skips.too_many
 
-    def _speed(self, rate: float) -> dict[str, float]:
-        """Returns the metrics of speed and memory; the rule of counting is `moe_jax.flops`."""
+    def _performance(self, rate: float) -> dict[str, float]:
+        """Returns metrics of throughput, utilisation and memory; FLOPs as in `moe_jax.flops`."""
         flops = rate * self.instruments.flops_per_token
-        found = {"tokens_per_second": rate, "flops_per_second": flops, **hardware.memory()}
+        metrics = {
+            "tokens_per_second": rate,
+            "flops_per_second": flops,
+            **hardware.memory_metrics(),
+        }
         peak = hardware.peak_flops(jax.devices()[0].device_kind)
         share = hardware.utilisation(flops, jax.device_count(), peak)
-        return found if share is None else {**found, "utilisation": share}
+        return metrics if share is None else {**metrics, "utilisation": share}
 
     def _evaluate(self, done: int, variables: Variables) -> Mapping[str, float]:
-        with self._pace.paused():
-            figures = self.evaluate(variables)
-        self.instruments.writer.write(done, "eval", figures)
+        with self._throughput.paused():
+            metrics = self.evaluate(variables)
+        self.instruments.writer.write(done, "eval", metrics)
         self.instruments.reporter.message(
-            f"step {done}: held-out bits per byte {figures['bits_per_byte']:.3f} routed as "
-            f"trained, {figures['causal_bits_per_byte']:.3f} causal "
-            f"(loss {figures['loss']:.3f}, {figures['causal_loss']:.3f})"
+            f"step {done}: held-out bits per byte {metrics['bits_per_byte']:.3f} routed as "
+            f"trained, {metrics['causal_bits_per_byte']:.3f} causal "
+            f"(loss {metrics['loss']:.3f}, {metrics['causal_loss']:.3f})"
         )
-        return figures
+        return metrics
 
     def _check_saved(self, step: int) -> None:
-        """Makes sure that the last save is on disk.
+        """Waits for the last save to complete.
 
         Raises:
-            UserError: if it is not.
+            UserError: if the checkpoint of `step` is not on disk.
         """
         self.checkpoints.wait()
         if self.checkpoints.latest() != step:

@@ -1,28 +1,44 @@
-"""The language-model loss over a large vocabulary, without ever holding all logits.
+"""The language-model loss over a large vocabulary, without storing all logits.
 
-Tokens are worked on in chunks. When a gradient is wanted, each chunk's logits, loss and gradient
-are computed together and only the gradients with respect to activations and embedding are kept:
-three matrix products in all, where storing or recomputing logits takes a fourth or [T, V] memory.
+Tokens are processed in chunks. For a gradient, the logits, loss and gradient of each chunk are
+computed together and only the gradients with respect to activations and embedding are stored:
+three matrix products in total, while recomputing the logits takes a fourth and storing them takes
+[T, V] memory.
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 
-# Logits in memory at a time, chosen by measurement on CPU (docs/results/speed.md).
+# Tokens per chunk, chosen by measurement on CPU (docs/results/speed.md).
 DEFAULT_CHUNK = 2048
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+@dataclasses.dataclass(frozen=True)
+class VocabularyLossOptions:
+    """Options of `vocabulary_loss`, static under compilation.
+
+    Attributes:
+        z_loss: coefficient of the squared log partition (GLaM and T5X: 1e-4).
+        chunk: number of tokens whose logits are in memory at a time.
+        vocabulary_axis: inside `jax.shard_map`, the mesh axis that the rows of the embedding are
+            sharded along; the gradient of the activations is then a partial sum over that axis.
+    """
+
+    z_loss: float = 0.0
+    chunk: int = DEFAULT_CHUNK
+    vocabulary_axis: str | None = None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def vocabulary_loss(
     hidden_TD: jax.Array,
     embedding_VD: jax.Array,
     targets_T: jax.Array,
     weights_T: jax.Array,
-    z_loss: float = 0.0,
-    chunk: int = DEFAULT_CHUNK,
-    vocabulary_axis: str | None = None,
+    options: VocabularyLossOptions,
 ) -> tuple[jax.Array, jax.Array]:
     """Sums the cross-entropy of tied-embedding logits over tokens.
 
@@ -36,18 +52,13 @@ def vocabulary_loss(
         embedding_VD: float32; cast to the activations' precision for the matrix products.
         targets_T: target tokens.
         weights_T: float32, 0 for tokens that do not count.
-        z_loss: coefficient of the squared log partition (GLaM and T5X: 1e-4).
-        chunk: tokens whose logits are in memory at a time.
-        vocabulary_axis: inside `jax.shard_map`, the mesh axis along which the embedding's rows are
-            cut; the gradient of the activations is then a device's part of a sum over it.
+        options: z-loss, chunk size and sharding of the vocabulary.
 
     Returns:
         (objective, nll), both float32 scalars in nats; only the objective has a gradient, with
         respect to the activations and the embedding.
     """
-    return _forward(
-        hidden_TD, embedding_VD, targets_T, weights_T, z_loss, chunk, vocabulary_axis, False
-    )[:2]
+    return _forward(hidden_TD, embedding_VD, targets_T, weights_T, options, False)[:2]
 
 
 def _forward(
@@ -55,13 +66,12 @@ def _forward(
     embedding_VD: jax.Array,
     targets_T: jax.Array,
     weights_T: jax.Array,
-    z_loss: float,
-    chunk: int,
-    axis: str | None,
+    options: VocabularyLossOptions,
     with_gradient: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]:
+    z_loss, axis = options.z_loss, options.vocabulary_axis
     tokens, width = hidden_TD.shape
-    chunk = min(chunk, tokens)
+    chunk = min(options.chunk, tokens)
     padding = -tokens % chunk
     chunks = (
         jnp.pad(hidden_TD, ((0, padding), (0, 0))).reshape(-1, chunk, width),
@@ -99,7 +109,7 @@ def _forward(
 
 
 def log_partition(logits_CV: jax.Array, axis: str | None) -> jax.Array:
-    """Returns the logsumexp over the vocabulary, cut along a mesh axis or not, [C]."""
+    """Returns the logsumexp over the vocabulary, [C]; `axis` is the mesh axis of its shards."""
     if axis is None:
         return jax.nn.logsumexp(logits_CV, axis=-1)
     largest_C = jax.lax.pmax(jax.lax.stop_gradient(logits_CV.max(-1)), axis)
@@ -107,7 +117,7 @@ def log_partition(logits_CV: jax.Array, axis: str | None) -> jax.Array:
 
 
 def _hits(targets_C: jax.Array, vocabulary: int, axis: str | None) -> jax.Array:
-    """Returns where the targets are among a device's part of the vocabulary, [C, V] bool."""
+    """Returns the one-hot targets within the local shard of the vocabulary, [C, V] bool."""
     first = 0 if axis is None else jax.lax.axis_index(axis) * vocabulary
     token_V = first + jnp.arange(vocabulary, dtype=targets_C.dtype)
     return token_V == targets_C[:, None]
@@ -129,27 +139,21 @@ def _vjp_forward(
     embedding_VD: jax.Array,
     targets_T: jax.Array,
     weights_T: jax.Array,
-    z_loss: float,
-    chunk: int,
-    axis: str | None,
+    options: VocabularyLossOptions,
 ) -> tuple:
     objective, nll, d_hidden, d_embedding = _forward(
-        hidden_TD, embedding_VD, targets_T, weights_T, z_loss, chunk, axis, True
+        hidden_TD, embedding_VD, targets_T, weights_T, options, True
     )
     return (objective, nll), (d_hidden, d_embedding)
 
 
-def _vjp_backward(
-    z_loss: float, chunk: int, axis: str | None, residuals: tuple, cotangents: tuple
-) -> tuple:
-    del z_loss, chunk
+def _vjp_backward(options: VocabularyLossOptions, residuals: tuple, cotangents: tuple) -> tuple:
     d_hidden, d_embedding = residuals
     scale, _ = cotangents
-    if axis is not None:
-        # The objective is the same on all devices along the axis, each with its part of the
-        # cotangent.
-        scale = jax.lax.psum(scale, axis)
-    # The product is rounded, not its factors: 1 / tokens in bfloat16 may be 0.2% off.
+    if options.vocabulary_axis is not None:
+        # The objective is replicated along the axis, and every device has a part of the cotangent.
+        scale = jax.lax.psum(scale, options.vocabulary_axis)
+    # Rounds the product, not its factors: 1 / tokens in bfloat16 has an error of up to 0.2%.
     d_hidden = (scale * d_hidden.astype(jnp.float32)).astype(d_hidden.dtype)
     return d_hidden, scale * d_embedding, None, None
 

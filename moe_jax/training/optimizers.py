@@ -1,4 +1,4 @@
-"""Optimisers, all from optax, over parameters by name."""
+"""Optimisers from optax, over parameters by name."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,18 +16,18 @@ from moe_jax.training.schedules import inverse_square_root
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """A gradient transformation and the learning rate that is inside it, for the log.
+    """A gradient transformation and its learning-rate schedule, for logging.
 
     Attributes:
-        transform: from gradients to updates; may take `gradient_norm`, their global norm.
-        learning_rate: the schedule.
-        by_element: the update of an element depends on others by `gradient_norm` only, so that it
-            is cheaper computed twice than kept.
+        transform: maps gradients to updates; may take `gradient_norm`, their global norm.
+        learning_rate: the schedule used by `transform`.
+        elementwise: True if the update of an element depends on other elements only through
+            `gradient_norm`; computing it twice is then cheaper than storing it.
     """
 
     transform: optax.GradientTransformation
     learning_rate: optax.Schedule
-    by_element: bool = False
+    elementwise: bool = False
 
 
 _Clipping = Annotated[float, Range(least=0, zero="no clipping")]
@@ -41,20 +41,20 @@ def adafactor(
     multiply_by_parameter_scale: bool = True,
     max_gradient_norm: _Clipping = 0.0,
 ) -> Optimizer:
-    """Adafactor as the paper's models were trained: factored, without momentum (beta1 = 0).
+    """Adafactor as in the paper: factored second moments, no momentum (beta1 = 0).
 
-    The decay of the second moment is 1 - (t + 1)^-0.8; the paper's "beta2 = 0.99" is ignored by
-    the code it was trained with when this decay is set. Updates are clipped to a root mean square
-    of 1 and scaled by the parameter's own. Each layer of a stack has its own statistics, as if
-    it were not stacked.
+    The decay of the second moment is 1 - (t + 1)^-0.8; the paper's "beta2 = 0.99" has no effect in
+    its training code when this decay is set. Updates are clipped to a root mean square of 1 and
+    scaled by the root mean square of the parameter. Each layer of stacked parameters has separate
+    statistics, as if it were not stacked.
     Source: Shazeer and Stern 2018; Zhou et al. 2022, section 4.1; GLaM's settings in Lingvo.
 
     Args:
         learning_rate: by default `inverse_square_root()`.
-        decay_exponent: of the second moment's decay.
+        decay_exponent: exponent of the decay of the second moment.
         update_clipping: largest root mean square of an update before scaling.
-        multiply_by_parameter_scale: make the learning rate relative.
-        max_gradient_norm: clips gradients by their global norm first; 0 does not.
+        multiply_by_parameter_scale: scale updates by the root mean square of the parameter.
+        max_gradient_norm: global norm that gradients are clipped to first; 0 for no clipping.
     """
     schedule = learning_rate or inverse_square_root()
     rule = optax.adafactor(
@@ -86,11 +86,11 @@ def adamw(
         learning_rate, b1=b1, b2=b2, eps=epsilon, weight_decay=weight_decay, mask=_decayed
     )
     transform = optax.chain(_clip(max_gradient_norm), rule)
-    return Optimizer(transform, learning_rate, by_element=True)
+    return Optimizer(transform, learning_rate, elementwise=True)
 
 
 def _clip(max_norm: float) -> optax.GradientTransformation:
-    """Returns `optax.clip_by_global_norm`, which takes the norm if it is known already."""
+    """Returns `optax.clip_by_global_norm` that reuses the norm if it is given."""
     if not max_norm:
         return optax.identity()
 
@@ -117,7 +117,7 @@ def _decayed(params: Arrays) -> dict[str, bool]:
 
 
 def _per_layer(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Applies a rule to each layer of the stacked parameters on its own, and to the others."""
+    """Applies a transformation to each layer of stacked parameters separately."""
 
     def over_layers(function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.vmap(function)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: functions from the step (0 for the first) to the rate."""
+"""Learning-rate schedules: functions from the step (0 for the first) to the learning rate."""
 
 from typing import Annotated
 
@@ -16,8 +16,8 @@ def inverse_square_root(
 ) -> optax.Schedule:
     """Returns scale / sqrt(max(step, constant_steps)).
 
-    With the defaults 0.01 for 10,000 steps, then step^-0.5: what the paper's "constant for the
-    first 10K steps, then inverse square root" is in GLaM's code.
+    With the defaults it is 0.01 for 10,000 steps, then step^-0.5, which is the paper's "constant
+    for the first 10K steps, then inverse square root" as implemented for GLaM.
     Source: Zhou et al. 2022, section 4.1; Shazeer and Stern 2018.
     """
     return lambda step: scale * jnp.maximum(jnp.float32(constant_steps), step) ** -0.5
@@ -31,16 +31,16 @@ def warmup_cosine(
     final_fraction: Share = 0.1,
     warmup_fraction: Decay = 0.0,
 ) -> optax.Schedule:
-    """Returns a linear warm-up to `peak`, then half a cosine to `final_fraction * peak`.
+    """Returns a linear warm-up to `peak` followed by a cosine decay to `final_fraction * peak`.
 
-    The warm-up starts at peak / warmup_steps: with a rate of 0 the first step would be wasted.
+    The warm-up starts at peak / warmup_steps, since a rate of 0 would waste the first step.
 
     Args:
         peak: the highest rate.
-        total_steps: the step at which the cosine ends, as a rule the last.
-        warmup_steps: steps until the peak; None takes `warmup_fraction` of all.
-        final_fraction: the last rate, relative to the peak.
-        warmup_fraction: share of the steps that is warm-up, rounded to whole steps, if
+        total_steps: the step at which the decay ends, usually the last step of training.
+        warmup_steps: steps until the peak; None to use `warmup_fraction`.
+        final_fraction: the final rate relative to the peak.
+        warmup_fraction: warm-up as a fraction of all steps, rounded to whole steps; used if
             `warmup_steps` is None.
     """
     if warmup_steps is None:

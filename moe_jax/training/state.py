@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""The training state, and its shapes and shardings."""
 
 import dataclasses
 from typing import Any
@@ -8,20 +8,20 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from moe_jax.models.functional import LanguageModel, Variables
-from moe_jax.training.guard import GuardState, make_guard
 from moe_jax.training.optimizers import Optimizer
+from moe_jax.training.update_guard import GuardState, make_guard
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that a step reads and writes; donated to it.
+    """The state that a training step updates; its buffers are donated to the step.
 
     Attributes:
         step: steps done, int32 scalar.
         variables: parameters and router state.
-        optimizer_state: optax's.
-        guard: what tells a spike from the usual.
+        optimizer_state: state of the optax transformation.
+        guard: statistics that distinguish a loss spike from normal variation.
     """
 
     step: jax.Array
@@ -31,7 +31,7 @@ class TrainState:
 
 
 def make_state(model: LanguageModel, optimizer: Optimizer, seed: int) -> TrainState:
-    """Makes the state before the first step, on the devices, in one compiled function."""
+    """Creates the state before the first step, on the devices, in one compiled function."""
 
     def create(key: jax.Array) -> TrainState:
         variables = model.init(key)
@@ -53,10 +53,10 @@ def abstract_state(model: LanguageModel, optimizer: Optimizer) -> TrainState:
 
 
 def state_shardings(model: LanguageModel, optimizer: Optimizer) -> Any:
-    """Returns how the state is stored over the model's mesh; None without one.
+    """Returns the shardings of the state over the model's mesh; None without a mesh.
 
-    What the optimiser keeps of a parameter is cut like the parameter; of Adafactor's factors,
-    which lack one of its axes, the others are.
+    The optimiser state of a parameter is sharded like the parameter. Factored moments of
+    Adafactor, which lack one axis of the parameter, are sharded along the remaining axes.
     """
     partition = model.partition
     if partition is None:
@@ -89,7 +89,7 @@ def _shapes(model: LanguageModel, optimizer: Optimizer) -> TrainState:
 def _spec_like(
     shape: tuple[int, ...], of_shape: tuple[int, ...], spec: PartitionSpec
 ) -> PartitionSpec | None:
-    """Returns the cuts of an array from those of a parameter that has at most one axis more."""
+    """Derives the spec of an array from that of a parameter with at most one additional axis."""
     if shape == of_shape:
         return spec
     entries = [*spec, *[None] * (len(of_shape) - len(spec))]

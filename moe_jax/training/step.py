@@ -19,13 +19,13 @@ from moe_jax.routing.losses import share
 from moe_jax.routing.metrics import summarise
 from moe_jax.routing.router import Router
 from moe_jax.settings import Name, NonNegative, PositiveInt, Settings
-from moe_jax.training.consistency import consistency_loss
-from moe_jax.training.guard import GuardConfig, Skip
-from moe_jax.training.loss import DEFAULT_CHUNK, vocabulary_loss
+from moe_jax.training.consistency_loss import consistency_loss
+from moe_jax.training.loss import DEFAULT_CHUNK, VocabularyLossOptions, vocabulary_loss
 from moe_jax.training.optimizers import Optimizer
-from moe_jax.training.over_rows import sum_over_rows
+from moe_jax.training.sharded_loss import sum_over_data_shards
 from moe_jax.training.state import TrainState, state_shardings
 from moe_jax.training.update import make_update
+from moe_jax.training.update_guard import GuardConfig, SkipReason
 
 # Scalars and vectors by name.
 Metrics = dict[str, jax.Array]
@@ -145,13 +145,14 @@ def token_loss(
 
     def sums(embedding_VD: jax.Array, rows: tuple, axis: str | None) -> tuple:
         hidden_TD, targets_T, weights_T = rows
-        return vocabulary_loss(
-            hidden_TD, embedding_VD, targets_T, weights_T, config.z_loss, config.chunk, axis
-        )
+        options = VocabularyLossOptions(config.z_loss, config.chunk, axis)
+        return vocabulary_loss(hidden_TD, embedding_VD, targets_T, weights_T, options)
 
     rows = (output.hidden_BSD, batch.targets_BS, batch.weights_BS.astype(jnp.float32))
     with jax.named_scope("vocabulary_loss"):
-        objective, nll = sum_over_rows(model.partition, sums, variables.params["embedding"], rows)
+        objective, nll = sum_over_data_shards(
+            model.partition, sums, variables.params["embedding"], rows
+        )
     return objective, nll
 
 
@@ -191,7 +192,7 @@ def make_train_step(
             state, reason, norm = update(state, gradients, router_state, metrics["loss"])
         metrics |= {
             "gradient_norm": norm,
-            "skipped": (reason != Skip.NONE).astype(jnp.int32),
+            "skipped": (reason != SkipReason.NONE).astype(jnp.int32),
             "skip_reason": reason,
             "skipped_in_row": state.guard.in_row,
             "skipped_total": state.guard.skipped,
@@ -318,7 +319,7 @@ class _Work:
 
         hidden = tuple(output.hidden_BSD for output in outputs)
         rows = (*hidden, part.weights_BS.astype(jnp.float32))
-        return sum_over_rows(self._model.partition, sums, params["embedding"], rows)[0]
+        return sum_over_data_shards(self._model.partition, sums, params["embedding"], rows)[0]
 
     def _shares(self, parts: tuple[Batch, jax.Array]) -> jax.Array | None:
         """Returns the experts' shares in the choices of the whole batch, if the loss wants them.

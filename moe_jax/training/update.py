@@ -1,4 +1,4 @@
-"""The update of a training step: made by the optimiser, checked, and then applied or skipped."""
+"""The update of a training step: compute it, check it, then apply or skip it."""
 
 import functools
 from collections.abc import Callable
@@ -9,22 +9,22 @@ import jax.numpy as jnp
 import optax
 
 from moe_jax.models.functional import Arrays, LanguageModel, Variables
-from moe_jax.training.finite import are_finite
-from moe_jax.training.guard import GuardConfig, Skip, judge
+from moe_jax.training.finite import all_finite
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState, state_shardings
+from moe_jax.training.update_guard import GuardConfig, SkipReason, decide_skip
 
-# From (state, gradients, new router state, loss) to (new state, Skip, gradient norm).
+# From (state, gradients, new router state, loss) to (new state, SkipReason, gradient norm).
 Update = Callable[[TrainState, Arrays, Arrays, jax.Array], tuple[TrainState, jax.Array, jax.Array]]
 
 
 def make_update(model: LanguageModel, optimizer: Optimizer, config: GuardConfig) -> Update:
-    """Returns what makes the new state of a step, or keeps the old one.
+    """Returns the function that computes the new state of a step, or keeps the old one.
 
-    The new parameters, optimiser state and router state are made and looked at before any of them
-    takes the place of the old: the memory of the old is that of the new. An update by elements is
-    therefore computed twice, once to look at and once to keep, which is a pass over the arrays;
-    to keep the first would take the memory of all of them again.
+    The new parameters, optimiser state and router state are computed and checked before they
+    replace the old ones, whose memory they reuse. An elementwise update is therefore computed
+    twice, once to check it and once to apply it, which costs one pass over the arrays; keeping the
+    first result would need memory for a second copy of all of them.
 
     Args:
         model: the model.
@@ -38,7 +38,7 @@ def make_update(model: LanguageModel, optimizer: Optimizer, config: GuardConfig)
         variables = stored.variables
         shardings = ((variables.params, stored.optimizer_state), variables.router_state)
 
-    @functools.partial(jax.jit, inline=True)  # To be traced once.
+    @functools.partial(jax.jit, inline=True)  # Traced only once.
     def make(gradients: Arrays, norm: jax.Array, kept: tuple[Arrays, Any]) -> tuple[Arrays, Any]:
         params, optimizer_state = kept
         updates, optimizer_state = transform.update(
@@ -52,15 +52,15 @@ def make_update(model: LanguageModel, optimizer: Optimizer, config: GuardConfig)
         norm = optax.global_norm(gradients)
         kept = state.variables.params, state.optimizer_state
         made = make(gradients, norm, kept)
-        finite = are_finite((made, router_state), model.partition, shardings)
-        reason, seen = judge(config, state.guard, loss, norm, finite[0], finite[1])
-        if optimizer.by_element:
-            # Without the barrier the compiler would keep the first.
+        finite = all_finite((made, router_state), model.partition, shardings)
+        reason, seen = decide_skip(config, state.guard, loss, norm, finite[0], finite[1])
+        if optimizer.elementwise:
+            # Without the barrier the compiler would merge the two and keep the first result.
             reason, gradients, norm_again, kept = jax.lax.optimization_barrier(
                 (reason, gradients, norm, kept)
             )
             made = make(gradients, norm_again, kept)
-        ok = reason == Skip.NONE
+        ok = reason == SkipReason.NONE
         (params, optimizer_state), router_state = jax.tree.map(
             lambda new, old: jnp.where(ok, new, old),
             (made, router_state),

@@ -74,7 +74,10 @@ def check(capsys, *bindings, files=(QUICKSTART,)):
         ("Model.remat_names='qkv'", "Model.remat_names must be a tuple in parentheses, not 'qkv'"),
         ("Model.compute_dtype=float16", "Model.compute_dtype = 'float16' (in --gin.Model.compute_"),
         ("Mesh.rules={'embed': 3}", "Mesh.rules['embed'] must be a name, or a tuple"),
-        ("Mesh.rules={'embed': ('fsdp', 'fsdp')}", "Mesh.rules: 'embed' is cut along 'fsdp' twice"),
+        (
+            "Mesh.rules={'embed': ('fsdp', 'fsdp')}",
+            "Mesh.rules: 'embed' is sharded along 'fsdp' twice",
+        ),
         ("Sampling.temperature=hot", "Sampling.temperature must be a number 0 or more, not 'hot'"),
         ("Writers.wandb_project=3", "Writers.wandb_project must be a name, or None, not 3"),
         ("Train.steps=%gin.REQUIRED", "Train.steps needs a value"),

@@ -13,7 +13,7 @@ def fake(monkeypatch, *looks):
     """Lets each look at the run find other steps; only `good` ones can be read."""
     remaining, read, closed = list(looks), [], []
 
-    class Checkpoints:
+    class CheckpointManager:
         def __init__(self, directory):
             assert directory == RUN / "checkpoints"
             self._steps, self._good = remaining.pop(0)
@@ -30,7 +30,7 @@ def fake(monkeypatch, *looks):
         def close(self):
             closed.append(self)
 
-    monkeypatch.setattr(load, "Checkpoints", Checkpoints)
+    monkeypatch.setattr(load, "CheckpointManager", CheckpointManager)
     return read, closed
 
 

@@ -12,7 +12,7 @@ from etils import epath
 
 from moe_jax.commands.status import status
 from moe_jax.errors import UserError
-from moe_jax.training.process_identity import this_process
+from moe_jax.training.run_directory.process_identity import this_process
 
 
 @pytest.fixture

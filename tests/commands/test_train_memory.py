@@ -6,10 +6,10 @@ import pytest
 from moe_jax import cli, experiment
 from moe_jax.commands import opening
 from moe_jax.commands import train as command
-from moe_jax.training.memory_estimate import Limit
+from moe_jax.training.memory.memory_estimate import MemoryLimit
 
 FILES = ["runs/quickstart.gin"]
-SMALL = Limit(64 << 20, 1, True, "a small GPU")
+SMALL = MemoryLimit(64 << 20, 1, True, "a small GPU")
 
 
 @pytest.fixture

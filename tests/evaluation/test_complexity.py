@@ -1,4 +1,4 @@
-"""Complexity vectors: how many tokens of a row have two or more experts, layer by layer."""
+"""Complexity vectors: shares of tokens with two or more experts, by layer."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ from moe_jax.errors import UserError
 from moe_jax.evaluation import complexity
 from moe_jax.evaluation.complexity import (
     ComplexityScorer,
-    EpochOrders,
+    EpochOrderer,
     make_order,
     read_order,
     read_vectors,
@@ -178,7 +178,7 @@ def rows_of_tokens(count, seed=0):
 
 
 class Counting:
-    """A scorer that counts its calls, and stops with an error when told to."""
+    """A scorer that counts its calls, and fails on request."""
 
     def __init__(self, stop_after=None):
         self.calls, self.stop_after = 0, stop_after
@@ -261,20 +261,20 @@ def test_epochs_are_ordered_by_the_model_they_start_with(tmp_path):
     rows, directory = rows_of_tokens(10), epath.Path(tmp_path)
 
     class Turning(Counting):
-        """Easy and hard change places with the sign of the parameters."""
+        """A scorer whose order is reversed by the sign of the parameters."""
 
         def __call__(self, variables, batch):
             return 0.5 + super().__call__(variables, batch) / 2
 
     def start():
         batches = CurriculumBatches(CONFIG, rows=rows)
-        return batches, EpochOrders(Turning(), batches, CONFIG, directory)
+        return batches, EpochOrderer(Turning(), batches, CONFIG, directory)
 
     batches, orders = start()
     found = []
     for step in range(4):
         if orders.needs_order:
-            line = orders.begin(parameters(1.0 if step < 2 else -1.0))
+            line = orders.start_epoch(parameters(1.0 if step < 2 else -1.0))
             assert line == f"epoch {step // 2}: 10 rows ordered by mean"
         found.append(next(batches).targets_BS)
         if step == 2:
@@ -290,10 +290,10 @@ def test_epochs_are_ordered_by_the_model_they_start_with(tmp_path):
     # In the middle of an epoch its order is read, whatever the model is by now.
     batches, orders = start()
     batches.restore(directory / "data")
-    assert orders.begin(parameters(5.0)) == "epoch 1 goes on in its order"
+    assert orders.start_epoch(parameters(5.0)) == "epoch 1 goes on in its order"
     np.testing.assert_array_equal(next(batches).targets_BS, found[3])
     (directory / "epoch_0001" / "order.npy").unlink()
     batches, orders = start()
     batches.restore(directory / "data")
     with pytest.raises(UserError, match=r"epoch_0001 has no order.npy: .* is lost"):
-        orders.begin(parameters())
+        orders.start_epoch(parameters())

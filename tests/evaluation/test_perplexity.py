@@ -1,4 +1,4 @@
-"""Held-out figures against closed forms."""
+"""Held-out metrics against closed forms."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Drawing the next token: limits that are arg max, and frequencies against probabilities."""
+"""Sampling of tokens: greedy limits, and frequencies against probabilities."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from moe_jax.errors import UserError
-from moe_jax.evaluation.sampling import SamplingConfig, draw
+from moe_jax.evaluation.sampling import SamplingConfig, sample_tokens
 
 DRAWS = 4000
 # Not sorted, so that ids and ranks differ.
@@ -18,7 +18,7 @@ def draw_many(config, probabilities=PROBABILITIES, seed=0):
     """Returns how often each token is drawn from the logits of these probabilities."""
     # A constant changes nothing.
     logits_BV = jnp.tile(jnp.log(jnp.asarray(probabilities)) + 3.0, (DRAWS, 1))
-    drawn = draw(logits_BV, jax.random.key(seed), config)
+    drawn = sample_tokens(logits_BV, jax.random.key(seed), config)
     assert drawn.shape == (DRAWS,)
     assert drawn.dtype == jnp.int32
     return np.bincount(drawn, minlength=len(probabilities))
@@ -53,7 +53,7 @@ def assert_drawn_from(counts, probabilities):
 )
 def test_limits_are_arg_max(settings):
     logits = np.random.default_rng(0).normal(size=(64, 33)).astype(np.float32)
-    drawn = draw(jnp.asarray(logits), jax.random.key(1), SamplingConfig(**settings))
+    drawn = sample_tokens(jnp.asarray(logits), jax.random.key(1), SamplingConfig(**settings))
     np.testing.assert_array_equal(drawn, logits.argmax(-1))
     assert drawn.dtype == jnp.int32
 
@@ -108,7 +108,7 @@ def test_rows_are_cut_and_drawn_one_by_one():
     logits[0, 1], logits[1, 7] = 1.9, 2.4
     config = SamplingConfig(temperature=1.0, top_k=2, top_p=1.0)
     keys = jax.random.split(jax.random.key(3), 200)
-    drawn = np.asarray(jax.vmap(lambda key: draw(jnp.asarray(logits), key, config))(keys))
+    drawn = np.asarray(jax.vmap(lambda key: sample_tokens(jnp.asarray(logits), key, config))(keys))
     assert set(drawn[:, 0]) == {0, 1}
     assert set(drawn[:, 1]) == {6, 7}
     # Independent rows agree in about half of the draws: 100 +- 5 standard deviations.

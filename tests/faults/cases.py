@@ -1,4 +1,4 @@
-"""The faults: each does one thing to a run, and runs the same command again."""
+"""Faults: each is injected into a run, and the same command is run again."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,7 @@ from harness import EVERY, Home
 from metadata_server import MetadataServer
 from on_disk import losses, saved, saving
 
-from moe_jax.training.preemption import PREEMPTED
+from moe_jax.training.fault_tolerance.preemption import PREEMPTED
 
 SLOW = "slow:0.3"
 BEAT = "beat:0.5"
@@ -21,7 +21,7 @@ ELSEWHERE = f"{BEAT},host:elsewhere"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What a fault did.
+    """The outcome of a fault.
 
     Attributes:
         ended: the process that had the fault.

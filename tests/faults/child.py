@@ -1,4 +1,4 @@
-"""A process that trains: what it prints, and how it ends."""
+"""A training process: its output and its end."""
 
 import dataclasses
 import re
@@ -48,7 +48,7 @@ class Ended:
 
 
 class Running:
-    """A process that runs."""
+    """A running process."""
 
     def __init__(self, directory: Path, process: Forked):
         self.directory = directory
@@ -56,7 +56,7 @@ class Running:
         self._deadline = time.monotonic() + PATIENCE
 
     def wait_for(self, condition: Callable[[], bool], pause: float = 0.02) -> None:
-        """Waits until something is so.
+        """Waits until a condition holds.
 
         Raises:
             AssertionError: if the process ends before, or it takes too long.

@@ -1,4 +1,4 @@
-"""One home for all runs: they share the run without a fault and the compiled programs."""
+"""A common home for all runs, which share the run without a fault and the compiled programs."""
 
 import pytest
 from harness import Home

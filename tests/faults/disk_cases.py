@@ -1,4 +1,4 @@
-"""Faults of disks: what is on them is damaged, they are full, they go away."""
+"""Faults of disks: damaged files, full disks, missing directories."""
 
 import contextlib
 import os

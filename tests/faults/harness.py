@@ -1,4 +1,4 @@
-"""Runs of `moe-jax train` on a model of some thousand parameters, to do things to.
+"""Runs of `moe-jax train` with a tiny model, for fault injection.
 
 Used by the tests of this folder and by `scripts/faults.py`.
 """
@@ -60,7 +60,7 @@ class Home:
 
     @functools.cached_property
     def reference(self) -> Ended:
-        """The run that nothing happens to."""
+        """The run without a fault."""
         ended = self.run("reference")
         assert ended.code == 0, ended
         return ended

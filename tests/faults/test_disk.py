@@ -1,4 +1,4 @@
-"""Disks that fill up, go away or lie: the run says so and goes on from what is good."""
+"""Full, missing and faulty disks: the run reports them and resumes from a good checkpoint."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A run that is ended from outside loses nothing past its last save, and goes on to the same end.
+"""A run that is ended from outside loses at most the steps since its last save.
 
 The run without a fault is shared by all. `cases.py` says how each fault is made.
 """
@@ -53,22 +53,22 @@ def killed(case):
 def test_a_kill_in_a_save_loses_what_was_not_saved_yet(home):
     case = cases.killed_in_save(home)
     killed(case)
-    assert "cannot be looked at" not in case.resumed.out
+    assert "cannot be inspected" not in case.resumed.out
 
 
 @pytest.mark.slow
 def test_one_directory_takes_one_training_and_a_killed_one_is_taken_over(home):
-    """On this machine and, as far as the owner file tells, on another one."""
+    """On this machine and, according to the lock file, on another one."""
     case = cases.killed(home)
     for refused in case.refused:
         assert refused.code == 1, refused
         assert re.search(r"is in use by process \d+ on .*, since 20", refused.line)
         assert refused.err.count("\n") == 1
     here, elsewhere = case.refused
-    assert "cannot be looked at from here" in elsewhere.out
+    assert "cannot be inspected from here" in elsewhere.out
     assert here.out == ""
     killed(case)
-    assert "cannot be looked at from here" in case.resumed.out
+    assert "cannot be inspected from here" in case.resumed.out
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A loss that is not a number: one is skipped, many stop the run."""
+"""Losses that are not numbers: one is skipped, many stop the run."""
 
 import math
 

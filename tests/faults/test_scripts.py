@@ -1,4 +1,4 @@
-"""The parts of the scripts that start nothing."""
+"""The functions of the scripts that start no processes."""
 
 import importlib.util
 import sys

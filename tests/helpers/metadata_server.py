@@ -4,7 +4,7 @@ import http.server
 import threading
 import urllib.parse
 
-from moe_jax.training.preemption import MAINTENANCE, PREEMPTED
+from moe_jax.training.fault_tolerance.preemption import MAINTENANCE, PREEMPTED
 
 
 class MetadataServer(http.server.ThreadingHTTPServer):

@@ -4,7 +4,7 @@ import pytest
 
 from moe_jax.errors import UserError
 from moe_jax.pods.chips import CHIPS, GIB, get_chip
-from moe_jax.training.hardware import peak_flops, peak_flops_of_chip
+from moe_jax.training.monitoring.hardware import peak_flops, peak_flops_of_chip
 
 by_chip = pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
 

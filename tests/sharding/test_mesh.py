@@ -1,4 +1,4 @@
-"""Meshes and rules: sizes by hand, and mistakes in one line."""
+"""Sizes of meshes, sharding rules, and one-line errors."""
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ def test_minus_one_takes_the_devices_that_are_left():
         ({"buffer_factor": 0.0}, "Mesh.buffer_factor must be above 0"),
         ({"rules": {"embd": "fsdp"}}, "no parameter has an axis 'embd'"),
         ({"rules": {"embed": "fdsp"}}, "'embed' -> 'fdsp' is not a mesh axis"),
-        ({"rules": {"experts": "tensor"}}, "'experts' cannot be cut along 'tensor'"),
+        ({"rules": {"experts": "tensor"}}, "'experts' cannot be sharded along 'tensor'"),
     ],
 )
 def test_mistakes(settings, message):

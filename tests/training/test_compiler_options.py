@@ -1,4 +1,4 @@
-"""A configuration sets the compiler's options, and not the files that it writes or runs."""
+"""A configuration may set compiler options, except for those that name files."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The order of things in the training loop, with a step that computes nothing."""
+"""The order of events in the training loop, with a fake step."""
 
 import contextlib
 import types
@@ -9,13 +9,13 @@ from etils import epath
 
 from moe_jax.errors import UserError
 from moe_jax.training import loop as loops
-from moe_jax.training.account import Account
-from moe_jax.training.guard import GuardConfig, Skip
 from moe_jax.training.loop import Instruments, Loop, TrainConfig
+from moe_jax.training.monitoring.goodput_recorder import GoodputRecorder
+from moe_jax.training.update_guard import GuardConfig, SkipReason
 
 
 class Recorder:
-    """Stands for everything that the loop works with; notes what it is asked to do, in order."""
+    """A fake for everything that the loop works with; records the calls in order."""
 
     def __init__(self, bad=(), fails_at=None):
         self.events, self.saved = [], [0]
@@ -42,7 +42,7 @@ class Recorder:
             "loss": np.float32(np.nan if bad else 1 / done),
             "gradient_norm": np.float32(1),
             "tokens": np.float32(8),
-            "skip_reason": int(Skip.LOSS if bad else Skip.NONE),
+            "skip_reason": int(SkipReason.LOSS if bad else SkipReason.NONE),
             "skipped_in_row": self._in_row,
             "skipped_total": self._skipped,
         }
@@ -77,7 +77,7 @@ class Recorder:
     def start(self, first, steps): ...
     def stop(self): ...
     def update(self, *_): ...
-    def doing(self, what):
+    def activity(self, name):
         return contextlib.nullcontext()
 
     # The watchdog and the profiler.
@@ -98,10 +98,10 @@ def train(tmp_path, monkeypatch):
     monkeypatch.setattr(loops, "PreemptionNotice", lambda notice: contextlib.nullcontext())
 
     def run(recorder, first=0, limit=2, **config):
-        see = Instruments(
+        instruments = Instruments(
             writer=recorder,
             reporter=recorder,
-            account=Account(epath.Path(tmp_path)),
+            goodput=GoodputRecorder(epath.Path(tmp_path)),
             watchdog=recorder,
             profiler=recorder,
             flops_per_token=1.0,
@@ -115,7 +115,7 @@ def train(tmp_path, monkeypatch):
             batches=recorder,
             evaluate=lambda variables: recorder.events.append(("evaluate", variables)) or evaluated,
             checkpoints=recorder,
-            instruments=see,
+            instruments=instruments,
             guard=GuardConfig(limit=limit),
         )
         return loop.run(types.SimpleNamespace(step=first, variables=None))
@@ -124,7 +124,7 @@ def train(tmp_path, monkeypatch):
 
 
 def test_a_step_is_on_record_before_it_is_saved(train):
-    """So a process that is killed at any moment has the records of what it saved."""
+    """A process that is killed at any moment has the metrics of all saved steps."""
     recorder = Recorder()
     state, signal = train(recorder, steps=5, eval_every=3)
     assert (state.step, signal) == (5, None)
@@ -141,7 +141,7 @@ def test_a_step_is_on_record_before_it_is_saved(train):
 
 
 def test_the_next_step_starts_before_the_record_of_the_last(train):
-    """Fetching a step's figures first would keep the devices waiting for the host."""
+    """Fetching the metrics of a step first would leave the devices idle."""
     recorder = Recorder()
     train(recorder, steps=5, eval_every=0)
     order = [e for e in recorder.events if e[0] in ("step", "write", "prepare")]
@@ -183,6 +183,14 @@ def test_bad_losses_with_good_ones_between_do_not_stop_it(train):
     assert [line.partition(":")[0] for line in told if "skipped" in line] == [
         "step 2", "step 4", "step 6",
     ]  # fmt: skip
+
+
+def test_a_finished_state_is_returned_as_it_is(train):
+    recorder = Recorder()
+    recorder.saved.append(5)
+    state, signal = train(recorder, first=5, steps=5, eval_every=0)
+    assert (state.step, signal) == (5, None)
+    assert not any(event[0] in ("batch", "step", "save") for event in recorder.events)
 
 
 def test_it_goes_on_where_it_was(train):

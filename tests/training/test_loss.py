@@ -6,9 +6,14 @@ import numpy as np
 import optax
 import pytest
 
-from moe_jax.training.loss import vocabulary_loss
+from moe_jax.training.loss import DEFAULT_CHUNK, VocabularyLossOptions, vocabulary_loss
 
 TOKENS, WIDTH, VOCABULARY = 24, 8, 40
+
+
+def chunked_loss(hidden_TD, embedding_VD, targets_T, weights_T, z_loss=0.0, chunk=DEFAULT_CHUNK):
+    options = VocabularyLossOptions(z_loss, chunk)
+    return vocabulary_loss(hidden_TD, embedding_VD, targets_T, weights_T, options)
 
 
 def plain_loss(hidden_TD, embedding_VD, targets_T, weights_T, z_loss):
@@ -46,19 +51,19 @@ def test_equals_plain_cross_entropy(chunk, z_loss):
     """A chunk of 5 does not divide 24 tokens; 1000 is more than there are."""
     inputs = make_inputs()
     expected = value_and_gradients(plain_loss, inputs, z_loss)
-    actual = value_and_gradients(vocabulary_loss, inputs, z_loss, chunk)
+    actual = value_and_gradients(chunked_loss, inputs, z_loss, chunk)
     for a, e in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, e, rtol=2e-5, atol=2e-5)
     # Without a gradient another path is taken.
     np.testing.assert_allclose(
-        vocabulary_loss(*inputs, z_loss, chunk), expected[:2], rtol=2e-5, atol=2e-5
+        chunked_loss(*inputs, z_loss, chunk), expected[:2], rtol=2e-5, atol=2e-5
     )
 
 
 def test_z_loss_is_in_the_objective_only():
     inputs = make_inputs()
-    objective, nll = vocabulary_loss(*inputs, 1e-2, 7)
-    without, nll_without = vocabulary_loss(*inputs, 0.0, 7)
+    objective, nll = chunked_loss(*inputs, 1e-2, 7)
+    without, nll_without = chunked_loss(*inputs, 0.0, 7)
     assert float(nll) == pytest.approx(float(nll_without), rel=1e-6)
     assert float(without) == pytest.approx(float(nll_without), rel=1e-6)
     assert objective > 1.01 * without
@@ -66,9 +71,9 @@ def test_z_loss_is_in_the_objective_only():
 
 def test_nll_has_no_gradient():
     inputs = make_inputs()
-    gradients = jax.grad(
-        lambda h, e: vocabulary_loss(h, e, *inputs[2:], 1e-2, 7)[1], argnums=(0, 1)
-    )(*inputs[:2])
+    gradients = jax.grad(lambda h, e: chunked_loss(h, e, *inputs[2:], 1e-2, 7)[1], argnums=(0, 1))(
+        *inputs[:2]
+    )
     for gradient in gradients:
         np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
 
@@ -78,7 +83,7 @@ def test_gradient_scales_with_the_cotangent():
     inputs = make_inputs()
 
     def scaled(h, e):
-        objective, nll = vocabulary_loss(h, e, *inputs[2:], 1e-2, 7)
+        objective, nll = chunked_loss(h, e, *inputs[2:], 1e-2, 7)
         return objective / 16 + nll
 
     expected = value_and_gradients(plain_loss, inputs, 1e-2)[2:]
@@ -90,9 +95,9 @@ def test_tokens_of_weight_zero_do_not_count():
     hidden, embedding, targets, weights = make_inputs()
     changed = np.where(weights == 0, (targets + 1) % VOCABULARY, targets)
     noise = np.where(weights == 0, 3.0, 0.0).astype(np.float32)[:, None]
-    one = value_and_gradients(vocabulary_loss, (hidden, embedding, targets, weights), 1e-2, 7)
+    one = value_and_gradients(chunked_loss, (hidden, embedding, targets, weights), 1e-2, 7)
     other = value_and_gradients(
-        vocabulary_loss, (hidden + noise, embedding, changed, weights), 1e-2, 7
+        chunked_loss, (hidden + noise, embedding, changed, weights), 1e-2, 7
     )
     for a, b in zip(one, other, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
@@ -109,13 +114,13 @@ def test_bfloat16_activations_are_close_to_float32():
     expected = value_and_gradients(
         plain_loss, (hidden.astype(jnp.float32), embedding, *rest[1:]), 1e-3
     )
-    actual = value_and_gradients(vocabulary_loss, inputs, 1e-3, 7)
+    actual = value_and_gradients(chunked_loss, inputs, 1e-3, 7)
     assert [a.dtype for a in actual] == [jnp.float32, jnp.float32, jnp.bfloat16, jnp.float32]
     # The inputs are the same and the logits float32, so values agree closely: op by op, too,
     # where the compiler cannot keep more precision than it was asked for.
     np.testing.assert_allclose(actual[:2], expected[:2], rtol=1e-5)
     with jax.disable_jit():
-        np.testing.assert_allclose(vocabulary_loss(*inputs, 1e-3, 7), expected[:2], rtol=1e-5)
+        np.testing.assert_allclose(chunked_loss(*inputs, 1e-3, 7), expected[:2], rtol=1e-5)
     for a, e in zip(actual[2:], expected[2:], strict=True):
         error = np.abs(np.asarray(a, np.float32) - e).max()
         assert error <= 0.02 * np.abs(e).max()
@@ -130,7 +135,7 @@ def test_bfloat16_gradients_are_scaled_without_a_bias():
     hidden = jnp.asarray(hidden, jnp.bfloat16)
 
     def gradient(tokens):
-        return jax.grad(lambda h: vocabulary_loss(h, *rest)[0] / tokens)(hidden).astype(jnp.float32)
+        return jax.grad(lambda h: chunked_loss(h, *rest)[0] / tokens)(hidden).astype(jnp.float32)
 
     mean, total = gradient(700.0), gradient(1.0)
     ratio = jnp.sum(mean * total) / jnp.sum(total * total)
@@ -146,7 +151,7 @@ def test_extreme_logits_stay_finite(sign):
     targets = jnp.array([largest, 1 - largest])
     weights = jnp.ones(2)
     inputs = (hidden, embedding, targets, weights)
-    objective, nll, d_hidden, d_embedding = value_and_gradients(vocabulary_loss, inputs, 1e-4, 2)
+    objective, nll, d_hidden, d_embedding = value_and_gradients(chunked_loss, inputs, 1e-4, 2)
     assert float(nll) == 2e4
     # log Z = 1e4 for both tokens.
     np.testing.assert_allclose(objective, 2e4 + 2 * 1e-4 * 1e8, rtol=1e-6)

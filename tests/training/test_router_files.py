@@ -39,11 +39,11 @@ def load(name):
 
 @pytest.mark.parametrize("name", mostly_slow(NAMES, ()))
 def test_file_trains_20_steps(name):
-    described = load(name)
-    model = described.language_model()
+    loaded = load(name)
+    model = loaded.language_model()
     optimizer = adamw(lambda step: 3e-3)
     state = make_state(model, optimizer, 0)
-    step = make_train_step(model, optimizer, described.loss)
+    step = make_train_step(model, optimizer, loaded.loss)
     batch = tiny.make_batch(16, 16)
     # Those of a registered name are in test_step.py, for every expert.
     if model.router.is_learned and name not in ROUTERS:

@@ -1,4 +1,4 @@
-"""Faults from inside a run: gin imports this module, `MOE_JAX_TEST_FAULT` says what it does.
+"""Faults injected from inside a run: gin imports this module, `MOE_JAX_TEST_FAULT` selects them.
 
     slow:SECONDS   every batch takes that much longer
     fail:N         the N-th batch that this process asks for raises an OSError
@@ -6,7 +6,7 @@
     spike:N[-M]    batches N to M make a loss that is not a number
     gate:N:FILE    batch N waits until a file is there
     host:NAME      this process is on another machine
-    beat:SECONDS   between signs of life, of which twenty may be missing
+    beat:SECONDS   interval of heartbeats, of which twenty may be missing
 
 Several are separated by commas; without the variable nothing changes.
 """
@@ -23,7 +23,7 @@ VARIABLE = "MOE_JAX_TEST_FAULT"
 
 
 def install(faults: str) -> None:
-    """Puts faults into the training data of this process."""
+    """Injects faults into the training data of this process."""
     from moe_jax.commands.quiet import quiet
 
     with quiet():
@@ -47,20 +47,24 @@ def install(faults: str) -> None:
 
 
 def be_elsewhere(kind: str, value: str) -> None:
-    """Changes what the owner of a run directory knows of this process, or how often it beats."""
-    from moe_jax.training import owner
+    """Replaces the identity of this process, or the interval of heartbeats, of a directory lock."""
+    from moe_jax.training.run_directory import directory_lock
 
     if kind == "host":
-        there = dataclasses.replace(owner.this_process(), host=value, boot=value, machine=value)
-        owner.this_process = lambda: there
+        there = dataclasses.replace(
+            directory_lock.this_process(), host=value, boot=value, machine=value
+        )
+        directory_lock.this_process = lambda: there
     else:
         beat = float(value)
-        timing = owner.Timing(beat=beat, limit=20 * beat, slack=beat, look=beat / 4)
-        owner.Timing = lambda: timing  # type: ignore
+        timing = directory_lock.LockTiming(
+            heartbeat=beat, timeout=20 * beat, slack=beat, poll=beat / 4
+        )
+        directory_lock.LockTiming = lambda: timing  # type: ignore
 
 
 def afflicted(batch: Any, kind: str, value: str, number: int) -> Any:
-    """Returns the batch of a number with one kind of fault, or does what the fault does."""
+    """Applies a fault to the batch with the given number."""
     if kind == "slow":
         time.sleep(float(value))
         return batch

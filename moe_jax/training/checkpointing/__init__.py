@@ -1,0 +1,1 @@
+"""Save and restore checkpoints, and verify what is restored."""

@@ -1,0 +1,1 @@
+"""End a run in order: signals, preemption notices and hangs."""

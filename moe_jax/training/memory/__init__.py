@@ -1,0 +1,1 @@
+"""Estimate the memory of training and compare it with what is available."""

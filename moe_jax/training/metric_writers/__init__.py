@@ -1,0 +1,1 @@
+"""Write metrics: JSON lines, TensorBoard, Weights & Biases."""

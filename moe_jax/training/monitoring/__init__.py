@@ -1,0 +1,1 @@
+"""Observe a run: progress, throughput, goodput, profiles and hardware utilisation."""
