@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from moe_jax.data.spans import corrupted_lengths
+from moe_jax.data.span_corruption import span_corruption_lengths
 from moe_jax.errors import UserError
 from moe_jax.settings import Name, Path, Positive, PositiveInt, Seed, Settings, counted, rule
 
 Objective = Literal["lm", "prefix_lm", "span_corruption"]
-# See moe_jax.data.curriculum.
+# See moe_jax.data.pipeline.curriculum.
 CurriculumName = Literal["similarity", "mean", "distance"]
 
 
@@ -42,7 +42,7 @@ class DataConfig(Settings, called="Data"):
         eval_batches: batches of an evaluation; 0 for the whole split.
         tfds_data_dir: where TensorFlow Datasets keeps its prepared data sets.
         curriculum: order each epoch's rows by how many experts the model gives their tokens, from
-            easy to hard (`similarity`, `mean` or `distance`: moe_jax/data/curriculum.py); None
+            easy to hard (`similarity`, `mean` or `distance`: moe_jax/data/pipeline/curriculum.py); None
             shuffles.
         cache_dir: where `moe-jax data cache` and seqio's tools keep tokenised tasks; None reads
             and tokenises the texts.
@@ -94,7 +94,7 @@ class DataConfig(Settings, called="Data"):
     @rule
     def _spans_fit(objective: str, sequence_length: int) -> None:
         if objective == "span_corruption":
-            corrupted_lengths(sequence_length)
+            span_corruption_lengths(sequence_length)
 
     @staticmethod
     @rule

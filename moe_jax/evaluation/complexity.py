@@ -14,8 +14,13 @@ from etils import epath
 
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
-from moe_jax.data.curriculum import CurriculumBatches, Rows, order_rows, take
-from moe_jax.data.ordered import ABOUT, ORDER, describe
+from moe_jax.data.pipeline.curriculum import (
+    CurriculumBatches,
+    FeatureArrays,
+    curriculum_order,
+    make_batch,
+)
+from moe_jax.data.sources.curriculum_source import ABOUT_FILE, ORDER_FILE, describe_scored_data
 from moe_jax.errors import UserError
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.models.layer_inputs import LayerInputs
@@ -23,7 +28,7 @@ from moe_jax.sharding.processes import barrier, is_main
 from moe_jax.training.step import forward
 from moe_jax.training.whole_file import write_whole
 
-# Rows whose vectors are written to one file, about.
+# FeatureArrays whose vectors are written to one file, about.
 ROWS_PER_PART = 8192
 
 
@@ -62,7 +67,7 @@ class ComplexityScorer:
 def score_rows(
     scorer: ComplexityScorer,
     variables: Variables,
-    rows: Rows,
+    rows: FeatureArrays,
     batch_size: int,
     directory: epath.Path,
     about: dict[str, Any],
@@ -87,7 +92,7 @@ def score_rows(
         # All processes score together or not at all, whoever sees the file first.
         if not _agreed(path.exists()):
             part = [
-                scorer(variables, take(rows, _filled(start, batch_size, count)))
+                scorer(variables, make_batch(rows, _filled(start, batch_size, count)))
                 for start in range(first, min(first + size, count), batch_size)
             ]
             _write(path, np.concatenate(part)[: min(size, count - first)])
@@ -99,7 +104,7 @@ def score_rows(
 def make_order(
     scorer: ComplexityScorer,
     variables: Variables,
-    rows: Rows,
+    rows: FeatureArrays,
     config: DataConfig,
     directory: epath.Path,
     about: dict[str, Any],
@@ -108,11 +113,11 @@ def make_order(
 
     The arguments are those of `score_rows`; `config` says how to order.
     """
-    about = {**about, **describe(config)}
+    about = {**about, **describe_scored_data(config)}
     vectors = score_rows(scorer, variables, rows, config.batch_size, directory, about)
     assert config.curriculum is not None
-    order = order_rows(vectors, config.curriculum)
-    _write(directory / ORDER, order)
+    order = curriculum_order(vectors, config.curriculum)
+    _write(directory / ORDER_FILE, order)
     barrier(f"order of {directory.name}")
     return order
 
@@ -154,7 +159,7 @@ class EpochOrders:
             order = read_order(directory)
             if order is None:
                 raise UserError(
-                    f"{directory} has no {ORDER}: the order of an epoch that has begun is lost, "
+                    f"{directory} has no {ORDER_FILE}: the order of an epoch that has begun is lost, "
                     "and the model it was made with is gone; start in another --output_dir"
                 )
             self._batches.use(order)
@@ -168,7 +173,7 @@ class EpochOrders:
 
 def read_order(directory: epath.Path) -> np.ndarray | None:
     """Returns the order in a directory of scores, or None if it is not complete."""
-    path = directory / ORDER
+    path = directory / ORDER_FILE
     return np.load(path.open("rb"), allow_pickle=False) if path.exists() else None
 
 
@@ -198,12 +203,12 @@ def _fingerprint(variables: Variables) -> float:
 def _begin(directory: epath.Path, about: dict[str, Any]) -> None:
     """Makes the directory; what was written there for anything else is removed."""
     if is_main():
-        path = directory / ABOUT
+        path = directory / ABOUT_FILE
         # As it is read back: tuples are lists in JSON.
         about = json.loads(json.dumps(about))
         if path.exists() and json.loads(path.read_text()) != about:
             # Its own files only, whatever else is there.
-            for old in (*directory.glob("part_*.npy"), directory / ORDER):
+            for old in (*directory.glob("part_*.npy"), directory / ORDER_FILE):
                 old.unlink(missing_ok=True)
         directory.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(about, indent=1))

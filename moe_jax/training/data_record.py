@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 
 from moe_jax.data.config import DataConfig
-from moe_jax.data.names import shown
+from moe_jax.data.sources.file_patterns import printable_path
 from moe_jax.errors import UserError
 from moe_jax.sharding.processes import check_same, is_main
 from moe_jax.training.run_directory import RUN_FILE
@@ -27,7 +27,7 @@ Record = dict[str, Any]
 
 def data_record(config: DataConfig) -> Record:
     """Returns what a run writes down about its own files; nothing for other data."""
-    from moe_jax.data.tasks import find_task
+    from moe_jax.data.tasks.registry import find_task
 
     return {own.task: own.record() for own in find_task(config).files}
 
@@ -73,13 +73,13 @@ def find_data(
 
     Returns:
         notes: what a user should be told about the files, such as those left out, and what has
-            changed in them, if that is meant.
+            changed in them, if that is match_files.
 
     Raises:
         UserError: if there are none that can be used, or other files than before.
     """
-    from moe_jax.data.files import progress_to
-    from moe_jax.data.tasks import find_task
+    from moe_jax.data.sources.file_discovery import progress_to
+    from moe_jax.data.tasks.registry import find_task
 
     with progress_to(say):
         notes = find_task(config).notes
@@ -99,10 +99,10 @@ def check_data(directory: epath.Path, config: DataConfig) -> tuple[str, ...]:
     """Makes sure that a run goes on with the files that it was trained on.
 
     Returns:
-        notes: what has changed, if that is meant.
+        notes: what has changed, if that is match_files.
 
     Raises:
-        UserError: if files were added, removed or changed, and that is not meant.
+        UserError: if files were added, removed or changed, and that is not match_files.
     """
     changes = data_changes(read_data(directory), data_record(config))
     if not changes:
@@ -174,4 +174,4 @@ def _named(what: str, names: list[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{what} {', '.join(map(shown, names[:_NAMED]))}{more}"
+    return f"{what} {', '.join(map(printable_path, names[:_NAMED]))}{more}"

@@ -3,13 +3,13 @@
 import dataclasses
 from pathlib import Path
 
-from moe_jax.data.prepare.dataset import DataSet
-from moe_jax.data.prepare.lines import File
-from moe_jax.data.prepare.published import ROWS
+from moe_jax.data.dataset_info import ROWS
+from moe_jax.data.prepare.dataset_spec import DatasetSpec
+from moe_jax.data.prepare.row_reader import DataFile
 
 
 @dataclasses.dataclass
-class Split:
+class PreparedSplit:
     """What was written of a split.
 
     Attributes:
@@ -19,14 +19,14 @@ class Split:
         published: the number of rows that the split is published with, if known.
     """
 
-    files: list[File]
+    files: list[DataFile]
     rows: int = 0
     labels: dict[str, int] = dataclasses.field(default_factory=dict)
     published: int | None = None
 
 
 @dataclasses.dataclass
-class Prepared:
+class PreparedDataset:
     """A data set that was written.
 
     Attributes:
@@ -36,11 +36,13 @@ class Prepared:
     """
 
     directory: Path
-    splits: dict[str, Split]
+    splits: dict[str, PreparedSplit]
     notes: list[str]
 
 
-def differences(data_set: DataSet, splits: dict[str, Split], empty: list[str]) -> list[str]:
+def differences(
+    data_set: DatasetSpec, splits: dict[str, PreparedSplit], empty: list[str]
+) -> list[str]:
     """Returns what differs from the published data set, and what was skipped, one line each.
 
     Args:

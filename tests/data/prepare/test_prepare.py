@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from moe_jax.data.catalog import TEXTS
-from moe_jax.data.prepare import write as writing
-from moe_jax.data.prepare.catalog import get_data_set
-from moe_jax.data.prepare.sets import known
+from moe_jax.data.prepare import prepare_dataset as writing
+from moe_jax.data.prepare.dataset_lookup import find_dataset_spec
+from moe_jax.data.prepare.known_datasets import known
+from moe_jax.data.tasks.catalog import TEXTS
 from moe_jax.errors import UserError
 
 
@@ -57,7 +57,7 @@ def test_an_interrupted_prepare_leaves_what_was_there(tmp_path, write, run, monk
     if before:
         run("glue_sst2", source, data)
     found = every_file(data)
-    data_set = get_data_set("glue_sst2")
+    data_set = find_dataset_spec("glue_sst2")
 
     def stop_in_the_middle(file, split):
         for index, pair in enumerate(data_set.read(file, split)):
@@ -65,7 +65,9 @@ def test_an_interrupted_prepare_leaves_what_was_there(tmp_path, write, run, monk
                 raise KeyboardInterrupt
             yield pair
 
-    monkeypatch.setattr("moe_jax.data.prepare.sets.glue.reader", lambda name: stop_in_the_middle)
+    monkeypatch.setattr(
+        "moe_jax.data.prepare.known_datasets.glue_reader.reader", lambda name: stop_in_the_middle
+    )
     with pytest.raises(KeyboardInterrupt):
         run("glue_sst2", source, data, force=True)
     assert every_file(data) == found
@@ -190,7 +192,7 @@ def test_own_text_and_jsonl(tmp_path, write, run, read_back, as_read, monkeypatc
     assert len(found["train"]) == 19
     assert "every 20th document" in result["notes"][0]
 
-    monkeypatch.setattr("moe_jax.data.prepare.texts.MAX_DOCUMENT_CHARS", 12)
+    monkeypatch.setattr("moe_jax.data.prepare.text_readers.MAX_DOCUMENT_CHARS", 12)
     write(tmp_path / "long", {"a.txt": "one\ntwo\nthree\nfour\n", "val/b.txt": gzip.compress(b"x")})
     (tmp_path / "long/val/b.txt").rename(tmp_path / "long/val/b.txt.gz")
     run("text:long", tmp_path / "long", tmp_path / "data")
@@ -255,12 +257,12 @@ def test_names(tmp_path, run, name, message):
 
 def test_every_name_is_found_by_itself_and_by_its_title():
     for name, data_set in known().items():
-        assert get_data_set(name).title == data_set.title
-        assert get_data_set(data_set.title).name == name
-        assert get_data_set(f"{data_set.title}:{data_set.version}").name == name
+        assert find_dataset_spec(name).title == data_set.title
+        assert find_dataset_spec(data_set.title).name == name
+        assert find_dataset_spec(f"{data_set.title}:{data_set.version}").name == name
     # T5 trains on wsc.fixed.
-    assert get_data_set("super_glue_wsc").title == "super_glue/wsc.fixed"
-    assert get_data_set("squad/v1.1").title == "squad/v1.1"
+    assert find_dataset_spec("super_glue_wsc").title == "super_glue/wsc.fixed"
+    assert find_dataset_spec("squad/v1.1").title == "squad/v1.1"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""Training batches as global arrays, each process reading the rows of its own devices."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import jax
+from etils import epath
+
+from moe_jax.data.batch import Batch
+from moe_jax.data.config import DataConfig
+from moe_jax.data.pipeline.curriculum import CurriculumBatches
+from moe_jax.data.pipeline.input_pipeline import TrainBatches
+from moe_jax.data.pipeline.shard_iterator import checkpoint_writers
+from moe_jax.sharding.partition import Partition
+from moe_jax.sharding.placement import place_rows, process_rows
+
+
+class CheckpointableIterator(Protocol):
+    """Batches without an end that can be saved and restored where they are."""
+
+    def __next__(self) -> Batch:
+        """Returns the next batch."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Returns itself."""
+
+    def save(self, directory: epath.Path) -> None:
+        """Writes the position."""
+
+    def restore(self, directory: epath.Path) -> None:
+        """Goes to a written position."""
+
+
+def train_batches(config: DataConfig, partition: Partition | None) -> CheckpointableIterator:
+    """Returns the training batches of a configuration without a curriculum.
+
+    Raises:
+        UserError: if the data are fewer than one batch.
+    """
+    if partition is None:
+        return TrainBatches(config, ahead=True)
+    held = process_rows(partition.rows, config.batch_size)
+    own = jax.process_index()
+    writes = [s for s, process in checkpoint_writers(config, held).items() if process == own]
+    return DeviceBatches(TrainBatches(config, held[own], writes, ahead=True), config, partition)
+
+
+def curriculum_batches(
+    config: DataConfig, partition: Partition | None
+) -> tuple[CheckpointableIterator, CurriculumBatches]:
+    """Returns the training batches in a curriculum's order, and the curriculum behind them.
+
+    Raises:
+        UserError: if the data are fewer than one batch.
+    """
+    if partition is None:
+        batches = CurriculumBatches(config)
+        return batches, batches
+    part = process_rows(partition.rows, config.batch_size)[jax.process_index()]
+    batches = CurriculumBatches(config, part)
+    return DeviceBatches(batches, config, partition), batches
+
+
+class DeviceBatches(Iterator[Batch]):
+    """The batches of a stream, their rows cut over all devices of a mesh.
+
+    Args:
+        batches: with the rows of this process's devices.
+        config: the data.
+        partition: the mesh.
+    """
+
+    def __init__(self, batches: CheckpointableIterator, config: DataConfig, partition: Partition):
+        self._batches = batches
+        self._sharding, self._size = partition.rows, config.batch_size
+        self._first, _ = process_rows(partition.rows, config.batch_size)[jax.process_index()]
+
+    def __next__(self) -> Batch:
+        batch: Batch = place_rows(next(self._batches), self._sharding, self._size, self._first)
+        return batch
+
+    def save(self, directory: epath.Path) -> None:
+        """Writes the positions that are this process's to write."""
+        self._batches.save(directory)
+
+    def restore(self, directory: epath.Path) -> None:
+        """Goes to a saved position."""
+        self._batches.restore(directory)
