@@ -41,7 +41,7 @@ def list_tasks(debug: bool = False) -> dict[str, Any]:
     texts = Table("text", "what it is", title="Plain text, to pre-train on", title_justify="left")
     texts.add_row("embedded", "the English corpus in the package: novels and speeches")
     for name, text in catalog.PLAIN_TEXTS.items():
-        texts.add_row(name, f"{text.what}; TFDS {text.source}")
+        texts.add_row(name, f"{text.description}; TFDS {text.source}")
     for prefix, what in catalog.USER_FILE_KINDS.items():
         texts.add_row(f"{prefix}:FILES" if prefix != "tfds" else "tfds:NAME", what)
     console.print(texts)

@@ -12,7 +12,7 @@ from moe_jax.commands.quiet import quiet
 from moe_jax.data.prepare.dataset_lookup import find_dataset_spec
 from moe_jax.data.prepare.dataset_spec import DatasetSpec
 from moe_jax.data.prepare.file_layout import check_folder
-from moe_jax.data.prepare.prepare_dataset import prepare as write
+from moe_jax.data.prepare.prepare_dataset import prepare_dataset
 from moe_jax.data.prepare.report import PreparedDataset
 from moe_jax.errors import UserError
 from moe_jax.waiting import waiting
@@ -46,7 +46,7 @@ def prepare(
         raise UserError(f"--data_dir={data_dir}: prepare locally, then copy the directory there")
     target = Path(data_dir).expanduser()
     with waiting(f"preparing {data_set.title}"), quiet(debug):
-        prepared = write(data_set, folder, target, force)
+        prepared = prepare_dataset(data_set, folder, target, force)
     _print(console, data_set, prepared)
     for line in prepared.notes:
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
@@ -67,7 +67,7 @@ def prepare(
                 "rows": written.rows,
                 "published": written.published,
                 "labels": written.labels,
-                "malformed": sum(file.bad for file in written.files),
+                "malformed": sum(file.malformed for file in written.files),
                 "files": [str(file.path) for file in written.files],
             }
             for split, written in prepared.splits.items()

@@ -1,4 +1,4 @@
-"""How many tokens of a text are masked so that it fills a row: span corruption's arithmetic."""
+"""Lengths of span corruption: tokens of text and masked spans that fill a sequence."""
 
 from moe_jax.errors import UserError
 
@@ -8,7 +8,7 @@ MEAN_SPAN = 3.0
 
 
 def span_corruption_lengths(length: int) -> tuple[int, int, int]:
-    """Returns (tokens of text, masked tokens, spans) of the longest text that fits in a row.
+    """Returns (tokens of text, masked tokens, spans) of the longest text that fits in a sequence.
 
     Raises:
         UserError: if no text fits.

@@ -57,7 +57,7 @@ def get_dataset(
 
 def _needs_autograph(config: DataConfig, task: RegisteredTask) -> bool:
     """Returns whether Python's control flow is to be translated: a user's, or seqio's packing."""
-    return task.is_registered or (config.pack and task.kind != STREAM)
+    return task.is_user_registered or (config.pack and task.kind != STREAM)
 
 
 def _get_dataset(
@@ -74,7 +74,7 @@ def _get_dataset(
         feature_converter=_converter(config, task, provider),
         dataset_split=split,
         use_cached=is_cached(config, task),
-        shuffle=training and config.shuffle and not task.ordered,
+        shuffle=training and config.shuffle and not task.has_fixed_order,
         seed=config.seed,
         num_epochs=None if training else 1,
         shard_info=None if stream is None else seqio.ShardInfo(stream, config.shards),
@@ -93,7 +93,7 @@ def is_cached(config: DataConfig, task: RegisteredTask) -> bool:
     Raises:
         UserError: if there is a directory for caches and the task is not in it.
     """
-    if config.cache_dir is None or task.ordered:
+    if config.cache_dir is None or task.has_fixed_order:
         return False
     home = str(epath.Path(config.cache_dir).expanduser())
     seqio.set_global_cache_dirs([home])

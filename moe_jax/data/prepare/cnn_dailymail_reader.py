@@ -1,4 +1,4 @@
-"""Reads CNN/DailyMail: JSONL, or the stories as published with lists of their URLs."""
+"""Reads CNN/DailyMail: JSONL, or the published stories with lists of their URLs."""
 
 import functools
 import hashlib
@@ -17,15 +17,15 @@ from moe_jax.data.prepare.row_reader import (
 )
 from moe_jax.errors import UserError
 
-# TFDS's names of the publishers and the folders that their archives unpack to.
+# TFDS's names of the publishers, and the folders in their archives.
 _PUBLISHERS = {"cnn": "cnn/stories", "dm": "dailymail/stories"}
 _ENDS = (".", "!", "?", "...", "'", "`", '"', "’", "”", ")")
 
 
 def read_story(path: Path) -> tuple[str, str]:
-    """Returns article and highlights of a .story file, as TFDS makes them.
+    """Returns article and highlights of a .story file, as TFDS does.
 
-    A line without a sentence end gets a full stop; the article is one line, and each highlight.
+    A line without a sentence end gets a full stop; article and highlights are one line each.
     """
     article: list[str] = []
     highlights: list[str] = []
@@ -40,7 +40,7 @@ def read_story(path: Path) -> tuple[str, str]:
     return " ".join(article), "\n".join(highlights)
 
 
-def read_summaries(file: DataFile, split: str) -> Iterator[KeyedExample]:
+def read_cnn_dailymail(file: DataFile, split: str) -> Iterator[KeyedExample]:
     """Reads CNN/DailyMail from JSONL (`article`, `highlights`) or a list of its stories' URLs."""
     if plain_name(file.path).endswith(".jsonl"):
         return read_objects(file, functools.partial(_summary, split))

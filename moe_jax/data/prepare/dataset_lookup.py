@@ -1,4 +1,4 @@
-"""Finds a data set by the name that the user types."""
+"""Looks up a data set by the name on the command line."""
 
 import functools
 import re
@@ -9,45 +9,45 @@ from moe_jax.data.prepare.split_words import find_by_word, find_or_hold_out
 from moe_jax.data.prepare.text_readers import read_dialogues, read_field, read_text
 from moe_jax.errors import UserError, nearest
 
-# Kinds of your own data, named KIND:NAME.
-OWN = ("text", "jsonl", "dialogues")
+# Kinds of a user's own data, named KIND:NAME.
+USER_DATA_KINDS = ("text", "jsonl", "dialogues")
 
 
 def find_dataset_spec(name: str) -> DatasetSpec:
-    """Returns a data set by its name, TFDS's name (as glue/sst2) or KIND:NAME for your own.
+    """Returns a data set by its name, TFDS's name (glue/sst2) or KIND:NAME for a user's own data.
 
     Raises:
-        UserError: if there is no such name, with the nearest.
+        UserError: for an unknown name, with the nearest one.
     """
-    if ":" in name and name.split(":")[0] in OWN:
-        return _own(*name.split(":"))
+    if ":" in name and name.split(":")[0] in USER_DATA_KINDS:
+        return _user_data(*name.split(":"))
     sets = known_datasets()
     name = name.split(":")[0]
-    titles = {data_set.title: data_set for data_set in sets.values()}
+    titles = {spec.title: spec for spec in sets.values()}
     for names in (sets, titles):
         if name in names:
             return names[name]
     for names in (sets, titles):
-        for other, data_set in names.items():
-            if _plain(other) == _plain(name):
-                return data_set
-    listed = [*sets, *(f"{kind}:NAME" for kind in OWN)]
+        for other, spec in names.items():
+            if _normalize(other) == _normalize(name):
+                return spec
+    listed = [*sets, *(f"{kind}:NAME" for kind in USER_DATA_KINDS)]
     raise UserError(
         f"unknown data set {name!r}; known: {', '.join(listed)}." + nearest(name, listed)
     )
 
 
-def _plain(name: str) -> str:
+def _normalize(name: str) -> str:
     return re.sub("[^a-z0-9]", "", name.lower())
 
 
-def _own(kind: str, name: str = "", field: str = "text", *more: str) -> DatasetSpec:
+def _user_data(kind: str, name: str = "", field: str = "text", *more: str) -> DatasetSpec:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or more or (kind != "jsonl" and field != "text"):
         raise UserError(
             f"{':'.join((kind, name, *more))!r} is not a name: {kind}:NAME was expected, with NAME "
             "of small letters, digits and _" + (", or jsonl:NAME:FIELD" if kind == "jsonl" else "")
         )
-    if name in {data_set.builder for data_set in known_datasets().values()}:
+    if name in {spec.builder for spec in known_datasets().values()}:
         raise UserError(f"{name!r} is the name of a known data set: choose another")
     if kind == "dialogues":
         find = functools.partial(find_by_word, endings=(".jsonl",), anywhere=True)

@@ -1,4 +1,4 @@
-"""What a data set that can be prepared is described by."""
+"""The specification of a data set that can be prepared."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -15,13 +15,13 @@ class DatasetSpec:
     """A data set that can be prepared.
 
     Attributes:
-        name: what the user calls it.
+        name: name on the command line.
         builder: TFDS's name of the builder.
-        config: of the builder, or empty.
-        version: of the builder.
+        config: configuration of the builder, or empty.
+        version: version of the builder.
         read: reads a file of a split.
         find: finds the files in a folder.
-        kind: whose features: "official" for those of TFDS's builder, or "text", "dialogues", "c4".
+        features: "official" for those of TFDS's builder, or "text", "dialogues", "c4".
     """
 
     name: str
@@ -30,7 +30,7 @@ class DatasetSpec:
     version: str
     read: Reader
     find: Callable[[Path], SplitFiles]
-    kind: str = "official"
+    features: str = "official"
 
     @property
     def title(self) -> str:

@@ -1,4 +1,4 @@
-"""Finds a data set's files in the folder that the user names."""
+"""Finds a data set's files in a folder by their names."""
 
 import dataclasses
 import fnmatch
@@ -10,12 +10,12 @@ from moe_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class FileNames:
-    """File names that a split may have; "*" matches, case does not matter, .gz may follow.
+    """A file name of a split; "*" matches anything, case is ignored, .gz may follow.
 
     Attributes:
-        glob: the name.
-        beside: a file that has to be in the same folder.
-        note: said if such a file is taken, empty for an official name.
+        glob: name or pattern.
+        beside: name of a file that must be in the same folder.
+        note: note for the user if the file is used, empty for an official name.
     """
 
     glob: str
@@ -29,8 +29,8 @@ class SplitFiles:
 
     Attributes:
         splits: by split name; only splits that have a file.
-        notes: what the user should know about the choice.
-        held_out: whether "train" and "validation" are the same files, to be divided by row.
+        notes: notes for the user about the choice.
+        held_out: whether "train" and "validation" are the same files, to be split by example.
     """
 
     splits: dict[str, tuple[Path, ...]]
@@ -39,14 +39,14 @@ class SplitFiles:
 
 
 def official_names(*names: str) -> tuple[FileNames, ...]:
-    """Returns names that files are published under."""
+    """Returns the names of published files."""
     return tuple(FileNames(name) for name in names)
 
 
 def partial_names(
     *names: str, note: str = "a part of the split, or another file than the official one"
 ) -> tuple[FileNames, ...]:
-    """Returns names that are taken only if there is no official one, and said."""
+    """Returns names that are used, with a note, only if there is no official one."""
     return tuple(FileNames(name, note=note) for name in names)
 
 
@@ -59,10 +59,10 @@ def find_named(
     """Returns the files of a data set with known file names.
 
     Args:
-        source: the folder that the user names: the data set's own, or one above it.
-        roots: names of folders that may be between `source` and the data set's own.
-        folders: names of the data set's own folder.
-        splits: the names of each split's file; the first that is there is taken.
+        source: the data set's folder, or one above it.
+        roots: names of folders that may be between `source` and the data set's folder.
+        folders: names of the data set's folder.
+        splits: the names of each split's file; the first that exists is used.
 
     Raises:
         UserError: if no split has a file.
@@ -99,10 +99,10 @@ def plain_name(path: Path) -> str:
 
 
 def check_folder(source: str) -> Path:
-    """Returns the folder of a name, `~` resolved.
+    """Returns the folder of a name, `~` expanded.
 
     Raises:
-        UserError: if it is not a folder that can be read.
+        UserError: if it is not a folder.
     """
     path = Path(source).expanduser()
     if not path.is_dir():
@@ -120,7 +120,7 @@ def _children(folder: Path, name: str) -> Iterable[Path]:
 
 
 def _first(folder: Path, glob: str) -> Path | None:
-    """Returns the first file that matches; one that is not packed before one that is."""
+    """Returns the first file that matches; an uncompressed one before a compressed one."""
     matches = [
         path
         for path in folder.iterdir()

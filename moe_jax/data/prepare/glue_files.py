@@ -1,4 +1,4 @@
-"""GLUE's tasks: folders, file names, columns and labels."""
+"""Folders, file names and columns of GLUE's original files."""
 
 import dataclasses
 
@@ -10,64 +10,43 @@ _HELD_OUT = "not the official validation data but rows held out of the training 
 
 @dataclasses.dataclass(frozen=True)
 class GlueFiles:
-    """One of GLUE's tasks.
+    """The files of one of GLUE's tasks.
 
     Attributes:
         folders: names of its folder; the first is GLUE's.
-        columns: the column of each text feature.
-        label: the label's column.
-        classes: names of the labels in TFDS's order; none if the label is a number from 0 to 5.
+        columns: column of each text feature.
+        label: column of the label.
     """
 
     folders: tuple[str, ...]
     columns: dict[str, str]
     label: str = "label"
-    classes: tuple[str, ...] = ()
 
 
 _PAIR = {"sentence1": "sentence1", "sentence2": "sentence2"}
 _PREMISE = {"premise": "sentence1", "hypothesis": "sentence2"}
-_NLI = ("entailment", "neutral", "contradiction")
-_MNLI = GlueFiles(
-    ("MNLI",), {"hypothesis": "sentence2", "premise": "sentence1"}, "gold_label", _NLI
-)
+_MNLI = GlueFiles(("MNLI",), {"hypothesis": "sentence2", "premise": "sentence1"}, "gold_label")
 
 TASKS: dict[str, GlueFiles] = {
-    "cola": GlueFiles(
-        ("CoLA",), {"sentence": "sentence"}, "is_acceptable", ("unacceptable", "acceptable")
-    ),
-    "sst2": GlueFiles(
-        ("SST-2", "SST2"), {"sentence": "sentence"}, classes=("negative", "positive")
-    ),
-    "mrpc": GlueFiles(
-        ("MRPC",),
-        {"sentence1": "#1 String", "sentence2": "#2 String"},
-        "Quality",
-        ("not_equivalent", "equivalent"),
-    ),
+    "cola": GlueFiles(("CoLA",), {"sentence": "sentence"}, "is_acceptable"),
+    "sst2": GlueFiles(("SST-2", "SST2"), {"sentence": "sentence"}),
+    "mrpc": GlueFiles(("MRPC",), {"sentence1": "#1 String", "sentence2": "#2 String"}, "Quality"),
     "stsb": GlueFiles(("STS-B", "STSB"), _PAIR, "score"),
     "qqp": GlueFiles(
-        ("QQP",),
-        {"question1": "question1", "question2": "question2"},
-        "is_duplicate",
-        ("not_duplicate", "duplicate"),
+        ("QQP",), {"question1": "question1", "question2": "question2"}, "is_duplicate"
     ),
     "mnli": _MNLI,
     "mnli_matched": _MNLI,
     "mnli_mismatched": _MNLI,
-    "qnli": GlueFiles(
-        ("QNLI", "QNLIv2"),
-        {"question": "question", "sentence": "sentence"},
-        classes=("entailment", "not_entailment"),
-    ),
-    "rte": GlueFiles(("RTE",), _PAIR, classes=("entailment", "not_entailment")),
-    "wnli": GlueFiles(("WNLI",), _PAIR, classes=("not_entailment", "entailment")),
-    "ax": GlueFiles(("AX", "diagnostic"), _PREMISE, classes=_NLI),
+    "qnli": GlueFiles(("QNLI", "QNLIv2"), {"question": "question", "sentence": "sentence"}),
+    "rte": GlueFiles(("RTE",), _PAIR),
+    "wnli": GlueFiles(("WNLI",), _PAIR),
+    "ax": GlueFiles(("AX", "diagnostic"), _PREMISE),
 }
 
 
 def splits(name: str) -> dict[str, tuple[FileNames, ...]]:
-    """Returns the file names of a task's splits."""
+    """Returns the file names of each split of a task."""
     train = official_names("train.tsv") + partial_names("train.*.tsv")
     if name == "ax":
         return {"test": official_names("diagnostic.tsv", "AX.tsv", "ax.tsv")}

@@ -1,10 +1,14 @@
-"""GLUE's TSV files. Quotes mean nothing in any of them; only CoLA's train and dev lack a header."""
+"""Reads GLUE's TSV files.
+
+Quotes have no meaning in any of them; only CoLA's train and dev files lack a header.
+"""
 
 import functools
 from collections.abc import Iterator
 
+from moe_jax.data.dataset_info import DATASETS
 from moe_jax.data.prepare.dataset_spec import Reader
-from moe_jax.data.prepare.glue_files import DEV_IDS, TASKS, GlueFiles
+from moe_jax.data.prepare.glue_files import DEV_IDS, TASKS
 from moe_jax.data.prepare.row_reader import (
     DataFile,
     Example,
@@ -19,17 +23,18 @@ from moe_jax.data.prepare.row_reader import (
 from moe_jax.errors import UserError
 
 
-def reader(name: str) -> Reader:
-    """Returns what reads a task's files."""
+def glue_reader(name: str) -> Reader:
+    """Returns the reader of a task's files."""
     if name == "cola":
         return _read_cola
     if name == "mrpc":
         return _read_mrpc
-    return functools.partial(_read, TASKS[name])
+    return functools.partial(_read, name)
 
 
-def _read(task: GlueFiles, file: DataFile, split: str) -> Iterator[KeyedExample]:
+def _read(name: str, file: DataFile, split: str) -> Iterator[KeyedExample]:
     """Reads a file with a header."""
+    task, classes = TASKS[name], DATASETS[f"glue/{name}"].labels
     header = header_of(file)
     columns = list(task.columns.values())
     if not split.startswith("test"):
@@ -38,55 +43,56 @@ def _read(task: GlueFiles, file: DataFile, split: str) -> Iterator[KeyedExample]
     def parse(row: tuple[int, bytes]) -> list[KeyedExample]:
         index, line = row
         values = dict(zip(header, split_fields(line, len(header)), strict=True))
-        example: Example = {name: values[column] for name, column in task.columns.items()}
+        example: Example = {text: values[column] for text, column in task.columns.items()}
         label = values.get(task.label, "-1") if split.startswith("test") else values[task.label]
-        example["label"] = read_label(task, label, unknown=split.startswith("test"))
+        example["label"] = read_label(classes, label, unknown=split.startswith("test"))
         return [(index, {**example, "idx": index})]
 
     return file.rows(read_tsv(file, columns), parse)
 
 
-def read_label(task: GlueFiles, label: str, unknown: bool = False) -> str | float:
-    """Returns a label's name, or the number for a task without classes; -1 where it is unknown.
+def read_label(classes: tuple[str, ...], label: str, unknown: bool = False) -> str | float:
+    """Returns a label's name, or the score for a task without classes; -1 if it is unknown.
 
     Raises:
-        MalformedRowError: if it is neither.
+        MalformedRowError: for any other label.
     """
     if unknown and label == "-1":
-        return -1 if task.classes else -1.0
-    if label in task.classes:
+        return -1 if classes else -1.0
+    if label in classes:
         return label
     try:
         number = float(label)
-        if not task.classes and 0 <= number <= 5:
+        if not classes and 0 <= number <= 5:
             return number
-        if number in range(len(task.classes)):
-            return task.classes[int(number)]
+        if number in range(len(classes)):
+            return classes[int(number)]
     except ValueError:
         pass
-    what = " or ".join(task.classes) if task.classes else "a number from 0 to 5"
+    what = " or ".join(classes) if classes else "a number from 0 to 5"
     raise MalformedRowError(f"the label is {label!r}, not {what}")
 
 
 def _read_cola(file: DataFile, split: str) -> Iterator[KeyedExample]:
-    task = TASKS["cola"]
     if split == "test":
-        return _read(task, file, split)
+        return _read("cola", file, split)
+
+    classes = DATASETS["glue/cola"].labels
 
     def parse(row: tuple[int, bytes]) -> list[KeyedExample]:
         index, line = row
         _, label, _, sentence = split_fields(line, 4)
-        return [(index, {"sentence": sentence, "label": read_label(task, label), "idx": index})]
+        return [(index, {"sentence": sentence, "label": read_label(classes, label), "idx": index})]
 
     return file.rows(read_tsv(file, None), parse)
 
 
 def _read_mrpc(file: DataFile, split: str) -> Iterator[KeyedExample]:
-    """Reads Microsoft's files, of which a list of ids makes two splits, or GLUE's divided ones.
+    """Reads Microsoft's files, split by a list of ids, or GLUE's files of each split.
 
-    Test labels are hidden, as TFDS does, although Microsoft's file has them.
+    Test labels are hidden, as in TFDS, although Microsoft's file has them.
     """
-    pairs = _read(TASKS["mrpc"], file, split)
+    pairs = _read("mrpc", file, split)
     if split == "test":
         return ((key, {**example, "label": -1}) for key, example in pairs)
     if not file.path.name.lower().startswith("msr_"):
@@ -97,7 +103,7 @@ def _read_mrpc(file: DataFile, split: str) -> Iterator[KeyedExample]:
 def _read_microsoft(
     file: DataFile, split: str, dev_ids: set[tuple[str, str]]
 ) -> Iterator[KeyedExample]:
-    task = TASKS["mrpc"]
+    task, classes = TASKS["mrpc"], DATASETS["glue/mrpc"].labels
     header = header_of(file)
 
     def parse(row: tuple[int, bytes]) -> list[KeyedExample]:
@@ -105,8 +111,8 @@ def _read_microsoft(
         values = dict(zip(header, split_fields(line, len(header)), strict=True))
         if ((values["#1 ID"], values["#2 ID"]) in dev_ids) != (split == "validation"):
             return []
-        example: Example = {name: values[column] for name, column in task.columns.items()}
-        label = read_label(task, values[task.label])
+        example: Example = {text: values[column] for text, column in task.columns.items()}
+        label = read_label(classes, values[task.label])
         return [(index, {**example, "label": label, "idx": index})]
 
     return file.rows(read_tsv(file, [*task.columns.values(), task.label, "#1 ID", "#2 ID"]), parse)

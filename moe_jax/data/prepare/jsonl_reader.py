@@ -1,4 +1,4 @@
-"""Reads JSONL: an object a line, its fields of known types."""
+"""Reads JSONL files: an object on each line, with fields of known types."""
 
 import itertools
 import json
@@ -28,16 +28,16 @@ def parse_object(line: bytes) -> dict[str, Any]:
 def read_objects(
     file: DataFile,
     parse: Callable[[int, dict[str, Any]], Iterable[KeyedExample]],
-    counted: bool = False,
+    unique_keys: bool = False,
 ) -> Iterator[KeyedExample]:
-    """Yields what `parse` makes of (index, object) of each line of a JSONL file.
+    """Yields the examples that `parse` makes of (index, object) of each line of a JSONL file.
 
-    A key that was there before makes a row malformed.
+    A row with the key of an earlier one is malformed.
 
     Args:
-        file: with a JSON object on each line.
+        file: file with a JSON object on each line.
         parse: makes any number of examples of an object, or raises `MalformedRowError`.
-        counted: the keys are the indices, of which none comes twice; nothing is remembered.
+        unique_keys: whether the keys are the indices, which need no check.
     """
     seen: set[str | int] = set()
     index = itertools.count()
@@ -47,7 +47,7 @@ def read_objects(
         for key, example in parse(number, parse_object(line)):
             if key in seen:
                 raise MalformedRowError(f"index {key} was there before")
-            if not counted:
+            if not unique_keys:
                 seen.add(key)
             pairs.append((key, example))
         return pairs
@@ -56,7 +56,11 @@ def read_objects(
 
 
 def get_field(row: dict[str, Any], name: str, kind: type) -> Any:
-    """Returns a field of a JSON object; raises `MalformedRowError` if it is absent or of another type."""
+    """Returns a field of a JSON object.
+
+    Raises:
+        MalformedRowError: if it is missing or of another type.
+    """
     if name not in row:
         raise MalformedRowError(f"no field {name!r} (there are {', '.join(map(str, row))})"[:200])
     value = row[name]

@@ -1,12 +1,14 @@
-"""The data sets with a name of their own: files, readers, TFDS's names and versions."""
+"""The data sets that can be prepared: TFDS's names, files and readers."""
 
 import functools
 from collections.abc import Callable
 from pathlib import Path
 
+from moe_jax.data.dataset_info import DATASETS
 from moe_jax.data.prepare import glue_files, glue_reader, super_glue_reader
-from moe_jax.data.prepare.cnn_dailymail_reader import read_summaries
+from moe_jax.data.prepare.cnn_dailymail_reader import read_cnn_dailymail
 from moe_jax.data.prepare.dataset_spec import DatasetSpec
+from moe_jax.data.prepare.definite_pronoun_reader import read_definite_pronouns
 from moe_jax.data.prepare.file_layout import (
     FileNames,
     SplitFiles,
@@ -15,15 +17,15 @@ from moe_jax.data.prepare.file_layout import (
     partial_names,
 )
 from moe_jax.data.prepare.split_words import find_or_hold_out
-from moe_jax.data.prepare.squad_reader import read_pronouns, read_questions
+from moe_jax.data.prepare.squad_reader import read_squad
 from moe_jax.data.prepare.text_readers import read_c4, read_dialogues, read_wikitext
-from moe_jax.data.prepare.wmt_reader import find_translations, read_translations
+from moe_jax.data.prepare.wmt_reader import find_wmt, read_wmt
 
 
 def known_datasets() -> dict[str, DatasetSpec]:
-    """Returns all data sets with a name of their own."""
+    """Returns all data sets by name."""
     sets = [*_glue(), *_super_glue(), *_others(), *_wikitexts()]
-    return {data_set.name: data_set for data_set in sets}
+    return {spec.name: spec for spec in sets}
 
 
 def _named(
@@ -39,8 +41,8 @@ def _glue() -> list[DatasetSpec]:
             f"glue_{name}",
             "glue",
             name,
-            "2.0.0",
-            glue_reader.reader(name),
+            DATASETS[f"glue/{name}"].version,
+            glue_reader.glue_reader(name),
             _named(roots, task.folders, glue_files.splits(name)),
         )
         for name, task in glue_files.TASKS.items()
@@ -49,14 +51,14 @@ def _glue() -> list[DatasetSpec]:
 
 def _super_glue() -> list[DatasetSpec]:
     roots = ("superglue", "super_glue")
-    # T5 uses wsc.fixed, and so "wsc" alone means that.
+    # T5 uses wsc.fixed, so that is the meaning of "wsc".
     names = {"wsc": "wsc_as_published", "wsc.fixed": "wsc"}
     return [
         DatasetSpec(
             f"super_glue_{names.get(config, config)}",
             "super_glue",
             config,
-            "1.0.2",
+            DATASETS[f"super_glue/{config}"].version,
             functools.partial(super_glue_reader.read, config),
             _named(roots, folders, super_glue_reader.splits(config)),
         )
@@ -90,34 +92,39 @@ def _others() -> list[DatasetSpec]:
             pronoun_folders[0],
             pronoun_folders[0],
             "",
-            "1.1.0",
-            read_pronouns,
+            DATASETS["definite_pronoun_resolution"].version,
+            read_definite_pronouns,
             _named((), pronoun_folders, _PRONOUNS),
         ),
         DatasetSpec(
-            "squad", "squad", "v1.1", "3.0.0", read_questions, _named((), ("squad",), _SQUAD)
+            "squad",
+            "squad",
+            "v1.1",
+            DATASETS["squad/v1.1"].version,
+            read_squad,
+            _named((), ("squad",), _SQUAD),
         ),
         DatasetSpec(
             "cnn_dailymail",
             "cnn_dailymail",
             "",
-            "3.4.0",
-            read_summaries,
+            DATASETS["cnn_dailymail"].version,
+            read_cnn_dailymail,
             _named((), ("cnn_dailymail", "cnn-dailymail"), _SUMMARIES),
         ),
         DatasetSpec(
             "wmt19_translate_de_en",
             "wmt19_translate",
             "de-en",
-            "1.0.0",
-            read_translations,
-            find_translations,
+            DATASETS["wmt19_translate/de-en"].version,
+            read_wmt,
+            find_wmt,
         ),
         DatasetSpec(
             "c4",
             "c4",
             "en",
-            "3.0.1",
+            DATASETS["c4/en"].version,
             read_c4,
             functools.partial(find_or_hold_out, endings=(".json", ".jsonl"), anywhere=True),
             "c4",
@@ -126,7 +133,7 @@ def _others() -> list[DatasetSpec]:
             "soda",
             "soda",
             "dialogues",
-            "1.0.0",
+            DATASETS["soda/dialogues"].version,
             read_dialogues,
             _named((), ("soda",), _DIALOGUES),
             "dialogues",
@@ -151,7 +158,7 @@ def _wikitexts() -> list[DatasetSpec]:
                     f"wikitext{size}{raw.replace('-', '_')}",
                     "wikitext",
                     config,
-                    "1.0.0",
+                    DATASETS[f"wikitext/{config}"].version,
                     read_wikitext,
                     _named((), tuple(dict.fromkeys(folders)), splits),
                     "text",

@@ -1,7 +1,7 @@
-"""Reads rows out of text files: .gz or not, any line end, with or without a byte order mark.
+"""Reads rows of text files: plain or .gz, any line end, with or without a byte order mark.
 
-A reader raises `MalformedRowError` for a row that it cannot take. `DataFile.rows` counts those, remembers the
-first few with their place, skips them, and refuses a file that has too many.
+A reader raises `MalformedRowError` for a row that it cannot use. `DataFile.rows` counts and skips
+such rows, keeps the location of the first few, and refuses a file with too many of them.
 """
 
 import dataclasses
@@ -17,38 +17,38 @@ Example = dict[str, Any]
 KeyedExample = tuple[str | int, Example]
 
 # A file with a larger share of malformed rows is refused.
-MAX_BAD_SHARE = 0.01
-_SHOWN = 3
+MAX_MALFORMED_SHARE = 0.01
+_MAX_ERRORS = 3
 _BOM = b"\xef\xbb\xbf"
 
 
 class MalformedRowError(Exception):
-    """A row that cannot be used; the message says why."""
+    """A row that cannot be used; the message is the reason."""
 
 
 @dataclasses.dataclass
 class DataFile:
-    """A file of a data set and what was found out while reading it.
+    """A file of a data set, with counts of the rows that were read.
 
     Attributes:
-        path: where it is.
-        total: rows read, the malformed ones among them.
-        bad: malformed rows, which are skipped.
-        shown: the first few malformed rows, each "FILE:LINE: reason".
+        path: path of the file.
+        total: rows read, malformed ones included.
+        malformed: malformed rows, which are skipped.
+        errors: the first few malformed rows, each "FILE:LINE: reason".
     """
 
     path: Path
     total: int = 0
-    bad: int = 0
-    shown: list[str] = dataclasses.field(default_factory=list)
+    malformed: int = 0
+    errors: list[str] = dataclasses.field(default_factory=list)
 
     def rows(
         self, places: Iterable[tuple[int, Any]], parse: Callable[[Any], Iterable[KeyedExample]]
     ) -> Iterator[KeyedExample]:
-        """Yields what `parse` makes of each (line number, row).
+        """Yields the examples that `parse` makes of each (line number, row).
 
         Args:
-            places: rows, each with the line that it starts at.
+            places: rows, each with the number of its first line.
             parse: makes any number of examples of a row, or raises `MalformedRowError`.
 
         Raises:
@@ -59,20 +59,21 @@ class DataFile:
             try:
                 yield from list(parse(row))
             except MalformedRowError as error:
-                self.bad += 1
-                if len(self.shown) < _SHOWN:
-                    self.shown.append(f"{self.path.name}:{line}: {error}")
-                # Nothing is gained by reading on through a file of another kind.
-                if self.bad >= 1000 and self.bad > self.total / 2:
+                self.malformed += 1
+                if len(self.errors) < _MAX_ERRORS:
+                    self.errors.append(f"{self.path.name}:{line}: {error}")
+                # It is a file of another kind.
+                if self.malformed >= 1000 and self.malformed > self.total / 2:
                     break
-        if self.bad > MAX_BAD_SHARE * self.total:
+        if self.malformed > MAX_MALFORMED_SHARE * self.total:
             raise UserError(
-                f"{self.path}: {self.bad:,} of {self.total:,} rows are malformed, more than "
-                f"{MAX_BAD_SHARE:.0%}: is it the right file, and whole? " + "; ".join(self.shown)
+                f"{self.path}: {self.malformed:,} of {self.total:,} rows are malformed, more than "
+                f"{MAX_MALFORMED_SHARE:.0%}: is it the right file, and whole? "
+                + "; ".join(self.errors)
             )
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Yields the lines from line 1 on, without their ends.
+        """Yields the lines with their numbers from 1 on, without line ends.
 
         Raises:
             UserError: if the file cannot be read.
@@ -101,7 +102,7 @@ class DataFile:
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """Opens a file, unpacked if its name ends in .gz."""
+    """Opens a file, decompressed if its name ends in .gz."""
     packed = path.suffix.lower() == ".gz"
     return cast(IO[bytes], gzip.open(path, "rb") if packed else path.open("rb"))
 
@@ -117,7 +118,7 @@ def decode(line: bytes) -> str:
 
 
 def not_empty(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    """Yields the lines that have more than white space in them."""
+    """Yields the lines that are not white space only."""
     return ((number, line) for number, line in lines if line.strip())
 
 
@@ -125,8 +126,8 @@ def read_tsv(file: DataFile, columns: list[str] | None) -> Iterator[tuple[int, t
     """Yields the rows of a TSV file, (line, (index of the row, its bytes)), and checks the header.
 
     Args:
-        file: with tabs between the fields. Quotes mean nothing: they are part of the text.
-        columns: names that the header must have; None: there is no header.
+        file: file with tabs between the fields; quotes are part of the text.
+        columns: names that the header must have; None for a file without header.
 
     Raises:
         UserError: if the header lacks one of them.
@@ -148,7 +149,11 @@ def read_tsv(file: DataFile, columns: list[str] | None) -> Iterator[tuple[int, t
 
 
 def split_fields(line: bytes, count: int | None = None) -> list[str]:
-    """Returns the fields of a line of a TSV file; raises `MalformedRowError` if there are not `count`."""
+    """Returns the fields of a line of a TSV file.
+
+    Raises:
+        MalformedRowError: if there are not `count` of them.
+    """
     found = decode(line).split("\t")
     if count is not None and len(found) != count:
         raise MalformedRowError(f"{len(found)} fields with tabs between them, not {count}")
@@ -156,7 +161,7 @@ def split_fields(line: bytes, count: int | None = None) -> list[str]:
 
 
 def header_of(file: DataFile) -> list[str]:
-    """Returns the fields of a file's first line that is not empty.
+    """Returns the fields of a file's first non-empty line.
 
     Raises:
         UserError: if it is not text.

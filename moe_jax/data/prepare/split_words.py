@@ -1,4 +1,4 @@
-"""Finds files that have no fixed names: the split is a word in the name."""
+"""Finds files without fixed names by the word in their names that names the split."""
 
 import re
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def find_by_word(source: Path, endings: Sequence[str], anywhere: bool = False) -
 
 
 def find_or_hold_out(source: Path, endings: Sequence[str], anywhere: bool = False) -> SplitFiles:
-    """Returns files as `find_by_word` does; without validation files, training rows are held out.
+    """Finds files as `find_by_word` does; without validation files, examples are held out.
 
     Raises:
         UserError: if there is no such file.

@@ -1,51 +1,23 @@
-"""Readers of definite_pronoun_resolution and SQuAD."""
+"""Reads SQuAD 1.1."""
 
-import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
 
 from moe_jax.data.prepare.file_layout import plain_name
 from moe_jax.data.prepare.jsonl_reader import get_field, read_objects
-from moe_jax.data.prepare.row_reader import DataFile, KeyedExample, MalformedRowError, decode
+from moe_jax.data.prepare.row_reader import DataFile, KeyedExample, MalformedRowError
 from moe_jax.errors import UserError
 
 
-def read_pronouns(file: DataFile, split: str) -> Iterator[KeyedExample]:
-    """Reads definite_pronoun_resolution: sentence, pronoun, "first,second", the right one."""
-
-    def parse(row: tuple[int, list[bytes]]) -> list[KeyedExample]:
-        index, block = row
-        if len(block) != 4:
-            raise MalformedRowError(f"a block of {len(block)} lines, not 4")
-        sentence, pronoun, both, correct = (decode(line).strip() for line in block)
-        candidates = [candidate.strip() for candidate in both.split(",")]
-        if len(candidates) != 2:
-            raise MalformedRowError(f"{len(candidates)} candidates with commas between them, not 2")
-        if correct not in candidates:
-            raise MalformedRowError(f"the answer {correct!r} is not one of the candidates {both!r}")
-        label = candidates.index(correct)
-        example = {"sentence": sentence, "pronoun": pronoun, "candidates": candidates}
-        return [(index, {**example, "label": label})]
-
-    return file.rows(_blocks(file), parse)
-
-
-def _blocks(file: DataFile) -> Iterator[tuple[int, tuple[int, list[bytes]]]]:
-    """Yields runs of lines that are not empty, (line, (index, lines))."""
-    groups = itertools.groupby(file.lines(), key=lambda line: bool(line[1].strip()))
-    for index, lines in enumerate(list(group) for filled, group in groups if filled):
-        yield lines[0][0], (index, [line for _, line in lines])
-
-
-def read_questions(file: DataFile, split: str) -> Iterator[KeyedExample]:
+def read_squad(file: DataFile, split: str) -> Iterator[KeyedExample]:
     """Reads SQuAD: its JSON file, or JSONL with a question and its answers on each line."""
     if plain_name(file.path).endswith(".jsonl"):
         return read_objects(file, _question_line)
-    return _read_squad(file)
+    return _read_squad_json(file)
 
 
-def _read_squad(file: DataFile) -> Iterator[KeyedExample]:
+def _read_squad_json(file: DataFile) -> Iterator[KeyedExample]:
     whole = parse_json(file)
     questions: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     try:
@@ -85,7 +57,7 @@ def _question(row: dict[str, Any]) -> KeyedExample:
     if len(found) != len(starts):
         raise MalformedRowError(f"{len(found)} answers with {len(starts)} starts")
     for answer, start in zip(found, starts, strict=True):
-        # A few published answers differ from the context in white space or capitals only.
+        # A few published answers differ from the context in white space or capitals.
         place = texts["context"][max(0, start - 3) : start + len(answer) + 3]
         if answer.strip().lower() not in place.lower():
             raise MalformedRowError(

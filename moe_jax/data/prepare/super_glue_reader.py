@@ -1,29 +1,27 @@
-"""SuperGLUE's JSONL files, to the same examples as TFDS makes of them."""
+"""Reads SuperGLUE's JSONL files, to the same examples as TFDS."""
 
 import functools
 from collections.abc import Iterator
 from typing import Any
 
+from moe_jax.data.dataset_info import DATASETS
 from moe_jax.data.prepare.file_layout import FileNames, official_names, partial_names
 from moe_jax.data.prepare.jsonl_reader import get_field, read_objects
 from moe_jax.data.prepare.row_reader import DataFile, Example, KeyedExample, MalformedRowError
 
-_BOOL = ("False", "True")
-_RTE = ("entailment", "not_entailment")
-
-# Text and number features, and the names of the labels in TFDS's order.
-FEATURES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
-    "boolq": (("question", "passage"), (), _BOOL),
-    "cb": (("premise", "hypothesis"), (), ("entailment", "contradiction", "neutral")),
-    "copa": (("premise", "choice1", "choice2", "question"), (), ("choice1", "choice2")),
-    "multirc": (("paragraph", "question", "answer"), (), _BOOL),
-    "record": (("passage", "query"), (), ()),
-    "rte": (("premise", "hypothesis"), (), _RTE),
-    "wic": (("word", "sentence1", "sentence2"), ("start1", "start2", "end1", "end2"), _BOOL),
-    "wsc": (("text", "span1_text", "span2_text"), ("span1_index", "span2_index"), _BOOL),
-    "wsc.fixed": (("text", "span1_text", "span2_text"), ("span1_index", "span2_index"), _BOOL),
-    "axb": (("sentence1", "sentence2"), (), _RTE),
-    "axg": (("premise", "hypothesis"), (), _RTE),
+# Text and number features.
+FEATURES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "boolq": (("question", "passage"), ()),
+    "cb": (("premise", "hypothesis"), ()),
+    "copa": (("premise", "choice1", "choice2", "question"), ()),
+    "multirc": (("paragraph", "question", "answer"), ()),
+    "record": (("passage", "query"), ()),
+    "rte": (("premise", "hypothesis"), ()),
+    "wic": (("word", "sentence1", "sentence2"), ("start1", "start2", "end1", "end2")),
+    "wsc": (("text", "span1_text", "span2_text"), ("span1_index", "span2_index")),
+    "wsc.fixed": (("text", "span1_text", "span2_text"), ("span1_index", "span2_index")),
+    "axb": (("sentence1", "sentence2"), ()),
+    "axg": (("premise", "hypothesis"), ()),
 }
 
 FOLDERS: dict[str, tuple[str, ...]] = {
@@ -42,7 +40,7 @@ FOLDERS: dict[str, tuple[str, ...]] = {
 
 
 def splits(name: str) -> dict[str, tuple[FileNames, ...]]:
-    """Returns the file names of a task's splits."""
+    """Returns the file names of each split of a task."""
     if name in ("axb", "axg"):
         return {"test": official_names(f"AX-{name[-1]}.jsonl", f"{name}.jsonl", "test.jsonl")}
     return {
@@ -61,25 +59,29 @@ def read(name: str, file: DataFile, split: str) -> Iterator[KeyedExample]:
 def _plain(name: str, split: str, index: int, row: dict[str, Any]) -> list[KeyedExample]:
     if name.startswith("wsc"):
         row = {**row, **get_field(row, "target", dict)}
-    texts, numbers, classes = FEATURES[name]
+    texts, numbers = FEATURES[name]
     example: Example = {feature: get_field(row, feature, str) for feature in texts}
     example |= {feature: get_field(row, feature, int) for feature in numbers}
     if name == "wsc.fixed":
         example = _fixed(example)
     example["idx"] = get_field(row, "idx", int)
-    example["label"] = _label(row, classes, split)
+    example["label"] = _label(row, _labels(name), split)
     return [(example["idx"], example)]
 
 
+def _labels(name: str) -> tuple[str, ...]:
+    return DATASETS[f"super_glue/{name}"].labels
+
+
 def _label(row: dict[str, Any], classes: tuple[str, ...], split: str) -> str | int:
-    """Returns a label's name, -1 in a test split without labels."""
+    """Returns a label's name; -1 in a test split without labels."""
     label = row.get("label")
     if label is None:
         if split == "test":
             return -1
         raise MalformedRowError("no field 'label'")
     if isinstance(label, str):
-        label = label.capitalize() if classes == _BOOL else label
+        label = label.capitalize() if classes == _labels("boolq") else label
         if label in classes:
             return label
     elif label in range(len(classes)) and len(classes) == 2:
@@ -102,7 +104,7 @@ def _multirc(split: str, index: int, row: dict[str, Any]) -> list[KeyedExample]:
                 "paragraph": get_field(passage, "text", str),
                 "question": get_field(question, "question", str),
                 "answer": get_field(answer, "text", str),
-                "label": _label(answer, _BOOL, split),
+                "label": _label(answer, _labels("multirc"), split),
                 "idx": idx,
             }
             pairs.append(("_".join(map(str, idx.values())), example))
@@ -110,7 +112,7 @@ def _multirc(split: str, index: int, row: dict[str, Any]) -> list[KeyedExample]:
 
 
 def _record(split: str, index: int, row: dict[str, Any]) -> list[KeyedExample]:
-    """Returns one example for each query; entities and answers are sorted, none twice."""
+    """Returns one example for each query; entities and answers are sorted and unique."""
     passage, number = get_field(row, "passage", dict), get_field(row, "idx", int)
     text = get_field(passage, "text", str)
     entities = {
@@ -133,16 +135,16 @@ def _record(split: str, index: int, row: dict[str, Any]) -> list[KeyedExample]:
     return pairs
 
 
-# Their parts do not stand next to each other in the text.
-_APART = ("Kamenev and Zinoviev", "Kamenev, Zinoviev, and Stalin")
+# Spans whose parts are not adjacent in the text.
+_NOT_ADJACENT = ("Kamenev and Zinoviev", "Kamenev, Zinoviev, and Stalin")
 
 
 def _fixed(example: Example) -> Example:
-    """Returns the example with both spans as they stand in the text, as TFDS's wsc.fixed has it."""
+    """Makes both spans equal to the text, as TFDS does for wsc.fixed."""
     fixed = dict(example)
     for name in ("span1", "span2"):
         span, text = example[f"{name}_text"], example["text"]
-        if span in text or span in _APART:
+        if span in text or span in _NOT_ADJACENT:
             continue
         words, place = text.split(), fixed[f"{name}_index"]
         if "theyscold" in span:

@@ -1,4 +1,4 @@
-"""Readers of dialogues, plain text, a JSONL text field and WikiText."""
+"""Reads dialogues, plain text, a text field of JSONL, and WikiText."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,12 +7,12 @@ from moe_jax.data.prepare.jsonl_reader import get_field, read_objects
 from moe_jax.data.prepare.row_reader import DataFile, KeyedExample, MalformedRowError, decode
 from moe_jax.errors import UserError
 
-# A longer text file is cut at a line end: one example has to fit a shuffle buffer.
+# A longer text file is split at line ends: an example has to fit into a shuffle buffer.
 MAX_DOCUMENT_CHARS = 1_000_000
 
 
 def read_dialogues(file: DataFile, split: str, narrative: bool = True) -> Iterator[KeyedExample]:
-    """Reads SODA's JSONL: `dialogue` (what is said), `speakers` (as many), `narrative`."""
+    """Reads SODA's JSONL: `dialogue` (turns), `speakers` (of each turn), `narrative`."""
 
     def parse(index: int, row: dict[str, Any]) -> list[KeyedExample]:
         turns, speakers = get_field(row, "dialogue", list), get_field(row, "speakers", list)
@@ -25,7 +25,7 @@ def read_dialogues(file: DataFile, split: str, narrative: bool = True) -> Iterat
         text = get_field(row, "narrative", str) if narrative or "narrative" in row else ""
         return [(index, {"dialogue": turns, "speakers": speakers, "narrative": text})]
 
-    return read_objects(file, parse, counted=True)
+    return read_objects(file, parse, unique_keys=True)
 
 
 def read_field(file: DataFile, split: str, field: str = "text") -> Iterator[KeyedExample]:
@@ -37,7 +37,7 @@ def read_field(file: DataFile, split: str, field: str = "text") -> Iterator[Keye
             raise MalformedRowError(f"field {field!r} is empty")
         return [(index, {"text": text})]
 
-    return read_objects(file, parse, counted=True)
+    return read_objects(file, parse, unique_keys=True)
 
 
 def read_c4(file: DataFile, split: str) -> Iterator[KeyedExample]:
@@ -48,11 +48,11 @@ def read_c4(file: DataFile, split: str) -> Iterator[KeyedExample]:
         hidden = {"content-type": "", "content-length": ""}
         return [(index, {**hidden, **known, "text": get_field(row, "text", str)})]
 
-    return read_objects(file, parse, counted=True)
+    return read_objects(file, parse, unique_keys=True)
 
 
 def read_text(file: DataFile, split: str) -> Iterator[KeyedExample]:
-    """Reads a text file as one document, a very long one as several, cut at line ends."""
+    """Reads a text file as one document, or as several of bounded size if it is long."""
     return file.rows(_documents(file), lambda row: [(row[0], {"text": row[1]})])
 
 

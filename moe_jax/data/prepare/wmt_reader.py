@@ -1,4 +1,4 @@
-"""Reads German and English sentences for wmt19_translate/de-en."""
+"""Finds and reads German and English sentences for wmt19_translate/de-en."""
 
 import itertools
 import re
@@ -22,11 +22,11 @@ from moe_jax.errors import UserError
 _SEGMENT = re.compile(rb"<seg [^>]*>(.*?)</seg>")
 
 
-def read_translations(file: DataFile, split: str) -> Iterator[KeyedExample]:
+def read_wmt(file: DataFile, split: str) -> Iterator[KeyedExample]:
     """Reads German and English: two files line by line, a TSV file, or JSONL."""
     name = plain_name(file.path)
     if name.endswith(".jsonl"):
-        return read_objects(file, _translation_line, counted=True)
+        return read_objects(file, _translation_line, unique_keys=True)
     if name.endswith((".tsv", ".txt")):
         # ParaCrawl's file is named after its columns, the English first.
         order = ("en", "de") if "en-de" in name else ("de", "en")
@@ -46,7 +46,7 @@ def _translation_line(index: int, row: dict[str, Any]) -> list[KeyedExample]:
 
 
 def _filled(index: int, example: Example) -> list[KeyedExample]:
-    """Returns a pair of sentences; like TFDS, none if one of the two is empty."""
+    """Returns a pair of sentences; as in TFDS, none if one of the two is empty."""
     return [(index, example)] if all(text.strip() for text in example.values()) else []
 
 
@@ -90,7 +90,7 @@ def _read_parallel(file: DataFile) -> Iterator[KeyedExample]:
 
 
 def _sentences(file: DataFile) -> Iterator[tuple[int, bytes]]:
-    """Yields the lines of a file; of an SGML file, what is in its segments."""
+    """Yields the lines of a file, or the segments of an SGML file."""
     if not plain_name(file.path).endswith(".sgm"):
         yield from file.lines()
         return
@@ -103,7 +103,7 @@ def _sentences(file: DataFile) -> Iterator[tuple[int, bytes]]:
 _NEWS = {"newstest2018": "validation", "newstest2019": "test"}
 
 
-def find_translations(source: Path) -> SplitFiles:
+def find_wmt(source: Path) -> SplitFiles:
     """Finds pairs of files (.de, .en or .sgm), TSV and JSONL files, by the split in their name.
 
     Raises:

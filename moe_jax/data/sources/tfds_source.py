@@ -9,7 +9,7 @@ from typing import Any
 import seqio
 from etils import epath
 
-from moe_jax.data.prepare.known_datasets import known_datasets as known_sets
+from moe_jax.data.dataset_info import DATASETS
 from moe_jax.errors import UserError
 
 _BASE = re.compile(r"[A-Za-z_]\w*(/[\w.-]+)?")
@@ -49,12 +49,11 @@ def tfds_source(
         )
     found = _version(home / base, version)
     if found is None:
-        known = base in {data_set.title for data_set in known_sets().values()}
         prepare = f"moe-jax data prepare {base} --source=FILES --data_dir={home}"
         raise UserError(
             f"there is no prepared {name} in {home}; set Data.tfds_data_dir to the directory that "
             "TensorFlow Datasets prepared it in (local or gs://)"
-            + (f", or make it from the original files with `{prepare}`" if known else "")
+            + (f", or make it from the original files with `{prepare}`" if base in DATASETS else "")
         )
     has = _splits(home / base / found)
     wanted = dict(splits) if splits is not None else {split: split for split in has}

@@ -1,4 +1,4 @@
-"""Which features of a row a task reads, and messages where a row does not have them."""
+"""Checks that examples have the features that a task reads."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from moe_jax.errors import UserError
 
-# By name the type of a feature, or of the features within it.
+# Types of features by name, nested for features with features of their own.
 Features = Mapping[str, Any]
 
 TEXT = tf.TensorSpec([], tf.string)
@@ -18,7 +18,7 @@ _KINDS = {tf.string: "text", tf.int64: "whole number", tf.float32: "number"}
 
 
 def check_spec(task: str, features: Features, spec: Any, within: str = "") -> None:
-    """Checks that rows of type `spec` have `features`.
+    """Checks that examples of type `spec` have `features`.
 
     Raises:
         UserError: for a feature that is missing or of another type.
@@ -34,7 +34,7 @@ def check_spec(task: str, features: Features, spec: Any, within: str = "") -> No
 
 
 def to_tensors(task: str, features: Features, row: Any, within: str = "") -> dict[str, Any]:
-    """Returns `features` of a row of Python values as tensors, and nothing else of it.
+    """Converts `features` of an example of Python values to tensors.
 
     Raises:
         UserError: for a feature that is missing or of another type.
@@ -46,7 +46,7 @@ def to_tensors(task: str, features: Features, row: Any, within: str = "") -> dic
             tensors[name] = to_tensors(task, expected, value, f"{within}{name}/")
             continue
         try:
-            # An empty array of NumPy has a type, and most often the wrong one.
+            # An empty array of NumPy has a type, usually the wrong one.
             empty = expected.shape.rank == 1 and not np.size(value)
             tensors[name] = tf.constant([] if empty else value, expected.dtype)
         except (TypeError, ValueError):

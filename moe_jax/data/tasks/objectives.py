@@ -1,7 +1,7 @@
-"""What a stream of text is used for: language model, prefix language model, span corruption.
+"""Pre-training objectives: language modelling, prefix language modelling, span corruption.
 
-All are preprocessors of seqio tasks: they take datasets of {"targets": tokens} and the lengths of
-the features in a row.
+All are seqio preprocessors: they take data sets of {"targets": tokens} and the sequence length of
+each feature.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ Example = dict[str, tf.Tensor]
 
 
 def keep_text(dataset: tf.data.Dataset, field: str) -> tf.data.Dataset:
-    """Keeps the text of a field only, as `targets`; bytes that are not UTF-8 become U+FFFD."""
+    """Keeps only the text of a field, as `targets`; bytes that are not UTF-8 become U+FFFD."""
 
     def keep(example: Example) -> Example:
         text = tf.strings.unicode_transcode(example[field], "UTF-8", "UTF-8", errors="replace")
@@ -28,14 +28,14 @@ def keep_text(dataset: tf.data.Dataset, field: str) -> tf.data.Dataset:
 
 
 def concatenate_and_split(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
-    """Joins tokenised documents into one stream and cuts it into rows of full length.
+    """Concatenates tokenised documents and splits them into sequences of full length.
 
-    Every token is used once, no row but the last is short, and no row is padded: the usual way
-    to feed pre-training. Documents end with the end-of-sequence token.
+    Every token is used once, only the last sequence may be short, and none is padded: the usual
+    input of pre-training. Documents end with the end-of-sequence token.
 
     Args:
         dataset: examples {"targets": int tokens [length of the document]}.
-        length: tokens in a row.
+        length: tokens in a sequence.
     """
     tokens = dataset.map(lambda example: example["targets"], num_parallel_calls=tf.data.AUTOTUNE)
     rows = tokens.rebatch(length)
@@ -43,7 +43,7 @@ def concatenate_and_split(dataset: tf.data.Dataset, length: int) -> tf.data.Data
 
 
 def objective(name: str, vocabulary: seqio.SentencePieceVocabulary) -> Preprocessor:
-    """Returns the preprocessor from tokenised documents to what is trained on.
+    """Returns the preprocessor from tokenised documents to training examples.
 
     Args:
         name: `lm`, `prefix_lm` or `span_corruption`.
@@ -61,7 +61,7 @@ def objective(name: str, vocabulary: seqio.SentencePieceVocabulary) -> Preproces
 
 
 def language_model(dataset: tf.data.Dataset, sequence_length: Lengths = None) -> tf.data.Dataset:
-    """Cuts the stream into rows whose every token is predicted."""
+    """Splits the stream into sequences whose every token is predicted."""
     length = (sequence_length or {}).get("targets")
     return dataset if length is None else concatenate_and_split(dataset, length)
 
@@ -69,23 +69,23 @@ def language_model(dataset: tf.data.Dataset, sequence_length: Lengths = None) ->
 def prefix_language_model(
     dataset: tf.data.Dataset, sequence_length: Lengths = None
 ) -> tf.data.Dataset:
-    """Cuts rows at a random place into `inputs` and `targets`.
+    """Splits sequences at a random position into `inputs` and `targets`.
 
-    The place is uniform over those that leave a token on either side. A text's last row is left
-    out if it is a single token.
+    The position is uniform over those that leave a token on either side. A text's last sequence
+    is dropped if it is a single token.
     Source: Raffel et al. 2020, section 3.2.3.
     """
     length = _row_length(sequence_length)
 
     @seqio.map_over_dataset(num_seeds=1)
-    def cut(example: Example, seed: tf.Tensor) -> Example:
+    def split(example: Example, seed: tf.Tensor) -> Example:
         tokens = example["targets"]
         size = tf.size(tokens)
         place = tf.random.stateless_uniform([], seed, minval=1, maxval=size, dtype=tf.int32)
         return {"inputs": tokens[:place], "targets": tokens[place:]}
 
     rows = concatenate_and_split(dataset, length)
-    return cut(rows.filter(lambda example: tf.size(example["targets"]) > 1))
+    return split(rows.filter(lambda example: tf.size(example["targets"]) > 1))
 
 
 def span_corruption(
@@ -93,14 +93,14 @@ def span_corruption(
     sequence_length: Lengths,
     vocabulary: seqio.SentencePieceVocabulary,
 ) -> tf.data.Dataset:
-    """Masks spans of a text and predicts them: T5's pre-training, in one row of a decoder.
+    """Masks spans of a text and predicts them: T5's pre-training, in one sequence of a decoder.
 
     `inputs` are the text with each masked span replaced by a sentinel, `targets` the sentinels
-    each followed by its span; both end with the end-of-sequence token. The text is as long as
-    makes the row full. Source: Raffel et al. 2020, section 3.1.4.
+    each followed by its span; both end with the end-of-sequence token. The text has the length
+    that fills the sequence. Source: Raffel et al. 2020, section 3.1.4.
 
     Raises:
-        UserError: if rows are too short for a span, or need more sentinels than there are.
+        UserError: if sequences are too short for a span, or need more sentinels than there are.
     """
     length = _row_length(sequence_length)
     text, noise, spans = span_corruption_lengths(length)
@@ -117,7 +117,7 @@ def span_corruption(
         tokens = example["targets"]
         kept = _random_lengths(text - noise, spans, seeds[0])
         masked = _random_lengths(noise, spans, seeds[1])
-        # Kept and masked spans take turns; the text ends with a masked one.
+        # Kept and masked spans alternate; the text ends with a masked one.
         both = tf.reshape(tf.stack([kept, masked], axis=1), [-1])
         pieces = tf.RaggedTensor.from_row_lengths(tokens, both)
         marks = tf.RaggedTensor.from_row_lengths(sentinels, tf.ones_like(kept))
@@ -134,7 +134,7 @@ def span_corruption(
 
 
 def _random_lengths(total: int, parts: int, seed: tf.Tensor) -> tf.Tensor:
-    """Cuts `total` into `parts` random lengths above 0, all ways of cutting equally likely."""
+    """Splits `total` into `parts` random lengths above 0, uniformly over all such splits."""
     places = tf.random.experimental.stateless_shuffle(tf.range(1, total), seed)[: parts - 1]
     bounds = tf.concat([[0], tf.sort(places), [total]], axis=0)
     return bounds[1:] - bounds[:-1]

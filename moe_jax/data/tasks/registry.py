@@ -1,8 +1,8 @@
-"""From the name of a task in a configuration to a seqio task or mixture.
+"""Registers the task or mixture of a configuration with seqio.
 
-A task is registered when it is asked for, under a name made from what is in it (vocabulary,
-objective, a user's files) and not from where it is, so that a cache of it can be moved. Tasks
-that a user has registered with seqio are taken as they are.
+A task is registered on first use, under a name made from its content (vocabulary, objective, a
+user's files) and not from its location, so that a cache of it can be moved. Tasks that a user has
+registered with seqio are used as they are.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ from moe_jax.data.tasks.task_definition import TaskDefinition
 from moe_jax.data.tasks.vocabulary import load_vocabulary
 from moe_jax.errors import UserError
 
-# What a task's examples are.
-STREAM = "stream"  # a text without an end, cut into rows
+# Kinds of tasks by their examples.
+STREAM = "stream"  # a continuous text, split into sequences
 EXAMPLES = "examples"  # `targets` only, whole
 PROMPTED = "prompted"  # `inputs` and `targets`
 
@@ -40,20 +40,21 @@ class RegisteredTask:
     Attributes:
         seqio_name: its name there.
         kind: `STREAM`, `EXAMPLES` or `PROMPTED`.
-        targets_length: of prompted tasks, the most tokens of a target; 0 for as long as a row.
-        notes: what a user should be told about its files.
-        ordered: its order is a curriculum: never shuffled.
-        files: a user's own files that it reads.
-        is_registered: by a user, with functions that may be Python for AutoGraph to translate.
+        targets_length: maximum tokens of a prompted task's target; 0 for the sequence length.
+        notes: lines for the user about its files.
+        has_fixed_order: whether its order is a curriculum, which is never shuffled.
+        files: the user's files that it reads.
+        is_user_registered: whether a user registered it, with preprocessors that AutoGraph may
+            have to convert.
     """
 
     seqio_name: str
     kind: str
     targets_length: int = 0
     notes: tuple[str, ...] = ()
-    ordered: bool = False
+    has_fixed_order: bool = False
     files: tuple[UserFiles, ...] = ()
-    is_registered: bool = False
+    is_user_registered: bool = False
 
     @property
     def provider(self) -> seqio.Task | seqio.Mixture:
@@ -61,49 +62,49 @@ class RegisteredTask:
         return seqio.get_mixture_or_task(self.seqio_name)
 
     def feature_lengths(self, config: DataConfig) -> dict[str, int]:
-        """Returns the most tokens of a row that each feature can have."""
+        """Returns the maximum number of tokens of each feature."""
         length = config.sequence_length
         if self.kind != PROMPTED:
             return {"targets": length}
-        # The inputs get whatever the targets leave, which is one token or more.
+        # The inputs get the rest of the sequence, at least one token.
         targets = config.targets_length or self.targets_length or length
         return {"inputs": length, "targets": max(min(targets, length - 1), 1)}
 
 
 def find_task(config: DataConfig) -> RegisteredTask:
-    """Registers the task or mixture of a configuration with seqio, unless it is.
+    """Registers the task or mixture of a configuration with seqio, if it is not yet.
 
     Raises:
         UserError: for a name that neither this package nor seqio knows, or for files or data sets
             that are not there.
     """
     if isinstance(config.task, str) and config.task not in catalog.mixtures():
-        return _one(config, config.task)
+        return _single_task(config, config.task)
     return _mixture(config, _single_tasks(config.rates))
 
 
 def single_tasks(config: DataConfig) -> list[str]:
-    """Returns the names of a configuration's tasks, those of suites one by one."""
+    """Returns the names of a configuration's tasks, those of the package's mixtures one by one."""
     return list(_single_tasks(config.rates))
 
 
 def _single_tasks(rates: Mapping[str, float]) -> dict[str, float]:
-    """Returns the rates with suites replaced by their tasks, which share the suite's rate.
+    """Replaces the package's mixtures by their tasks, which share the mixture's rate.
 
-    Tasks with no training rows, such as GLUE's diagnostics, have the rate 0 and are left out.
+    Tasks with no training examples, such as GLUE's diagnostics, have the rate 0 and are dropped.
     """
     single: dict[str, float] = {}
     for name, rate in rates.items():
-        suite = catalog.mixtures().get(name, {name: 1.0})
-        total = sum(suite.values())
-        for task, share in suite.items():
+        mixture = catalog.mixtures().get(name, {name: 1.0})
+        total = sum(mixture.values())
+        for task, share in mixture.items():
             if share > 0:
                 single[task] = single.get(task, 0.0) + rate * share / total
     return single
 
 
 def _mixture(config: DataConfig, rates: Mapping[str, float]) -> RegisteredTask:
-    parts = {name: _one(config, name) for name in rates}
+    parts = {name: _single_task(config, name) for name in rates}
     kinds = {part.kind for part in parts.values()}
     if len(kinds) > 1:
         shown = ", ".join(f"{name} is {part.kind}" for name, part in parts.items())
@@ -121,33 +122,33 @@ def _mixture(config: DataConfig, rates: Mapping[str, float]) -> RegisteredTask:
     notes = tuple(note for part in parts.values() for note in part.notes)
     files = tuple(own for part in parts.values() for own in part.files)
     length = 0 if 0 in lengths else max(lengths)
-    is_registered = any(part.is_registered for part in parts.values())
+    is_user_registered = any(part.is_user_registered for part in parts.values())
     return RegisteredTask(
-        name, kinds.pop(), length, notes, files=files, is_registered=is_registered
+        name, kinds.pop(), length, notes, files=files, is_user_registered=is_user_registered
     )
 
 
-def _one(config: DataConfig, name: str) -> RegisteredTask:
-    """Registers one task."""
+def _single_task(config: DataConfig, name: str) -> RegisteredTask:
+    """Registers a task."""
     definition = catalog.definitions().get(catalog.full_name(name))
     if definition is not None:
-        return _prompted(config, definition)
+        return _text_to_text_task(config, definition)
     if name.startswith(catalog.CURRICULUM_PREFIX):
-        return _ordered(config, name.removeprefix(catalog.CURRICULUM_PREFIX))
-    text = _plain_text(config, name)
+        return _curriculum_task(config, name.removeprefix(catalog.CURRICULUM_PREFIX))
+    text = _find_plain_text(config, name)
     if text is not None:
-        return _stream(config, name, text)
+        return _plain_text_task(config, name, text)
     known = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
     if name in known:
         features = seqio.get_mixture_or_task(name).output_features
         return RegisteredTask(
-            name, PROMPTED if "inputs" in features else EXAMPLES, is_registered=True
+            name, PROMPTED if "inputs" in features else EXAMPLES, is_user_registered=True
         )
-    raise UserError(catalog.unknown_task(name, known) or f"{name!r} is no single task")
+    raise UserError(catalog.unknown_task(name) or f"{name!r} is no single task")
 
 
-def _ordered(config: DataConfig, directory: str) -> RegisteredTask:
-    """Registers the examples of a task in the order that they were scored to have."""
+def _curriculum_task(config: DataConfig, directory: str) -> RegisteredTask:
+    """Registers the examples of a task in the order of their scores."""
     scored = scored_config(directory, config)
     base = find_task(scored)
     if not isinstance(base.provider, seqio.Task):
@@ -161,32 +162,40 @@ def _ordered(config: DataConfig, directory: str) -> RegisteredTask:
         output_features=base.provider.output_features,
         metric_fns=[],
     )
-    return dataclasses.replace(base, seqio_name=registered, ordered=True)
+    return dataclasses.replace(base, seqio_name=registered, has_fixed_order=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class _PlainText:
-    """A source of documents, the field of their text, and the user's files that they are from."""
+    """A plain text.
+
+    Attributes:
+        source: source of its documents.
+        field: field with the text.
+        files: the user's files that it reads, or None.
+    """
 
     source: seqio.DataSource
     field: str = "text"
-    own: UserFiles | None = None
+    files: UserFiles | None = None
 
 
-def _stream(config: DataConfig, name: str, text: _PlainText) -> RegisteredTask:
+def _plain_text_task(config: DataConfig, name: str, text: _PlainText) -> RegisteredTask:
     """Registers a plain text under the configuration's objective."""
     plain = config.objective == "lm"
     vocabulary = load_vocabulary(config.vocabulary)
     feature = seqio.Feature(vocabulary, add_eos=True, dtype=tf.int32)
-    files = () if text.own is None else (text.own,)
+    files = () if text.files is None else (text.files,)
     registered = _register(
-        _identifier(name, config.objective, _contents(vocabulary), *(f.digest() for f in files)),
+        _identifier(
+            name, config.objective, _vocabulary_digest(vocabulary), *(f.digest() for f in files)
+        ),
         config,
         source=lambda: text.source,
         preprocessors=[
             functools.partial(keep_text, field=text.field),
             seqio.preprocessors.tokenize,
-            # Every document ends, in the stream as in the cache.
+            # Every document has an end token, in the stream as in the cache.
             seqio.preprocessors.append_eos,
             seqio.CacheDatasetPlaceholder(),
             objective(config.objective, vocabulary),
@@ -194,38 +203,38 @@ def _stream(config: DataConfig, name: str, text: _PlainText) -> RegisteredTask:
         output_features={"targets": feature} if plain else _both(feature),
         metric_fns=[],
     )
-    notes = tuple(note for own in files for note in own.notes())
+    notes = tuple(note for part in files for note in part.notes())
     return RegisteredTask(registered, STREAM if plain else PROMPTED, 0, notes, files=files)
 
 
-def _prompted(config: DataConfig, definition: TaskDefinition) -> RegisteredTask:
+def _text_to_text_task(config: DataConfig, definition: TaskDefinition) -> RegisteredTask:
     """Registers a text-to-text task."""
     vocabulary = load_vocabulary(config.vocabulary)
     registered = _register(
-        _identifier(definition.name, _contents(vocabulary)),
+        _identifier(definition.name, _vocabulary_digest(vocabulary)),
         config,
         source=lambda: tfds_source(definition.source, config.tfds_data_dir, definition.splits),
         preprocessors=[
-            definition.rows,
+            definition.preprocessor,
             seqio.preprocessors.tokenize,
             seqio.CacheDatasetPlaceholder(),
             seqio.preprocessors.append_eos_after_trim,
         ],
         output_features=_both(seqio.Feature(vocabulary, add_eos=True, dtype=tf.int32)),
-        postprocess_fn=definition.postprocess,
-        metric_fns=list(definition.metrics),
+        postprocess_fn=definition.postprocessor,
+        metric_fns=list(definition.metric_fns),
     )
     return RegisteredTask(registered, PROMPTED, definition.targets_length)
 
 
-# Where each registered task's data were, when it was registered.
+# Data directory of each registered task at its registration.
 _directories: dict[str, str | None] = {}
 
 
 def _register(
     name: str, config: DataConfig, source: Callable[[], seqio.DataSource], **task: Any
 ) -> str:
-    """Registers a task unless it is, with its data in the same directory; returns its name."""
+    """Registers a task, if it is not yet with the same data directory; returns its name."""
     known = name in seqio.TaskRegistry.names()
     if known and _directories[name] == config.tfds_data_dir:
         return name
@@ -237,7 +246,7 @@ def _register(
     return name
 
 
-def _contents(vocabulary: seqio.SentencePieceVocabulary) -> str:
+def _vocabulary_digest(vocabulary: seqio.SentencePieceVocabulary) -> str:
     return hashlib.sha256(vocabulary.sp_model).hexdigest()
 
 
@@ -245,8 +254,8 @@ def _both(feature: seqio.Feature) -> dict[str, seqio.Feature]:
     return {"inputs": feature, "targets": feature}
 
 
-def _plain_text(config: DataConfig, name: str) -> _PlainText | None:
-    """Returns the plain text of a name, or None if it names none."""
+def _find_plain_text(config: DataConfig, name: str) -> _PlainText | None:
+    """Returns the plain text of a name, or None if it is none."""
     prefix, _, rest = name.partition(":")
     if name == "embedded":
         return _PlainText(_embedded_source())
@@ -255,9 +264,9 @@ def _plain_text(config: DataConfig, name: str) -> _PlainText | None:
         return _PlainText(tfds_source(known.source, config.tfds_data_dir), known.field)
     if prefix not in catalog.USER_FILE_KINDS or not rest:
         return None
-    own = find_user_files(name)
-    if own is not None:
-        return _PlainText(own.source(), own=own)
+    files = find_user_files(name)
+    if files is not None:
+        return _PlainText(files.source(), files=files)
     data_set, _, field = rest.partition("#")
     return _PlainText(tfds_source(data_set, config.tfds_data_dir), field or "text")
 
@@ -272,7 +281,7 @@ def _embedded_source() -> seqio.DataSource:
 
 
 def _identifier(name: str, *rest: str) -> str:
-    """Returns a valid and unique seqio name; the `__` marks those that no user chose."""
+    """Returns a valid and unique seqio name, which matches `catalog.INTERNAL_NAME`."""
     shown = re.sub(r"\W", "_", os.path.basename(name.rstrip("/*"))) or "task"
     digest = hashlib.sha256(
         "\0".join((name, *rest)).encode("utf-8", "surrogateescape")

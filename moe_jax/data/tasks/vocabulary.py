@@ -13,7 +13,7 @@ from moe_jax.errors import UserError, nearest
 
 @functools.cache
 def load_vocabulary(path: str) -> seqio.SentencePieceVocabulary:
-    """Returns the SentencePiece vocabulary at `path`, or the package's own for "embedded".
+    """Loads the SentencePiece vocabulary at `path`, or the package's own for "embedded".
 
     Raises:
         UserError: if there is no such file, or it is no SentencePiece model with an end token.
@@ -35,9 +35,9 @@ def load_vocabulary(path: str) -> seqio.SentencePieceVocabulary:
 
 
 def bytes_of_tokens(vocabulary: seqio.SentencePieceVocabulary, size: int) -> np.ndarray:
-    """Returns how many UTF-8 bytes of text each token stands for, [size] (0 for control tokens).
+    """Returns the number of UTF-8 bytes of each token, [size] (0 for control tokens).
 
-    Summed over the tokens of a text in a lossless vocabulary it is the size of the text.
+    Their sum over the tokens of a text in a lossless vocabulary is the size of the text.
     """
     pieces = vocabulary.tokenizer
     lengths = np.zeros(max(size, vocabulary.vocab_size), np.int32)

@@ -1,4 +1,4 @@
-"""How many tokens a vocabulary has, found without TensorFlow, which takes seconds to import."""
+"""The size of a vocabulary, without TensorFlow, which takes seconds to import."""
 
 import os
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 from moe_jax.data.sources.embedded_corpus import embedded_file
 from moe_jax.errors import UserError
 
-# Sentinel tokens, for span corruption, that T5 has after the SentencePiece model's own.
+# T5's sentinel tokens, for span corruption, after the pieces of the SentencePiece model.
 EXTRA_IDS = 100
 
 
 def vocabulary_size(path: str) -> int | None:
-    """Returns the tokens of a vocabulary file, sentinels included; None if it is not on a disk.
+    """Returns the number of tokens of a vocabulary, sentinels included; None for a remote file.
 
     Raises:
         UserError: if there is no such file or it is not a SentencePiece model.
@@ -37,7 +37,7 @@ def vocabulary_size(path: str) -> int | None:
 
 
 def check_pieces(path: str, pieces: Any) -> None:
-    """Makes sure that the `SentencePieceProcessor` of a vocabulary file can be trained with.
+    """Checks that the `SentencePieceProcessor` of a vocabulary file can be used for training.
 
     Raises:
         UserError: if it has no token for the end of a document.

@@ -7,7 +7,7 @@ import pytest
 
 from moe_jax.data.prepare import prepare_dataset as writing
 from moe_jax.data.prepare.dataset_lookup import find_dataset_spec
-from moe_jax.data.prepare.known_datasets import known
+from moe_jax.data.prepare.known_datasets import known_datasets
 from moe_jax.data.tasks.catalog import TEXTS
 from moe_jax.errors import UserError
 
@@ -256,7 +256,7 @@ def test_names(tmp_path, run, name, message):
 
 
 def test_every_name_is_found_by_itself_and_by_its_title():
-    for name, data_set in known().items():
+    for name, data_set in known_datasets().items():
         assert find_dataset_spec(name).title == data_set.title
         assert find_dataset_spec(data_set.title).name == name
         assert find_dataset_spec(f"{data_set.title}:{data_set.version}").name == name

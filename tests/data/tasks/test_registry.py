@@ -154,7 +154,7 @@ def a_definition(name, targets_length=5):
 
 def test_a_suite_stands_for_its_tasks_at_their_rates(monkeypatch):
     suite = {"one": 3.0, "two": 1.0, "no_rows": 0.0}
-    monkeypatch.setattr(catalog, "suites", lambda: {"many": suite})
+    monkeypatch.setattr(catalog, "mixtures", lambda: {"many": suite})
     definitions = {name: a_definition(name, n) for n, name in enumerate([*suite, "three"], 4)}
     monkeypatch.setattr(catalog, "definitions", lambda: definitions)
     monkeypatch.setattr(registry, "tfds_source", no_source)
@@ -219,7 +219,9 @@ def test_the_vocabulary_is_a_part_of_the_name(files, tmp_path, monkeypatch):
         registry.find_task(DataConfig(files[0], LENGTH, objective=objective)).seqio_name
         for objective in ("lm", "prefix_lm", "span_corruption")
     }
-    monkeypatch.setattr(registry, "_contents", lambda _: hashlib.sha256(b"other").hexdigest())
+    monkeypatch.setattr(
+        registry, "_vocabulary_digest", lambda _: hashlib.sha256(b"other").hexdigest()
+    )
     names.add(registry.find_task(DataConfig(files[0], LENGTH)).seqio_name)
     assert len(names) == 4
 

@@ -1,6 +1,6 @@
-"""Text-to-text tasks whose targets are longer texts: answers, summaries, translations, replies.
+"""Text generation tasks: answers, summaries, translations, dialogue.
 
-Importing this package imports TensorFlow, whose operations make the texts.
+Importing this package imports TensorFlow.
 """
 
 from moe_jax.data.tasks.generation.generation_tasks import ALIASES, DEFINITIONS, get_definition

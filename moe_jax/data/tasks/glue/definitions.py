@@ -1,8 +1,8 @@
-"""All tasks of GLUE and SuperGLUE by name.
+"""The task definitions and text formats of GLUE and SuperGLUE, by name.
 
 Names, formats, splits, postprocessors and metrics are those of t5 0.9.4, the data those of
-TensorFlow Datasets; `glue_tasks` and `super_glue_tasks` say where more is measured than in T5.
-WNLI is here as GLUE has it, and as a Winograd schema, `glue_wnli_v002_simple_eval`.
+TensorFlow Datasets; `glue_tasks` and `super_glue_tasks` note metrics that T5 does not have.
+WNLI is included as in GLUE, and as a Winograd schema, `glue_wnli_v002_simple_eval`.
 """
 
 from moe_jax.data.tasks.glue import glue_tasks, super_glue_tasks
@@ -12,4 +12,4 @@ from moe_jax.data.tasks.task_definition import TaskDefinition
 _TASKS = glue_tasks.TASKS + super_glue_tasks.TASKS
 
 DEFINITIONS: dict[str, TaskDefinition] = {task.definition.name: task.definition for task in _TASKS}
-FORMATS: dict[str, TextFormat] = {task.definition.name: task.form for task in _TASKS}
+FORMATS: dict[str, TextFormat] = {task.definition.name: task.text_format for task in _TASKS}

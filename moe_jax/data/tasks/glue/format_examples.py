@@ -1,4 +1,4 @@
-"""Formats applied: to a whole data set, or to one row in plain Python."""
+"""Applies text formats: to a data set, or to one example in plain Python."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,76 +11,80 @@ from moe_jax.data.tasks.feature_specs import to_tensors
 from moe_jax.data.tasks.glue.text_formats import Example, TextFormat
 from moe_jax.errors import UserError
 
-# What TensorFlow puts around the message of a check.
+# Additions of TensorFlow to the message of an assertion.
 _TENSORFLOW = re.compile(
     r"\{\{.*?\}\} | \[Op:\w+\]|Expected '.*?' to be true\. Summarized data: |(?<!\w)b(?=')"
 )
 _FRAGMENT = re.compile("^'([^']*)'")
 
 
-def format_dataset(dataset: tf.data.Dataset, *, task: str, form: TextFormat) -> tf.data.Dataset:
-    """Returns the rows as `inputs`, `targets` and what the metrics of the task need.
+def format_dataset(
+    dataset: tf.data.Dataset, *, task: str, text_format: TextFormat
+) -> tf.data.Dataset:
+    """Converts examples to `inputs`, `targets` and the features that the task's metrics need.
 
-    Only TensorFlow operations, so that an iterator over the rows can be saved.
+    It uses TensorFlow operations only, so that an iterator over the examples can be saved.
 
     Raises:
-        UserError: if the rows lack a field.
+        UserError: if the examples lack a feature.
     """
-    _check_fields(task, (*form.fields, *form.carried), dataset.element_spec)
+    _check_features(
+        task, (*text_format.features, *text_format.read_by_metrics), dataset.element_spec
+    )
 
-    def convert(row: Example) -> dict[str, tf.Tensor]:
-        texts, carried = form.convert(row), form.carry(row)
-        if form.many:
+    def convert(example: Example) -> dict[str, tf.Tensor]:
+        texts, others = text_format.convert(example), text_format.metric_features(example)
+        if text_format.one_to_many:
             count = tf.size(texts["targets"])
-            carried = {name: _repeated(value, count) for name, value in carried.items()}
-        return {**texts, **carried}
+            others = {name: _repeat(value, count) for name, value in others.items()}
+        return {**texts, **others}
 
-    if form.keep is not None:
-        dataset = dataset.filter(form.keep)
+    if text_format.predicate is not None:
+        dataset = dataset.filter(text_format.predicate)
     dataset = dataset.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.unbatch() if form.many else dataset
+    return dataset.unbatch() if text_format.one_to_many else dataset
 
 
 def format_example(
-    row: Mapping[str, Any], *, task: str, form: TextFormat
+    example: Mapping[str, Any], *, task: str, text_format: TextFormat
 ) -> dict[str, str] | list[dict[str, str]]:
-    """Returns `inputs` and `targets` of one row; a list where a row may become none or several.
+    """Returns `inputs` and `targets` of one example; a list if it may become none or several.
 
     Raises:
-        UserError: if the row lacks a field or a value cannot be right.
+        UserError: if the example lacks a feature or has an invalid value.
     """
     with tf.device("CPU"):
-        tensors = to_tensors(task, form.fields, row)
+        tensors = to_tensors(task, text_format.features, example)
         try:
-            if form.keep is not None and not form.keep(tensors):
+            if text_format.predicate is not None and not text_format.predicate(tensors):
                 return []
-            texts = form.convert(tensors)
+            texts = text_format.convert(tensors)
         except tf.errors.InvalidArgumentError as error:
             reason = _TENSORFLOW.sub("", " ".join(error.message.split()))
             reason = _FRAGMENT.sub(r"\1", reason, count=1)
             raise UserError(f"a row of {task} cannot be right: {reason}") from None
-    inputs, targets = (_decoded(task, texts[name].numpy()) for name in ("inputs", "targets"))
-    if form.many:
+    inputs, targets = (_decode(task, texts[name].numpy()) for name in ("inputs", "targets"))
+    if text_format.one_to_many:
         pairs = zip(inputs, targets, strict=True)
         return [{"inputs": source, "targets": target} for source, target in pairs]
     return {"inputs": inputs, "targets": targets}
 
 
-def _decoded(task: str, value: Any) -> Any:
-    """Returns bytes, or every element of an array of them, as text."""
+def _decode(task: str, value: Any) -> Any:
+    """Decodes bytes, or every element of an array of bytes, as UTF-8."""
     try:
         return np.vectorize(tf.compat.as_text, otypes=[object])(value).tolist()
     except UnicodeDecodeError as error:
         raise UserError(f"a row of {task} is not UTF-8: {error}") from None
 
 
-def _repeated(value: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+def _repeat(value: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """Returns `value` stacked `count` times along a new first axis."""
     return tf.repeat(value[tf.newaxis], count, axis=0)
 
 
-def _check_fields(task: str, fields: Iterable[str], row: Mapping[str, Any]) -> None:
-    for field in fields:
-        if field not in row:
-            has = ", ".join(sorted(row))
-            raise UserError(f"a row of {task} has no field {field!r}; it has {has or 'none'}")
+def _check_features(task: str, features: Iterable[str], spec: Mapping[str, Any]) -> None:
+    for feature in features:
+        if feature not in spec:
+            has = ", ".join(sorted(spec))
+            raise UserError(f"a row of {task} has no field {feature!r}; it has {has or 'none'}")

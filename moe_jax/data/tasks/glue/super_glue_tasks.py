@@ -1,7 +1,6 @@
-"""SuperGLUE (Wang et al. 2019, arXiv 1905.00537) and DPR: fields, labels, metrics and sizes.
+"""The tasks of SuperGLUE (Wang et al. 2019, arXiv 1905.00537) and DPR: features and metrics.
 
-Fields stand in the order of their names, as in T5, but for MultiRC and WiC; labels in the order
-of TensorFlow Datasets. Sizes are those of T5's `glue_utils`.
+Features stand in the order of their names, as in T5, but for MultiRC and WiC.
 """
 
 from collections.abc import Mapping
@@ -11,11 +10,12 @@ from moe_jax.data.tasks.glue.coreference import dpr, wsc
 from moe_jax.data.tasks.glue.task_builder import (
     NOUN_LENGTH,
     SPLITS,
+    Evaluation,
+    FormattedTask,
     Splits,
-    Task,
-    labelled,
-    of_benchmark,
-    task,
+    benchmark_task_builder,
+    classification_task,
+    make_task,
 )
 from moe_jax.data.tasks.glue.text_formats import multirc, record
 from moe_jax.data.tasks.metrics import (
@@ -28,103 +28,73 @@ from moe_jax.data.tasks.metrics import (
 )
 from moe_jax.data.tasks.task_definition import MetricFn
 
-VERSION = "1.0.2"
-DPR_VERSION = "1.1.0"
-
 _PREMISE = ("hypothesis", "premise")
-_TRUTH = ("False", "True")
-_CHOICES = ("choice1", "choice2")
 _ACCURACY = (accuracy,)
 
 
-_super_glue = of_benchmark("super_glue", "v102", VERSION)
+_super_glue = benchmark_task_builder("super_glue", "v102")
 
 
 def _rte(
     config: str,
-    metric: MetricFn,
-    num_train_examples: int = 0,
-    fields: Mapping[str, str] | tuple[str, ...] = _PREMISE,
+    metric_fn: MetricFn,
+    features: Mapping[str, str] | tuple[str, ...] = _PREMISE,
     splits: Splits = ("test",),
-) -> Task:
-    """Returns a task in the form of RTE, which the diagnostic sets AX-b and AX-g have too."""
-    return labelled(
-        f"super_glue_{config}_v102",
-        f"super_glue/{config}:{VERSION}",
-        fields,
-        ("entailment", "not_entailment"),
-        (metric,),
-        num_train_examples,
-        prefix="rte",
-        splits=splits,
-    )
+) -> FormattedTask:
+    """Builds a task in the format of RTE, which the diagnostic sets AX-b and AX-g share."""
+    name, dataset = f"super_glue_{config}_v102", f"super_glue/{config}"
+    return classification_task(name, dataset, "rte", features, (metric_fn,), splits)
 
 
-_SENTENCE_TASKS: tuple[Task, ...] = (
-    _super_glue("boolq", ("passage", "question"), _TRUTH, _ACCURACY, 9_427),
-    _super_glue(
-        "cb",
-        _PREMISE,
-        ("entailment", "contradiction", "neutral"),
-        (mean_multiclass_f1(num_classes=3), accuracy),
-        250,
-    ),
-    _super_glue("copa", (*_CHOICES, "premise", "question"), _CHOICES, _ACCURACY, 400),
-    task(
+_SENTENCE_TASKS: tuple[FormattedTask, ...] = (
+    _super_glue("boolq", ("passage", "question"), _ACCURACY),
+    _super_glue("cb", _PREMISE, (mean_multiclass_f1(num_classes=3), accuracy)),
+    _super_glue("copa", ("choice1", "choice2", "premise", "question"), _ACCURACY),
+    make_task(
         "super_glue_multirc_v102",
-        f"super_glue/multirc:{VERSION}",
+        "super_glue/multirc",
         multirc(),
-        postprocessors.multirc,
-        (multirc_f1_over_all_answers, multirc_exact_match),
-        27_243,
+        Evaluation((multirc_f1_over_all_answers, multirc_exact_match), postprocessors.multirc),
     ),
-    task(
+    make_task(
         "super_glue_record_v102",
-        f"super_glue/record:{VERSION}",
+        "super_glue/record",
         record(),
-        postprocessors.record,
-        (record_em_f1,),
-        138_854,
+        Evaluation((record_em_f1,), postprocessors.record),
         targets_length=NOUN_LENGTH,
     ),
-    _rte("rte", accuracy, 2_490, splits=SPLITS),
-    _super_glue("wic", ("sentence1", "sentence2", "word"), _TRUTH, _ACCURACY, 5_428),
+    _rte("rte", accuracy, splits=SPLITS),
+    _super_glue("wic", ("sentence1", "sentence2", "word"), _ACCURACY),
     # T5 has no metrics for the two diagnostic sets; these are SuperGLUE's.
-    _rte("axb", matthews, fields={"hypothesis": "sentence2", "premise": "sentence1"}),
+    _rte("axb", matthews, features={"hypothesis": "sentence2", "premise": "sentence1"}),
     _rte("axg", accuracy),
 )
 
-_NOUN_TASKS: tuple[Task, ...] = (
-    # Of WSC's 554 training rows, 259 give the right noun.
-    task(
+_NOUN_TASKS: tuple[FormattedTask, ...] = (
+    make_task(
         "super_glue_wsc_v102_simple_train",
-        f"super_glue/wsc.fixed:{VERSION}",
+        "super_glue/wsc.fixed",
         wsc(correct_only=True),
-        None,
-        (),
-        259,
+        Evaluation(),
         splits=("train",),
         targets_length=NOUN_LENGTH,
     ),
-    task(
+    make_task(
         "super_glue_wsc_v102_simple_eval",
-        f"super_glue/wsc.fixed:{VERSION}",
+        "super_glue/wsc.fixed",
         wsc(correct_only=False),
-        postprocessors.wsc_simple,
-        _ACCURACY,
+        Evaluation(_ACCURACY, postprocessors.wsc_simple),
         splits=("validation", "test"),
         targets_length=NOUN_LENGTH,
     ),
-    task(
+    make_task(
         "dpr_v001_simple",
-        f"definite_pronoun_resolution:{DPR_VERSION}",
+        "definite_pronoun_resolution",
         dpr(),
-        None,
-        _ACCURACY,
-        1_322,
+        Evaluation(_ACCURACY),
         splits=("train", "test"),
         targets_length=NOUN_LENGTH,
     ),
 )
 
-TASKS: tuple[Task, ...] = _SENTENCE_TASKS + _NOUN_TASKS
+TASKS: tuple[FormattedTask, ...] = _SENTENCE_TASKS + _NOUN_TASKS

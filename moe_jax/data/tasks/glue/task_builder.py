@@ -1,9 +1,10 @@
-"""Puts a task's parts together."""
+"""Builds the task definitions of GLUE and SuperGLUE."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
+from moe_jax.data.dataset_info import DATASETS, num_mixture_examples, versioned
 from moe_jax.data.tasks.glue.format_examples import format_dataset
 from moe_jax.data.tasks.glue.postprocessors import string_label_to_class_id
 from moe_jax.data.tasks.glue.text_formats import TextFormat, classification
@@ -19,90 +20,112 @@ NOUN_LENGTH = 128
 
 SPLITS = ("train", "validation", "test")
 
+# From the task's names of the splits to TFDS's; a tuple has TFDS's own names.
 Splits = Mapping[str, str] | tuple[str, ...]
 
 
-class Task(NamedTuple):
-    """A task and the format of its rows.
+@dataclasses.dataclass(frozen=True)
+class FormattedTask:
+    """A task with the format of its examples.
 
     Attributes:
-        definition: what seqio is told.
-        form: what `definition.rows` applies to every row.
+        definition: definition for seqio.
+        text_format: format that `definition.preprocessor` applies to every example.
     """
 
     definition: TaskDefinition
-    form: TextFormat
+    text_format: TextFormat
 
 
-def task(
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Evaluation of a task's predictions.
+
+    Attributes:
+        metric_fns: metrics of the task; none if its labels are not published.
+        postprocessor: from text to the values that the metrics compare; None leaves the text.
+    """
+
+    metric_fns: tuple[MetricFn, ...] = ()
+    postprocessor: Postprocessor | None = None
+
+
+def make_task(
     name: str,
-    source: str,
-    form: TextFormat,
-    postprocess: Postprocessor | None,
-    metrics: tuple[MetricFn, ...],
-    num_train_examples: int = 0,
+    dataset: str,
+    text_format: TextFormat,
+    evaluation: Evaluation,
     *,
     splits: Splits = SPLITS,
     targets_length: int = LABEL_LENGTH,
-) -> Task:
-    """Returns a task; see `TaskDefinition`. A tuple of splits has TFDS's own names.
+) -> FormattedTask:
+    """Builds a task; one with metrics also reports the share of unparsed predictions.
 
-    A task with metrics also says how many of its predictions did not parse.
+    Args:
+        name: as in T5.
+        dataset: name in `DATASETS`, such as `glue/sst2`.
+        text_format: format of the examples.
+        evaluation: postprocessor and metrics.
+        splits: splits of the task.
+        targets_length: tokens reserved for the target.
     """
+    by_name = splits if isinstance(splits, Mapping) else {split: split for split in splits}
     definition = TaskDefinition(
         name=name,
-        source=source,
-        splits=splits if isinstance(splits, Mapping) else {split: split for split in splits},
-        rows=functools.partial(format_dataset, task=name, form=form),
-        postprocess=postprocess,
-        metrics=(*metrics, unparsed) if metrics else (),
+        source=versioned(dataset),
+        splits=by_name,
+        preprocessor=functools.partial(format_dataset, task=name, text_format=text_format),
+        postprocessor=evaluation.postprocessor,
+        metric_fns=(*evaluation.metric_fns, unparsed) if evaluation.metric_fns else (),
         targets_length=targets_length,
-        num_train_examples=num_train_examples,
+        num_train_examples=num_mixture_examples(dataset) if "train" in by_name else 0,
     )
-    return Task(definition, form)
+    return FormattedTask(definition, text_format)
 
 
-def of_benchmark(benchmark: str, form_version: str, data_version: str) -> Callable[..., Task]:
-    """Returns what makes the labelled tasks of a benchmark, named as in T5.
+def classification_task(
+    name: str,
+    dataset: str,
+    prefix: str,
+    features: Mapping[str, str] | tuple[str, ...],
+    metric_fns: tuple[MetricFn, ...],
+    splits: Splits = SPLITS,
+) -> FormattedTask:
+    """Builds a task whose target is the name of a label.
+
+    Args:
+        name: as in T5.
+        dataset: name in `DATASETS`, which has the labels.
+        prefix: first word of the input.
+        features: names in the text to features of the example; a tuple if they are the same.
+        metric_fns: metrics of the task.
+        splits: splits of the task.
+    """
+    by_name = features if isinstance(features, Mapping) else {name: name for name in features}
+    labels = DATASETS[dataset].labels
+    evaluation = Evaluation(metric_fns, string_label_to_class_id(labels))
+    return make_task(
+        name, dataset, classification(prefix, by_name, labels), evaluation, splits=splits
+    )
+
+
+def benchmark_task_builder(
+    benchmark: str, format_version: str
+) -> Callable[[str, tuple[str, ...], tuple[MetricFn, ...]], FormattedTask]:
+    """Returns a builder of the classification tasks of a benchmark, named as in T5.
 
     Args:
         benchmark: `glue` or `super_glue`.
-        form_version: of T5's format, such as `v002`.
-        data_version: of the data in TensorFlow Datasets.
+        format_version: version of T5's format, such as `v002`.
 
     Returns:
-        make(config, fields, labels, metrics, num_train_examples), whose arguments are those of `labelled`.
+        build(config, features, metric_fns); see `classification_task`.
     """
 
-    def make(
-        config: str,
-        fields: tuple[str, ...],
-        labels: tuple[str, ...],
-        metrics: tuple[MetricFn, ...],
-        num_train_examples: int,
-    ) -> Task:
-        name, source = (
-            f"{benchmark}_{config}_{form_version}",
-            f"{benchmark}/{config}:{data_version}",
-        )
-        return labelled(name, source, fields, labels, metrics, num_train_examples, prefix=config)
+    def build(
+        config: str, features: tuple[str, ...], metric_fns: tuple[MetricFn, ...]
+    ) -> FormattedTask:
+        name = f"{benchmark}_{config}_{format_version}"
+        return classification_task(name, f"{benchmark}/{config}", config, features, metric_fns)
 
-    return make
-
-
-def labelled(
-    name: str,
-    source: str,
-    fields: Mapping[str, str] | tuple[str, ...],
-    labels: tuple[str, ...],
-    metrics: tuple[MetricFn, ...],
-    num_train_examples: int = 0,
-    *,
-    prefix: str,
-    splits: Splits = SPLITS,
-) -> Task:
-    """Returns a task whose target is the word of a label; see `classification` and `task`."""
-    names = fields if isinstance(fields, Mapping) else {field: field for field in fields}
-    form = classification(prefix, names, labels)
-    postprocess = string_label_to_class_id(labels)
-    return task(name, source, form, postprocess, metrics, num_train_examples, splits=splits)
+    return build

@@ -1,4 +1,4 @@
-"""Figures for text-to-text tasks: each metric is `metric(targets, predictions) -> figures`.
+"""Metrics of text-to-text tasks: `metric(targets, predictions) -> figures`.
 
 Both arguments are lists, postprocessed, of equal length; figures are in percent and have T5's
 names. scikit-learn, SciPy, sacreBLEU and rouge_score are imported when a metric is called.

@@ -1,4 +1,4 @@
-"""Metrics of longer texts: BLEU by sacreBLEU, ROUGE by rouge_score."""
+"""BLEU by sacreBLEU, and ROUGE by rouge_score."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What every metric asks of its input, and what counts as a prediction that did not parse."""
+"""Checks of the input of metrics, and unparsed predictions."""
 
 import math
 import numbers
@@ -8,18 +8,18 @@ from typing import Any
 
 from moe_jax.errors import UserError
 
-# As in moe_jax.data.tasks.task_definition, which imports TensorFlow and this package does not.
+# As in moe_jax.data.tasks.task_definition, which imports TensorFlow, unlike this package.
 MetricFn = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
 
-# What T5's postprocessors give for a text that is no class and no number.
+# Value of T5's postprocessors for a text that is no class and no number.
 UNPARSED = -1
 
 
 def checked(metric: MetricFn) -> Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]:
-    """Returns `metric` with plain floats, and a message for input that has no figure.
+    """Decorates a metric: its figures are plain floats, and its input is checked.
 
     Raises:
-        UserError: from the metric, named, for no rows or lists of different lengths.
+        UserError: from the metric, for no rows or lists of different lengths.
     """
 
     @wraps(metric)
@@ -42,7 +42,7 @@ def check_lengths(name: str, targets: Sequence[Any], predictions: Sequence[Any])
 
 
 def is_unparsed(value: Any) -> bool:
-    """Returns whether `value` stands for a text that did not parse: -1, None, NaN, infinity."""
+    """Returns whether `value` is that of an unparsed text: -1, None, NaN, infinity."""
     if value is None:
         return True
     if not isinstance(value, numbers.Real):
@@ -51,21 +51,21 @@ def is_unparsed(value: Any) -> bool:
 
 
 def classes(values: Sequence[Any]) -> list[Any]:
-    """Returns class numbers, with one number, -1, for whatever did not parse."""
+    """Returns class numbers, -1 for all unparsed values."""
     return [UNPARSED if is_unparsed(value) else value for value in values]
 
 
 def value_of(row: Any) -> Any:
-    """Returns what is compared of a row: the `value` of a row that also names its group."""
+    """Returns the value that is compared: `value` of a dictionary with a group."""
     return row["value"] if isinstance(row, Mapping) else row
 
 
 @checked
 def unparsed(targets: Sequence[Any], predictions: Sequence[Any]) -> Mapping[str, float]:
-    """Returns the share of predictions that did not parse, in percent.
+    """Returns the percentage of predictions that did not parse.
 
     Not one of T5's metrics. T5 counts such predictions as wrong (classes) or as -1 (numbers),
-    which hides a model that does not keep to the answers of the task.
+    which hides models whose outputs are not in the format of the task.
 
     Args:
         targets: not used.

@@ -14,7 +14,7 @@ from moe_jax.errors import UserError
 def accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> Mapping[str, float]:
     """Returns the share of predictions equal to their targets (`sklearn.metrics.accuracy_score`).
 
-    T5's `accuracy`. What did not parse is one more class, -1.
+    T5's `accuracy`. Unparsed values are one more class, -1.
 
     Args:
         targets: classes, as numbers or as strings.
@@ -74,7 +74,7 @@ def multirc_f1_over_all_answers(
 def matthews(targets: Sequence[Any], predictions: Sequence[Any]) -> Mapping[str, float]:
     """Returns 100 x Matthews' correlation (`sklearn.metrics.matthews_corrcoef`), CoLA's metric.
 
-    As in T5, what did not parse is a class of its own, so with such predictions this is the
+    As in T5, unparsed predictions are a class of their own, so with them this is the
     correlation of several classes (Gorodkin 2004, the R_K statistic). 0 if all targets or all
     predictions are of one class.
 

@@ -30,8 +30,8 @@ def pearson(targets: Sequence[Any], predictions: Sequence[Any]) -> Mapping[str, 
 def spearman(targets: Sequence[Any], predictions: Sequence[Any]) -> Mapping[str, float]:
     """Returns 100 x Spearman's rank correlation (`scipy.stats.spearmanr`).
 
-    T5's `spearman_corrcoef`, with the rules of `pearson` for what did not parse and for what is
-    not defined.
+    T5's `spearman_corrcoef`, with the rules of `pearson` for unparsed predictions and undefined
+    correlations.
 
     Args:
         targets: numbers.
@@ -43,7 +43,7 @@ def spearman(targets: Sequence[Any], predictions: Sequence[Any]) -> Mapping[str,
 
 
 def _percent(correlation: Any, targets: Sequence[Any], predictions: Sequence[Any]) -> float:
-    """Returns 100 x SciPy's `correlation` of the two, or 0 where there is none."""
+    """Returns 100 x SciPy's `correlation`, or 0 where it is not defined."""
     if len(targets) < 2:
         return 0.0
     with warnings.catch_warnings(), np.errstate(all="ignore"):

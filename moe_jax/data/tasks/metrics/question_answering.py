@@ -1,4 +1,4 @@
-"""Exact match and F1 of answers in words, as the SQuAD 1.1 evaluation script computes them."""
+"""Exact match and F1 of answers: SQuAD 1.1, ReCoRD and MultiRC."""
 
 import collections
 import re
@@ -40,11 +40,11 @@ def token_f1(target: str, prediction: str) -> float:
 def answer_scores(
     name: str, targets: Sequence[Sequence[str]], predictions: Sequence[str | None]
 ) -> dict[str, float]:
-    """Returns `em` and `f1`, each the mean over questions of the best over right answers.
+    """Returns `em` and `f1`, each the mean over questions of the best over correct answers.
 
     Args:
         name: the metric, for messages.
-        targets: the right answers of each question.
+        targets: the correct answers of each question.
         predictions: one answer for each question; None is the empty answer.
     """
     exact, f1 = [], []
@@ -73,7 +73,7 @@ def squad(
     `token_f1`.
 
     Args:
-        targets: the right answers of each question.
+        targets: the correct answers of each question.
         predictions: one answer for each question.
     """
     return answer_scores("squad", targets, predictions)
@@ -85,11 +85,11 @@ def record_em_f1(
 ) -> Mapping[str, float]:
     """Returns ReCoRD's exact match and F1, each query counted once.
 
-    T5's `deduplicate_metric(squad)`: the text-to-text form has one row for each right answer of
-    a query, all with the same input, and only the first of a group counts.
+    T5's `deduplicate_metric(squad)`: the text-to-text form has one example for each correct answer
+    of a query, all with the same input, and only the first of a group counts.
 
     Args:
-        targets: {"value": the query's right answers, "group": what identifies the query}.
+        targets: {"value": the query's correct answers, "group": identifier of the query}.
         predictions: {"value": an answer}.
     """
     first: dict[Any, tuple[Any, Any]] = {}
@@ -103,12 +103,12 @@ def record_em_f1(
 def multirc_exact_match(
     targets: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]
 ) -> Mapping[str, float]:
-    """Returns the share of questions all of whose answers were judged rightly.
+    """Returns the percentage of questions all of whose answers were classified correctly.
 
     SuperGLUE's exact match for MultiRC, T5's `mean_group_metric(all_match)`.
 
     Args:
-        targets: {"value": 0 or 1, "group": what identifies the question} for each answer.
+        targets: {"value": 0 or 1, "group": identifier of the question} for each answer.
         predictions: {"value": 0, 1 or -1} for each answer.
     """
     right: dict[Any, bool] = {}
