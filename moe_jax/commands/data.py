@@ -145,10 +145,10 @@ def stats(config: DataConfig, split: str, limit: int, debug: bool = False) -> di
     """
     console = make_console()
     with waiting(f"reading {printable(config.task_name)}"), quiet(debug):
-        from moe_jax.data.pipeline.statistics import statistics
+        from moe_jax.data.pipeline.statistics import compute_statistics
 
         notes = _find(config, console).notes
-        found = statistics(config, split, limit)
+        found = compute_statistics(config, split, limit)
     features = {name: feature.as_dict() for name, feature in found.features.items()}
     table = Table(
         "", *features, title=f"{escape(printable(config.task_name))}, {split}", title_justify="left"

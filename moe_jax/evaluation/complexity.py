@@ -20,7 +20,7 @@ from moe_jax.data.pipeline.curriculum import (
     curriculum_order,
     make_batch,
 )
-from moe_jax.data.sources.curriculum_source import ABOUT_FILE, ORDER_FILE, describe_scored_data
+from moe_jax.data.sources.curriculum_source import ABOUT, ORDER, describe_scored_data
 from moe_jax.errors import UserError
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.models.layer_inputs import LayerInputs
@@ -28,7 +28,7 @@ from moe_jax.sharding.processes import barrier, is_main
 from moe_jax.training.step import forward
 from moe_jax.training.whole_file import write_whole
 
-# FeatureArrays whose vectors are written to one file, about.
+# Rows whose vectors are written to one file, about.
 ROWS_PER_PART = 8192
 
 
@@ -117,7 +117,7 @@ def make_order(
     vectors = score_rows(scorer, variables, rows, config.batch_size, directory, about)
     assert config.curriculum is not None
     order = curriculum_order(vectors, config.curriculum)
-    _write(directory / ORDER_FILE, order)
+    _write(directory / ORDER, order)
     barrier(f"order of {directory.name}")
     return order
 
@@ -159,7 +159,7 @@ class EpochOrders:
             order = read_order(directory)
             if order is None:
                 raise UserError(
-                    f"{directory} has no {ORDER_FILE}: the order of an epoch that has begun is lost, "
+                    f"{directory} has no {ORDER}: the order of an epoch that has begun is lost, "
                     "and the model it was made with is gone; start in another --output_dir"
                 )
             self._batches.use(order)
@@ -173,7 +173,7 @@ class EpochOrders:
 
 def read_order(directory: epath.Path) -> np.ndarray | None:
     """Returns the order in a directory of scores, or None if it is not complete."""
-    path = directory / ORDER_FILE
+    path = directory / ORDER
     return np.load(path.open("rb"), allow_pickle=False) if path.exists() else None
 
 
@@ -203,12 +203,12 @@ def _fingerprint(variables: Variables) -> float:
 def _begin(directory: epath.Path, about: dict[str, Any]) -> None:
     """Makes the directory; what was written there for anything else is removed."""
     if is_main():
-        path = directory / ABOUT_FILE
+        path = directory / ABOUT
         # As it is read back: tuples are lists in JSON.
         about = json.loads(json.dumps(about))
         if path.exists() and json.loads(path.read_text()) != about:
             # Its own files only, whatever else is there.
-            for old in (*directory.glob("part_*.npy"), directory / ORDER_FILE):
+            for old in (*directory.glob("part_*.npy"), directory / ORDER):
                 old.unlink(missing_ok=True)
         directory.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(about, indent=1))

@@ -1,4 +1,4 @@
-"""What batches will look like, before TensorFlow is there to make one."""
+"""The shapes of training batches, without TensorFlow."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from moe_jax.data.tasks import catalog
 
 
 def abstract_batch(config: DataConfig, sharding: jax.sharding.Sharding | None) -> Batch | None:
-    """Returns the shapes of the training batches of plain texts; None for other tasks.
+    """Returns the shapes and types of the training batches of plain texts; None for other tasks.
 
-    The step can be compiled for them while the data are being opened. A wrong guess would cost that
-    work and nothing else.
+    The step can be compiled for them while the data are being opened. If they differed from those
+    of the data, the step would be compiled again.
 
     Args:
-        config: the data.
-        sharding: of the rows over a mesh; None for numpy arrays.
+        config: configuration of the data.
+        sharding: sharding of the batch over a mesh; None for numpy arrays.
     """
     if not all(_is_plain_text(name) for name in config.rates):
         return None

@@ -1,18 +1,18 @@
-"""A curriculum by complexity: rows whose tokens need fewer experts come first.
+"""A curriculum by complexity: sequences whose tokens need fewer experts come first.
 
-A router's share of tokens with two or more experts in each MoE layer is a row's complexity vector
-C = [r_1, ..., r_L] (Li et al. 2023, equation 5). Each epoch takes every row once, in the order of
-the vectors that the model gave them before it:
+The shares of a sequence's tokens with two or more experts in each MoE layer are its complexity
+vector C = [r_1, ..., r_L] (Li et al. 2023, equation 5). Each epoch contains every sequence once, in
+the order of the vectors that the model gave them before the epoch:
 
-| order        | rows are sorted by                                                             |
+| order        | sequences are sorted by                                                        |
 |--------------|--------------------------------------------------------------------------------|
-| `similarity` | cosine similarity to the easiest row, the most similar first (the paper's)     |
-| `mean`       | mean(C): unlike the cosine it tells a uniformly hard row from an easy one      |
-| `distance`   | Euclidean distance to the easiest row                                          |
+| `similarity` | cosine similarity to the easiest, the most similar first (the paper's)         |
+| `mean`       | mean(C), which unlike the cosine depends on the magnitude of C                 |
+| `distance`   | Euclidean distance to the easiest                                              |
 
-The easiest row is the one with the smallest sum of C. An easiest row of zeros has no cosine: rows
-of zeros are then the most similar to it, all others the least. Ties keep the easier row, then the
-earlier row, first.
+The easiest sequence has the smallest sum of C. If that is zero there is no cosine: sequences with
+zeros are then the most similar to it, all others the least. Of ties the easier, then the earlier
+sequence is first.
 """
 
 import dataclasses
@@ -29,34 +29,34 @@ from moe_jax.data.pipeline.model_features import get_dataset, to_batch
 from moe_jax.errors import UserError
 from moe_jax.sharding.processes import is_main
 
-_POSITION = "curriculum.json"
+_STATE_FILE = "curriculum.json"
 
-# The features of all rows, [rows, S] each, under seqio's names.
+# The model features of all sequences, [R, S] each, under seqio's names.
 FeatureArrays = dict[str, np.ndarray]
 
 
-def curriculum_order(vectors_RL: np.ndarray, how: str) -> np.ndarray:
-    """Returns the rows from easy to hard, [R] int64.
+def curriculum_order(vectors_RL: np.ndarray, criterion: str) -> np.ndarray:
+    """Returns the indices of the sequences from easy to hard, [R] int64.
 
     Args:
         vectors_RL: complexity vectors, shares in [0, 1].
-        how: one of `moe_jax.data.config.CurriculumName`.
+        criterion: one of `moe_jax.data.config.CurriculumName`.
     """
     vectors = np.asarray(vectors_RL, np.float64)
     total_R = vectors.sum(1)
     easiest = vectors[np.argmin(total_R)]
-    if how == "mean":
+    if criterion == "mean":
         key_R = total_R
-    elif how == "distance":
+    elif criterion == "distance":
         key_R = np.linalg.norm(vectors - easiest, axis=1)
     else:
         key_R = -_cosine(vectors, easiest)
-    # Rounded, so that rows which differ by the order of additions only are ties.
+    # Rounded, so that differences by the order of additions are ties.
     return np.lexsort((np.arange(len(vectors)), total_R.round(9), key_R.round(9)))
 
 
 def _cosine(vectors_RL: np.ndarray, reference_L: np.ndarray) -> np.ndarray:
-    """Returns the cosine similarity of each row to the reference; 1 between two zeros, else 0."""
+    """Returns the cosine similarity of each vector to the reference; 1 for two zeros, 0 for one."""
     sizes_R, size = np.linalg.norm(vectors_RL, axis=1), np.linalg.norm(reference_L)
     if size == 0:
         return (sizes_R == 0).astype(np.float64)
@@ -65,10 +65,10 @@ def _cosine(vectors_RL: np.ndarray, reference_L: np.ndarray) -> np.ndarray:
 
 
 def read_train_rows(config: DataConfig) -> FeatureArrays:
-    """Reads every training row once, in stored order, into memory.
+    """Reads every training sequence once, in stored order, into memory.
 
     Raises:
-        UserError: if they are fewer than one batch.
+        UserError: if there are fewer than one batch.
     """
     dataset = get_dataset(config, "train", training=False).batch(1024)
     parts = list(dataset.as_numpy_iterator())
@@ -85,23 +85,23 @@ def read_train_rows(config: DataConfig) -> FeatureArrays:
 
 
 def make_batch(rows: FeatureArrays, index: np.ndarray) -> Batch:
-    """Returns a batch of these rows."""
+    """Returns the batch of the sequences with these indices."""
     return to_batch({name: value[index] for name, value in rows.items()})
 
 
 class CurriculumBatches(Iterator[Batch]):
-    """Epoch after epoch of the same rows, each in an order of its own, without an end.
+    """Endless epochs of the same sequences, each in its own curriculum order.
 
-    A batch is a function of the step and the orders, so a position is a number of steps. The
-    rows that do not fill an epoch's last batch are left out of it.
+    A batch is a function of the step and the orders, so the iterator state is a number of steps.
+    The sequences that do not fill an epoch's last batch are dropped.
 
     Args:
-        config: the data.
-        part: first row of each batch that is needed, and one past the last; None for all.
-        rows: the rows; None reads them.
+        config: configuration of the data.
+        part: first row of each batch that this process needs, and one past the last; None for all.
+        rows: the sequences; None reads them.
 
     Attributes:
-        rows: all of them.
+        rows: all sequences.
     """
 
     def __init__(
@@ -118,21 +118,21 @@ class CurriculumBatches(Iterator[Batch]):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full batches of an epoch."""
+        """Number of full batches of an epoch."""
         return len(self.rows["decoder_target_tokens"]) // self._config.batch_size
 
     @property
     def place(self) -> tuple[int, int]:
-        """Epoch of the next batch, and its number in it."""
+        """Epoch of the next batch, and its index in the epoch."""
         return divmod(self._step, self.steps_per_epoch)
 
     @property
     def needs_order(self) -> bool:
-        """Whether `use` has to be called before the next batch."""
+        """Whether the next batch needs an order, to be set by `use`."""
         return self._order is None
 
     def use(self, order: np.ndarray) -> None:
-        """Takes the order of the epoch that the next batch is in: the rows, [R] int64."""
+        """Sets the order of the epoch of the next batch: indices of the sequences, [R] int64."""
         self._order = order
 
     def __next__(self) -> Batch:
@@ -147,19 +147,19 @@ class CurriculumBatches(Iterator[Batch]):
         return make_batch(self.rows, index[self._part])
 
     def save(self, directory: epath.Path) -> None:
-        """Writes the position, the same for all processes."""
+        """Writes the iterator state, which is the same for all processes."""
         if is_main():
             directory.mkdir(parents=True, exist_ok=True)
             position = {"step": self._step, **self._fingerprint()}
-            (directory / _POSITION).write_text(json.dumps(position, indent=1))
+            (directory / _STATE_FILE).write_text(json.dumps(position, indent=1))
 
     def restore(self, directory: epath.Path) -> None:
-        """Goes to a saved position.
+        """Restores a saved iterator state.
 
         Raises:
-            UserError: if it was saved for other rows or another order.
+            UserError: if it was saved for other sequences or another order.
         """
-        path = directory / _POSITION
+        path = directory / _STATE_FILE
         if not path.exists():
             raise UserError(
                 "the checkpoint's position is not one in a curriculum: Data.curriculum was "

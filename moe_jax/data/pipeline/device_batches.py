@@ -1,4 +1,4 @@
-"""Training batches as global arrays, each process reading the rows of its own devices."""
+"""Device placement of training batches: global arrays, of which each process reads its rows."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -16,7 +16,7 @@ from moe_jax.sharding.placement import place_rows, process_rows
 
 
 class CheckpointableIterator(Protocol):
-    """Batches without an end that can be saved and restored where they are."""
+    """An endless iterator over batches whose state can be saved and restored."""
 
     def __next__(self) -> Batch:
         """Returns the next batch."""
@@ -25,10 +25,10 @@ class CheckpointableIterator(Protocol):
         """Returns itself."""
 
     def save(self, directory: epath.Path) -> None:
-        """Writes the position."""
+        """Writes the iterator state."""
 
     def restore(self, directory: epath.Path) -> None:
-        """Goes to a written position."""
+        """Restores a saved iterator state."""
 
 
 def train_batches(config: DataConfig, partition: Partition | None) -> CheckpointableIterator:
@@ -39,16 +39,16 @@ def train_batches(config: DataConfig, partition: Partition | None) -> Checkpoint
     """
     if partition is None:
         return TrainBatches(config, ahead=True)
-    held = process_rows(partition.rows, config.batch_size)
-    own = jax.process_index()
-    writes = [s for s, process in checkpoint_writers(config, held).items() if process == own]
-    return DeviceBatches(TrainBatches(config, held[own], writes, ahead=True), config, partition)
+    rows = process_rows(partition.rows, config.batch_size)
+    local = jax.process_index()
+    writes = [s for s, process in checkpoint_writers(config, rows).items() if process == local]
+    return DeviceBatches(TrainBatches(config, rows[local], writes, ahead=True), config, partition)
 
 
 def curriculum_batches(
     config: DataConfig, partition: Partition | None
 ) -> tuple[CheckpointableIterator, CurriculumBatches]:
-    """Returns the training batches in a curriculum's order, and the curriculum behind them.
+    """Returns the training batches in curriculum order, and the underlying curriculum.
 
     Raises:
         UserError: if the data are fewer than one batch.
@@ -62,12 +62,12 @@ def curriculum_batches(
 
 
 class DeviceBatches(Iterator[Batch]):
-    """The batches of a stream, their rows cut over all devices of a mesh.
+    """Batches as global arrays, sharded over the devices of a mesh.
 
     Args:
-        batches: with the rows of this process's devices.
-        config: the data.
-        partition: the mesh.
+        batches: batches with the rows of this process's devices.
+        config: configuration of the data.
+        partition: partition of arrays over the mesh.
     """
 
     def __init__(self, batches: CheckpointableIterator, config: DataConfig, partition: Partition):
@@ -80,9 +80,9 @@ class DeviceBatches(Iterator[Batch]):
         return batch
 
     def save(self, directory: epath.Path) -> None:
-        """Writes the positions that are this process's to write."""
+        """Writes the iterator states that this process is responsible for."""
         self._batches.save(directory)
 
     def restore(self, directory: epath.Path) -> None:
-        """Goes to a saved position."""
+        """Restores a saved iterator state."""
         self._batches.restore(directory)

@@ -1,7 +1,7 @@
-"""What a model that was trained on some data can be asked, and whether its rows are full.
+"""Example prompts for models that were trained on a task.
 
-It goes by the names of tasks, so that the data themselves need not be there. TensorFlow is imported
-when `has_questions` has to know a task, and not by `has_padding`.
+The tasks are known by name, so that the data need not exist. `has_questions` imports TensorFlow for
+some tasks, `has_padding` never does.
 """
 
 import dataclasses
@@ -13,17 +13,17 @@ from moe_jax.data.batch import PAD, Batch
 from moe_jax.data.config import DataConfig
 from moe_jax.data.tasks import catalog
 
-# Words of a plain text, and characters of a question, that a prompt is made of.
-_WORDS, _CHARACTERS = 5, 400
+# Maximum length of a prompt: words of a plain text, characters of a question.
+_MAX_WORDS, _MAX_CHARACTERS = 5, 400
 
 
 @dataclasses.dataclass(frozen=True)
 class ExamplePrompt:
-    """What a model can be asked, as `run.json` has it.
+    """An example prompt, as in `run.json`.
 
     Attributes:
-        prompt: that fits the data.
-        is_question: whether an answer follows it; otherwise the text goes on.
+        prompt: text of the kind that the model was trained on.
+        is_question: whether an answer follows it; otherwise the text continues.
     """
 
     prompt: str
@@ -31,7 +31,7 @@ class ExamplePrompt:
 
 
 def has_questions(config: DataConfig) -> bool:
-    """Returns whether rows are questions, which end with the end-of-sequence token, and answers."""
+    """Returns whether examples have inputs, which end with the end-of-sequence token."""
     return any(_is_question(config, name) for name in config.rates)
 
 
@@ -50,7 +50,7 @@ def _is_question(config: DataConfig, name: str) -> bool:
             return has_questions(
                 scored_config(name.removeprefix(catalog.CURRICULUM_PREFIX), config)
             )
-        except UserError:  # Its scores are elsewhere by now.
+        except UserError:  # Its scores have been moved.
             return False
     if name not in (*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()):
         return False
@@ -59,18 +59,18 @@ def _is_question(config: DataConfig, name: str) -> bool:
 
 
 def has_padding(config: DataConfig) -> bool:
-    """Returns whether rows can end with padding; those of a plain text are full."""
+    """Returns whether sequences can have padding, which plain texts do not."""
     return not all(catalog.is_plain_text(name) for name in config.rates)
 
 
 def encode_prompt(config: DataConfig, vocabulary: Any, prompt: str) -> list[int]:
-    """Returns the tokens of a prompt; a question ends with the token that ended it in training."""
+    """Tokenises a prompt; a question gets the end-of-sequence token, as in training."""
     tokens = list(vocabulary.encode(prompt))
     return [*tokens, vocabulary.eos_id] if tokens and has_questions(config) else tokens
 
 
 def example_prompt(config: DataConfig, batch: Batch, vocabulary: Any) -> ExamplePrompt:
-    """Returns what a model of these data can be asked: see `first_prompt`."""
+    """Returns an example prompt of a batch: see `first_prompt`."""
     return ExamplePrompt(first_prompt(config, batch, vocabulary), has_questions(config))
 
 
@@ -78,9 +78,9 @@ def first_prompt(config: DataConfig, batch: Batch, vocabulary: Any) -> str:
     """Returns the first question of a batch, or the first words of its text.
 
     Args:
-        config: the data.
-        batch: of them, as numpy arrays.
-        vocabulary: with `decode`.
+        config: configuration of the data.
+        batch: batch of the data, as numpy arrays.
+        vocabulary: vocabulary of the data, with a method `decode`.
     """
     targets, weights = np.asarray(batch.targets_BS)[0], np.asarray(batch.weights_BS)[0]
     wanted = targets != PAD
@@ -89,6 +89,6 @@ def first_prompt(config: DataConfig, batch: Batch, vocabulary: Any) -> str:
         wanted &= segments == segments[0]
     if not has_questions(config):
         text = vocabulary.decode([int(token) for token in targets[wanted]])
-        return " ".join(text.split()[:_WORDS])
+        return " ".join(text.split()[:_MAX_WORDS])
     text = vocabulary.decode([int(token) for token in targets[wanted & (weights == 0)]])
-    return text if len(text) <= _CHARACTERS else text[:_CHARACTERS].rsplit(" ", 1)[0]
+    return text if len(text) <= _MAX_CHARACTERS else text[:_MAX_CHARACTERS].rsplit(" ", 1)[0]

@@ -1,4 +1,4 @@
-"""From the examples of a seqio task to the rows of a decoder, as seqio's feature converters."""
+"""seqio feature converters: from the examples of a task to the features of a decoder."""
 
 from collections.abc import Mapping
 
@@ -9,14 +9,15 @@ Features = Mapping[str, tf.Tensor]
 
 
 class TrimmedPrefixLMFeatureConverter(seqio.PrefixLMFeatureConverter):
-    """`inputs` and then `targets` in one row; only targets count in the loss.
+    """Concatenates `inputs` and `targets` in one sequence; only targets are in the loss.
 
-    Unlike its parent, a target that is shorter than its limit leaves the room to the inputs; what
-    does not fit is cut from the end of the inputs, whose last token (end of sequence) is kept.
-    A target of a whole row or more loses its end to that token.
+    Unlike in its parent, inputs can use the tokens that a target below its maximum length leaves;
+    longer inputs are trimmed at the end, before their last token (end of sequence). A target of a
+    whole sequence or more loses its last token to that.
 
     Args:
-        length: of a row, in tokens.
+        length: tokens in a sequence.
+        pack: whether several examples are packed in a sequence.
     """
 
     def __init__(self, length: int, pack: bool):
@@ -26,7 +27,7 @@ class TrimmedPrefixLMFeatureConverter(seqio.PrefixLMFeatureConverter):
     def _concat_and_add_masks(self, features: Features) -> Features:
         inputs, targets = features["inputs"], features["targets"]
         room = self._length - tf.maximum(tf.size(targets), 1)
-        # `[: -1]` would be all but one.
+        # `[: -1]` would drop only one.
         cut = tf.concat([inputs[: tf.maximum(room - 1, 0)], inputs[-1:]], axis=0)
         inputs = tf.cond(tf.size(inputs) > room, lambda: cut, lambda: inputs)
         return super()._concat_and_add_masks({**features, "inputs": inputs})
@@ -36,16 +37,16 @@ class TrimmedPrefixLMFeatureConverter(seqio.PrefixLMFeatureConverter):
         return dict.fromkeys(lengths, self._length)
 
     def get_model_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> Mapping:
-        """Returns the length of each feature: that of a row."""
+        """Returns the length of each feature, which is that of the sequence."""
         lengths = super().get_model_feature_lengths(task_feature_lengths)
         return dict.fromkeys(lengths, self._length)
 
 
 class PackedDocumentsFeatureConverter(seqio.LMFeatureConverter):
-    """Rows cut from a stream of documents, with the documents in a row kept apart.
+    """Adds segment ids and positions of the documents to sequences of a stream of documents.
 
-    A document ends with the end-of-sequence token. What a row starts with counts as a document
-    of its own, for what stood before it is in another row.
+    A document ends with the end-of-sequence token. The beginning of a sequence starts a new
+    document, because the tokens before it are in another sequence.
 
     Args:
         end: the end-of-sequence token.

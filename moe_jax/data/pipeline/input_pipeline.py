@@ -1,6 +1,6 @@
-"""Batches from a seqio task: an endless, resumable stream to train on, a fixed list to evaluate.
+"""Batches of a seqio task: an endless, checkpointable iterator to train, a fixed list to evaluate.
 
-It imports seqio, and with it TensorFlow: import it when data are needed.
+This module imports seqio and TensorFlow.
 """
 
 import itertools
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def count_tokens(config: DataConfig, batches: int) -> tuple[int, ...]:
-    """Counts how often each id of the vocabulary is an input in the first training batches."""
+    """Counts the occurrences of each token id in the inputs of the first training batches."""
     counts = np.zeros(vocabulary_of(config).vocab_size, np.int64)
     for batch in itertools.islice(TrainBatches(config), batches):
         real = batch.inputs_BS[np.asarray(batch.mask_BS)]
@@ -36,16 +36,16 @@ def count_tokens(config: DataConfig, batches: int) -> tuple[int, ...]:
 
 
 class TrainBatches(Iterator[Batch]):
-    """An endless stream of batches that can be saved and restored exactly where it is.
+    """An endless iterator over training batches whose exact state can be saved and restored.
 
     Args:
-        config: the data.
-        rows: first row of the batch that is needed, and one past the last; None for all.
-        writes: the streams whose position `save` writes; None for all that are read.
-        ahead: make the first batches at once and not when the first is asked for.
+        config: configuration of the data.
+        rows: first row of the batch that this process needs, and one past the last; None for all.
+        writes: data shards whose state `save` writes; None for all that are read.
+        ahead: prepare the first batches in advance.
 
     Attributes:
-        rows: as given: the rows in each batch, as numpy arrays.
+        rows: first row in each batch, and one past the last.
 
     Raises:
         UserError: if the data are fewer than one batch.
@@ -60,34 +60,34 @@ class TrainBatches(Iterator[Batch]):
     ):
         self.rows = rows or (0, config.batch_size)
         self._size = config.batch_size // config.shards
-        self._streams = [
+        self._shards = [
             ShardIterator(config, index, ahead) for index in shards_of_rows(config, self.rows)
         ]
         self._writes = writes
 
     def __next__(self) -> Batch:
-        parts = [next(stream) for stream in self._streams]
-        first = self._streams[0].index * self._size
+        parts = [next(shard) for shard in self._shards]
+        first = self._shards[0].index * self._size
         wanted = slice(self.rows[0] - first, self.rows[1] - first)
-        return to_batch({name: _joined([p[name] for p in parts])[wanted] for name in parts[0]})
+        return to_batch({name: _concatenate([p[name] for p in parts])[wanted] for name in parts[0]})
 
     def save(self, directory: epath.Path) -> None:
-        """Writes the positions of the streams that are this object's to write."""
-        for stream in self._streams:
-            if self._writes is None or stream.index in self._writes:
-                stream.save(directory)
+        """Writes the states of the data shards that this process is responsible for."""
+        for shard in self._shards:
+            if self._writes is None or shard.index in self._writes:
+                shard.save(directory)
 
     def restore(self, directory: epath.Path) -> None:
-        """Goes to a saved position.
+        """Restores a saved iterator state.
 
         Raises:
-            UserError: if the position was saved for other data or another batch.
+            UserError: if it was saved for other data or another batch.
         """
-        for stream in self._streams:
-            stream.restore(directory)
+        for shard in self._shards:
+            shard.restore(directory)
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
+def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
@@ -114,5 +114,5 @@ def eval_batches(config: DataConfig) -> list[Batch]:
 
 
 def token_bytes(config: DataConfig, size: int) -> np.ndarray:
-    """Returns how many bytes of text each token stands for, [size]: `bytes_of_tokens`."""
+    """Returns the number of UTF-8 bytes of each token, [size]: see `bytes_of_tokens`."""
     return bytes_of_tokens(vocabulary_of(config), size)

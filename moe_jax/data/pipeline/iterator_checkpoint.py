@@ -1,4 +1,4 @@
-"""What a saved position in the data belongs to, and whether it can be gone on from."""
+"""Compatibility of a saved iterator state with the current data."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,12 +7,12 @@ from moe_jax.data.config import DataConfig
 from moe_jax.data.sources.user_files import files_digest, without_paths
 from moe_jax.errors import UserError
 
-# What changes with the files.
-_OF_FILES = {"files", "rows"}
+# Entries of the fingerprint that depend on the files.
+_DEPENDS_ON_FILES = {"files", "rows"}
 
 
 def data_fingerprint(config: DataConfig) -> dict[str, Any]:
-    """Returns the names of the tasks, without the places of files, and what the files are."""
+    """Returns the names of the tasks, without the paths of files, and a digest of the files."""
     names = [without_paths(name) for name in config.rates]
     if not isinstance(config.task, str):
         names = [
@@ -24,26 +24,26 @@ def data_fingerprint(config: DataConfig) -> dict[str, Any]:
 def can_restore(
     what: str, saved: Mapping[str, Any], now: Mapping[str, Any], changed_files: bool
 ) -> bool:
-    """Returns whether a position can be restored; False if the files are to be read anew.
+    """Returns whether a state can be restored; False if the files are read from the start.
 
     Args:
-        what: the position is in, such as `data`.
-        saved: what the position was saved for.
-        now: what it would be restored for.
-        changed_files: other files than those of the position are meant.
+        what: name of the iterator in messages, such as `data`.
+        saved: fingerprint of the data of the saved state.
+        now: fingerprint of the current data.
+        changed_files: whether the files may have changed.
 
     Raises:
-        UserError: if the position does not fit the configuration, or the files are not those that
-            it was saved for and that is not meant.
+        UserError: if the state does not fit the configuration, or the files have changed and that
+            is not allowed.
     """
     before_split = now["files"] is not None and "files" not in saved
     if before_split:
-        # Such a position has the places of the files in its task.
+        # Such a state has the paths of the files in its task.
         saved = {**saved, "task": now["task"]}
     changed = {name for name in now if saved.get(name) != now[name]}
     if not changed:
         return True
-    of_files = "files" in changed and changed <= _OF_FILES
+    of_files = "files" in changed and changed <= _DEPENDS_ON_FILES
     if of_files and changed_files:
         return False
     if of_files:

@@ -1,6 +1,6 @@
-"""Rows of tokens from a seqio task.
+"""Model features of a seqio task, as a `tf.data.Dataset`.
 
-It imports seqio, and with it TensorFlow: import it when data are needed.
+This module imports seqio and TensorFlow.
 """
 
 import functools
@@ -22,26 +22,26 @@ from moe_jax.errors import UserError
 
 
 def vocabulary_of(config: DataConfig) -> seqio.SentencePieceVocabulary:
-    """Returns the vocabulary that a task's targets are made of."""
+    """Returns the vocabulary of a task's targets."""
     return find_task(config).provider.output_features["targets"].vocabulary
 
 
 def notes_of(config: DataConfig) -> tuple[str, ...]:
-    """Returns what a user should be told about the task's files, such as those left out."""
+    """Returns the notes for the user about the task's files, such as skipped ones."""
     return find_task(config).notes
 
 
 def get_dataset(
-    config: DataConfig, split: str, training: bool, stream: int | None = None
+    config: DataConfig, split: str, training: bool, shard: int | None = None
 ) -> tf.data.Dataset:
-    """Returns the rows of a split, converted to a decoder's features.
+    """Returns the sequences of a split, converted to a decoder's features.
 
     Args:
-        config: the data.
-        split: of the task; of a mixture, its tasks that have it.
-        training: without an end, shuffled if the configuration says so, and a mixture by its
-            rates; otherwise every row once in order, one task of a mixture after the other.
-        stream: which of `config.shards` parts of the rows; None for all of them.
+        config: configuration of the data.
+        split: split of the task; of a mixture, of its tasks that have it.
+        training: repeat without end, shuffle as configured, and sample a mixture by its rates;
+            otherwise every sequence once in order, one task of a mixture after the other.
+        shard: index of the data shard, below `config.shards`; None for all data.
 
     Raises:
         UserError: if the task has no such split.
@@ -49,19 +49,19 @@ def get_dataset(
     task = find_task(config)
     read = _get_dataset
     if not _needs_autograph(config, task):
-        # Everything that is mapped is TensorFlow's operations: to translate it would take most of
-        # the time that opening the data takes.
+        # All mapped functions are TensorFlow operations: converting them would take most of the
+        # time to open the data.
         read = tf.autograph.experimental.do_not_convert(read)
-    return read(config, task, split, training, stream)
+    return read(config, task, split, training, shard)
 
 
 def _needs_autograph(config: DataConfig, task: RegisteredTask) -> bool:
-    """Returns whether Python's control flow is to be translated: a user's, or seqio's packing."""
+    """Returns whether AutoGraph has to convert functions: a user's, or seqio's packing."""
     return task.is_user_registered or (config.pack and task.kind != STREAM)
 
 
 def _get_dataset(
-    config: DataConfig, task: RegisteredTask, split: str, training: bool, stream: int | None
+    config: DataConfig, task: RegisteredTask, split: str, training: bool, shard: int | None
 ) -> tf.data.Dataset:
     provider = task.provider
     if split not in provider.splits:
@@ -77,12 +77,12 @@ def _get_dataset(
         shuffle=training and config.shuffle and not task.has_fixed_order,
         seed=config.seed,
         num_epochs=None if training else 1,
-        shard_info=None if stream is None else seqio.ShardInfo(stream, config.shards),
+        shard_info=None if shard is None else seqio.ShardInfo(shard, config.shards),
         verbose=False,
     )
     if training or isinstance(provider, seqio.Task):
         return get(provider)
-    # seqio would stop at the end of the task that ends first.
+    # seqio would stop at the end of the shortest task.
     parts = [get(part) for part in provider.tasks if split in part.splits]
     return functools.reduce(lambda first, second: first.concatenate(second), parts)
 
@@ -91,7 +91,7 @@ def is_cached(config: DataConfig, task: RegisteredTask) -> bool:
     """Returns whether the task, or every task of a mixture, is read from `config.cache_dir`.
 
     Raises:
-        UserError: if there is a directory for caches and the task is not in it.
+        UserError: if there is a cache directory without the task.
     """
     if config.cache_dir is None or task.has_fixed_order:
         return False
@@ -99,7 +99,7 @@ def is_cached(config: DataConfig, task: RegisteredTask) -> bool:
     seqio.set_global_cache_dirs([home])
     for part in seqio.get_subtasks(task.provider):
         if part._cache_dir and not part._cache_dir.startswith(f"{home}/"):
-            # seqio remembers where it found a task before.
+            # seqio keeps the directory where it found a task before.
             part._cache_dir, part._stats = None, {}
         if not part.supports_caching or not part.cache_dir:
             raise UserError(
@@ -122,7 +122,7 @@ def _converter(
 
 
 def to_batch(features: dict[str, Any]) -> Batch:
-    """Returns the batch of a decoder's features under seqio's names."""
+    """Converts a decoder's features under seqio's names to a batch."""
     return Batch(
         inputs_BS=features["decoder_input_tokens"],
         targets_BS=features["decoder_target_tokens"],

@@ -1,8 +1,8 @@
-"""Training data as independent streams, each a fixed part of every batch.
+"""Training data as independent data shards, each a fixed part of every batch.
 
-ShardIterator i of `Data.shards` gives rows [i * B / shards, (i + 1) * B / shards) of each batch. So what
-is in a batch depends on the configuration and the step alone, however many processes read it, and
-the positions of the streams can be saved by one number of processes and restored by another.
+Shard i of `Data.shards` has rows [i * B / shards, (i + 1) * B / shards) of each batch. So a batch
+depends on the configuration and the step only, however many processes read it, and the states of
+the shards can be saved by one number of processes and restored by another.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from moe_jax.data.pipeline.model_features import get_dataset, vocabulary_of
 from moe_jax.errors import UserError
 
 _FINGERPRINT = "fingerprint.json"
-# Where format 1 kept the only stream's position.
+# Directory of the only shard's state in format 1.
 _FORMAT_1 = "process_0"
-# What it did not write down, because there was no choice.
+# Values of the fingerprint that format 1 does not contain.
 _NOT_IN_FORMAT_1 = {
     "shards": 1,
     "shuffle": True,
@@ -34,34 +34,36 @@ _NOT_IN_FORMAT_1 = {
 
 
 def shards_of_rows(config: DataConfig, rows: tuple[int, int]) -> range:
-    """Returns the streams that give rows [first, last) of a batch."""
+    """Returns the shards that contain rows [first, last) of a batch."""
     size = config.batch_size // config.shards
     return range(rows[0] // size, -(-rows[1] // size))
 
 
-def checkpoint_writers(config: DataConfig, held: Mapping[int, tuple[int, int]]) -> dict[int, int]:
-    """Returns for each stream the lowest process that reads it, which saves its position.
+def checkpoint_writers(
+    config: DataConfig, rows_of_process: Mapping[int, tuple[int, int]]
+) -> dict[int, int]:
+    """Returns for each shard the lowest process that reads it, which saves its state.
 
     Args:
-        config: the data.
-        held: rows of the batch that each process reads.
+        config: configuration of the data.
+        rows_of_process: rows of the batch that each process reads.
     """
     writers: dict[int, int] = {}
-    for process, rows in sorted(held.items(), reverse=True):
+    for process, rows in sorted(rows_of_process.items(), reverse=True):
         writers.update(dict.fromkeys(shards_of_rows(config, rows), process))
     return writers
 
 
 class ShardIterator(Iterator[dict[str, np.ndarray]]):
-    """One part of the training data, without an end; its rows of each batch, by feature.
+    """An endless iterator over a data shard: its rows of each batch, by feature.
 
     Args:
-        config: the data.
-        index: which stream.
-        ahead: make the first batches at once.
+        config: configuration of the data.
+        index: index of the shard.
+        ahead: prepare the first batches in advance.
 
     Attributes:
-        index: which stream.
+        index: index of the shard.
 
     Raises:
         UserError: if the data are fewer than its part of one batch.
@@ -70,14 +72,14 @@ class ShardIterator(Iterator[dict[str, np.ndarray]]):
     def __init__(self, config: DataConfig, index: int, ahead: bool = False):
         self.index = index
         self._config = config
-        # One stream reads the task as it is, in the order it has without streams.
-        self._stream = index if config.shards > 1 else None
+        # A single shard reads the task in the order without sharding.
+        self._shard = index if config.shards > 1 else None
         size = config.batch_size // config.shards
-        rows = get_dataset(config, "train", training=True, stream=self._stream)
+        rows = get_dataset(config, "train", training=True, shard=self._shard)
         options = tf.data.Options()
         options.experimental_warm_start = ahead
-        # After a save, an iterator that is closed would wait for the thread that tunes it, which
-        # sleeps up to a minute. Untuned, it works on as many elements at once as there are cores.
+        # After a save, closing the iterator would wait for its autotuning thread, which sleeps up
+        # to a minute. Without autotuning it processes as many elements in parallel as cores.
         options.autotune.enabled = False
         batches = rows.batch(size, drop_remainder=True).prefetch(2).with_options(options)
         self._iterator = iter(batches)
@@ -87,16 +89,16 @@ class ShardIterator(Iterator[dict[str, np.ndarray]]):
         try:
             return {name: value.numpy() for name, value in next(self._iterator).items()}
         except tf.errors.OpError as error:
-            # Such as a file that was there at the start and is gone.
+            # Such as a file that was deleted after the start.
             raise UserError(
                 f"the data of {self._config.task_name!r} cannot be read any more: "
                 f"{error.message.splitlines()[0]}"
             ) from None
 
     def _check_one_batch(self, size: int) -> None:
-        """Refuses too few rows: the stream would be empty or one batch repeated."""
+        """Refuses too few rows: the shard would be empty, or repeat one batch."""
         config = self._config
-        rows = get_dataset(config, "train", training=False, stream=self._stream)
+        rows = get_dataset(config, "train", training=False, shard=self._shard)
         found = sum(1 for _ in itertools.islice(rows, size))
         if found < size:
             part = "" if config.shards == 1 else f" in stream {self.index} of {config.shards}"
@@ -107,7 +109,7 @@ class ShardIterator(Iterator[dict[str, np.ndarray]]):
             )
 
     def _fingerprint(self) -> dict[str, Any]:
-        """Returns what must not change for a saved position to have a meaning."""
+        """Returns the values that a saved state depends on."""
         config = self._config
         vocabulary = vocabulary_of(config)
         return {
@@ -125,25 +127,25 @@ class ShardIterator(Iterator[dict[str, np.ndarray]]):
         }
 
     def save(self, directory: epath.Path) -> None:
-        """Writes the position to a directory of its own in `directory`."""
-        own = directory / f"stream_{self.index}"
-        own.mkdir(parents=True, exist_ok=True)
-        tf.train.Checkpoint(iterator=self._iterator).write(str(own / "position"))
-        (own / _FINGERPRINT).write_text(json.dumps(self._fingerprint(), indent=1))
+        """Writes the iterator state to a directory of the shard in `directory`."""
+        shard_directory = directory / f"stream_{self.index}"
+        shard_directory.mkdir(parents=True, exist_ok=True)
+        tf.train.Checkpoint(iterator=self._iterator).write(str(shard_directory / "position"))
+        (shard_directory / _FINGERPRINT).write_text(json.dumps(self._fingerprint(), indent=1))
 
     def restore(self, directory: epath.Path) -> None:
-        """Goes to a saved position, or stays at the start of files that have changed as meant.
+        """Restores a saved iterator state, or starts at the beginning of changed files.
 
         Raises:
-            UserError: if the position was saved for other data or another batch.
+            UserError: if the state was saved for other data or another batch.
         """
-        own = directory / f"stream_{self.index}"
+        shard_directory = directory / f"stream_{self.index}"
         for other in ("stream_0", _FORMAT_1):
-            if not own.exists():
-                own = directory / other
-        saved = {**_NOT_IN_FORMAT_1, **json.loads((own / _FINGERPRINT).read_text())}
+            if not shard_directory.exists():
+                shard_directory = directory / other
+        saved = {**_NOT_IN_FORMAT_1, **json.loads((shard_directory / _FINGERPRINT).read_text())}
         now = self._fingerprint()
         if not can_restore("data", saved, now, self._config.allow_changed_files):
             return
         checkpoint = tf.train.Checkpoint(iterator=self._iterator)
-        checkpoint.read(str(own / "position")).assert_consumed()
+        checkpoint.read(str(shard_directory / "position")).assert_consumed()

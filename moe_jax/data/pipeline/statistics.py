@@ -1,4 +1,4 @@
-"""What a split of a task amounts to in examples, tokens and rows."""
+"""Statistics of a split: examples, tokens and sequences."""
 
 import dataclasses
 import itertools
@@ -22,10 +22,11 @@ class FeatureStatistics:
 
     Attributes:
         tokens: number of tokens of each example, the end-of-sequence token included.
-        bytes: of text, over all examples.
-        unknown: tokens that the vocabulary has no piece for.
-        replaced: examples with bytes that are not UTF-8.
-        cut: examples that do not fit in a row whole; None if they go on in the next.
+        bytes: bytes of text of all examples.
+        unknown: number of unknown tokens.
+        replaced: number of examples with bytes that are not UTF-8.
+        cut: number of examples that are longer than a sequence; None if they are split over
+            several.
     """
 
     tokens: list[int] = dataclasses.field(default_factory=list)
@@ -53,14 +54,14 @@ class FeatureStatistics:
 
 @dataclasses.dataclass
 class SplitStatistics:
-    """Figures of a split.
+    """Statistics of a split.
 
     Attributes:
-        examples: examples (or documents) that were read.
-        features: by name: `targets`, and `inputs` where the task has them.
-        rows: rows that they make as configured, of those that were counted.
-        fill: share of tokens in these rows that is no padding.
-        loss_share: share of these tokens that counts in the loss.
+        examples: number of examples (or documents) that were read.
+        features: statistics by feature: `targets`, and `inputs` if the task has them.
+        rows: number of sequences that were counted.
+        fill: share of tokens in these sequences that are no padding.
+        loss_share: share of these tokens that are in the loss.
     """
 
     examples: int
@@ -70,11 +71,11 @@ class SplitStatistics:
     loss_share: float
 
 
-def statistics(config: DataConfig, split: str, limit: int) -> SplitStatistics:
-    """Reads a split, up to `limit` examples and as many rows; 0 for all of it.
+def compute_statistics(config: DataConfig, split: str, limit: int) -> SplitStatistics:
+    """Reads a split, up to `limit` examples and as many sequences; 0 for all.
 
     Raises:
-        UserError: if the task has no such split, or nothing is in it.
+        UserError: if the task has no such split, or it is empty.
     """
     task = find_task(config)
     provider = task.provider
@@ -83,18 +84,18 @@ def statistics(config: DataConfig, split: str, limit: int) -> SplitStatistics:
         raise UserError(f"task {config.task_name!r} has no split {split!r}; it has: {known}")
     features: dict[str, FeatureStatistics] = {}
     examples = 0
-    # A plain text is counted by documents, whatever is trained on them.
+    # The examples of a plain text are its documents, for every objective.
     plain = dataclasses.replace(config, objective="lm")
     for name in single_tasks(config):
         counted = find_task(dataclasses.replace(plain, task=name))
-        most = None if counted.kind == STREAM else task.feature_lengths(config)
+        max_tokens = None if counted.kind == STREAM else task.feature_lengths(config)
         for part in seqio.get_subtasks(counted.provider):
             if split not in part.splits:
                 continue
             dataset = part.get_dataset(None, split, shuffle=False, seed=config.seed)
             for example in itertools.islice(dataset.as_numpy_iterator(), limit or None):
                 examples += 1
-                _count(features, example, part.output_features, most)
+                _count(features, example, part.output_features, max_tokens)
     if not examples:
         raise UserError(f"there is nothing in the split {split!r} of {config.task_name!r}")
     return SplitStatistics(examples, features, *_rows(config, split, limit))
@@ -104,10 +105,10 @@ def _count(
     features: dict[str, FeatureStatistics],
     example: dict,
     specs: Mapping[str, seqio.Feature],
-    most: Mapping[str, int] | None,
+    max_tokens: Mapping[str, int] | None,
 ) -> None:
-    """Adds an example to the figures; `most` are the tokens of a row for each feature."""
-    room = dict(most or {})
+    """Adds an example to the statistics; `max_tokens` are the maximum lengths of the features."""
+    room = dict(max_tokens or {})
     if "inputs" in room:
         room["inputs"] -= min(len(example["targets"]), room["targets"])
     for name, spec in specs.items():
@@ -117,12 +118,12 @@ def _count(
         text = example.get(f"{name}_pretokenized", b"")
         feature.bytes += len(text)
         feature.replaced += _REPLACEMENT in text
-        if most is not None:
+        if max_tokens is not None:
             feature.cut = (feature.cut or 0) + (len(tokens) > room[name])
 
 
 def _rows(config: DataConfig, split: str, limit: int) -> tuple[int, float, float]:
-    """Returns the number of rows, the share of them that is text, and of that in the loss."""
+    """Returns the number of sequences, their share of text, and its share in the loss."""
     dataset = get_dataset(config, split, training=False)
     counts = dataset.map(
         lambda row: (

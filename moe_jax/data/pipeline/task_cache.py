@@ -1,8 +1,7 @@
-"""Tokenising a task once, ahead of a run, in the layout of seqio's own caches.
+"""Tokenises a task before a run, in the format of seqio's caches.
 
-seqio's tool for it needs Apache Beam, which is what a corpus of terabytes wants (see
-docs/guides/data.md); this one needs nothing and runs on one machine. A run reads either through
-`Data.cache_dir`.
+seqio's own tool needs Apache Beam, and suits corpora of terabytes (see docs/guides/data.md); this
+one runs on one machine without it. A run reads both through `Data.cache_dir`.
 """
 
 import errno
@@ -20,26 +19,26 @@ from moe_jax.data.config import DataConfig
 from moe_jax.data.tasks.registry import find_task
 from moe_jax.errors import UserError
 
-# Examples in a file: enough files to be dealt to many hosts, and not too many.
+# Enough files to be distributed over many hosts, and not too many.
 _EXAMPLES_PER_FILE = 20_000
-_MOST_FILES = 1024
+_MAX_FILES = 1024
 
 
 def cache_task(config: DataConfig, output_dir: str, force: bool = False) -> dict[str, Any]:
     """Tokenises every split of a task, or of each task of a mixture, into `output_dir`.
 
-    A task's directory appears when it is complete, and not before.
+    A task's directory appears only when it is complete.
 
     Args:
-        config: the data; task, vocabulary, objective and directories count.
+        config: task, vocabulary, objective and directories of the data.
         output_dir: a local directory, for `Data.cache_dir`.
-        force: write a task that is there already anew.
+        force: overwrite existing tasks.
 
     Returns:
         {task: {split: number of examples}}.
 
     Raises:
-        UserError: if a task cannot be cached, or is there already.
+        UserError: if a task cannot be cached, or exists already.
     """
     if "://" in output_dir:
         raise UserError(f"--output_dir={output_dir}: cache locally, then copy the directory there")
@@ -53,25 +52,25 @@ def cache_task(config: DataConfig, output_dir: str, force: bool = False) -> dict
         if target.exists() and not force:
             raise UserError(f"{target} is there already; --force writes it anew")
         with tempfile.TemporaryDirectory(dir=root, prefix=f".{task.name}.") as work:
-            own = Path(work) / "task"
-            own.mkdir()
+            new = Path(work) / "task"
+            new.mkdir()
             target.parent.mkdir(parents=True, exist_ok=True)
-            written[task.name] = {split: _write_split(task, split, own) for split in task.splits}
-            (own / "COMPLETED").touch()
-            _move(own, target, Path(work) / "replaced", force)
+            written[task.name] = {split: _write_split(task, split, new) for split in task.splits}
+            (new / "COMPLETED").touch()
+            _move(new, target, Path(work) / "replaced", force)
     return written
 
 
-def _move(own: Path, target: Path, replaced: Path, force: bool) -> None:
-    """Moves a complete task into its place; with `force`, what is there goes once it can.
+def _move(new: Path, target: Path, replaced: Path, force: bool) -> None:
+    """Moves a complete task to its final path, with `force` in place of an existing one.
 
     Raises:
-        UserError: if another has put the task there meanwhile.
+        UserError: if another process has written the task meanwhile.
     """
     try:
         if force and target.exists():
             target.rename(replaced)
-        own.rename(target)
+        new.rename(target)
     except OSError as error:
         if replaced.exists() and not target.exists():
             replaced.rename(target)
@@ -83,9 +82,9 @@ def _move(own: Path, target: Path, replaced: Path, force: bool) -> None:
 
 
 def _write_split(task: seqio.Task, split: str, directory: Path) -> int:
-    """Writes the examples of a split with their description; returns how many they are."""
+    """Writes the examples of a split with their description; returns their number."""
     total = sum(1 for _ in task.source.get_dataset(split, shuffle=False))
-    files = min(max(-(-total // _EXAMPLES_PER_FILE), 1), _MOST_FILES)
+    files = min(max(-(-total // _EXAMPLES_PER_FILE), 1), _MAX_FILES)
     prefix = seqio.utils.get_cached_tfrecord_prefix(str(directory), split)
     writers = [tf.io.TFRecordWriter(f"{prefix}-{i:05d}-of-{files:05d}") for i in range(files)]
     tokens: dict[str, int] = {}
@@ -96,7 +95,7 @@ def _write_split(task: seqio.Task, split: str, directory: Path) -> int:
         features = features or {name: _description(value) for name, value in example.items()}
         writer.write(seqio.utils.dict_to_tfexample(example).SerializeToString())
         count += 1
-        # What comes after the cache may make features of its own, such as a masked text's inputs.
+        # Later preprocessors may add features, such as the inputs of a masked text.
         for name in task.output_features.keys() & example.keys():
             tokens[name] = tokens.get(name, 0) + len(example[name])
             longest[name] = max(longest.get(name, 0), len(example[name]))
@@ -112,7 +111,7 @@ def _write_split(task: seqio.Task, split: str, directory: Path) -> int:
 
 
 def _examples(task: seqio.Task, split: str) -> Iterator[dict[str, Any]]:
-    """Yields the examples up to where the cache stands, features of rank 0 and 1 only."""
+    """Yields the examples before the cache placeholder, with features of rank 0 and 1 only."""
     dataset = task.source.get_dataset(split, shuffle=False)
     dataset = task.preprocess_precache(dataset, seed=0)
     flat = {

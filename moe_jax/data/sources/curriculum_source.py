@@ -1,8 +1,8 @@
-"""Examples of a task in the order that `moe-jax data score` gave them, as a seqio source.
+"""A seqio source of a task's examples in the curriculum order of `moe-jax data score`.
 
 The directory of scores holds `about.json` with the data that were scored, and `order.npy`. The
-source yields the examples of its task one by one in this order, so it can be the source of any
-seqio task; a run reads it as the task `curriculum:DIRECTORY`, without shuffling.
+source yields the examples in this order, so it can be the source of any seqio task; a run reads it
+as the task `curriculum:DIRECTORY`, without shuffling.
 """
 
 import dataclasses
@@ -18,29 +18,29 @@ from moe_jax.data.config import DataConfig
 from moe_jax.data.sources.user_files import files_digest
 from moe_jax.errors import UserError
 
-ABOUT_FILE, ORDER_FILE = "about.json", "order.npy"
-# What of the configuration decides what the rows are.
+ABOUT, ORDER = "about.json", "order.npy"
+# Fields of the configuration that the examples depend on.
 _DATA = ("task", "sequence_length", "vocabulary", "objective", "pack", "seed", "targets_length")
 
 
 def describe_scored_data(config: DataConfig) -> dict[str, object]:
-    """Returns what a directory of scores says of its data."""
+    """Returns the description of the data in a directory of scores."""
     values = dataclasses.asdict(config)
     data = {name: values[name] for name in _DATA}
     return {"data": data, "files": files_digest(config.rates)}
 
 
 def scored_config(directory: str, config: DataConfig) -> DataConfig:
-    """Returns the data that were scored, with the directories and the batch of `config`.
+    """Returns the configuration that was scored, with the directories and batch of `config`.
 
     Raises:
         UserError: if it is no directory of scores, rows of another length are asked for, or the
             files have changed since they were scored.
     """
-    path = epath.Path(directory).expanduser() / ABOUT_FILE
-    if not path.exists() or not (path.parent / ORDER_FILE).exists():
+    path = epath.Path(directory).expanduser() / ABOUT
+    if not path.exists() or not (path.parent / ORDER).exists():
         raise UserError(
-            f"{directory} has no complete scores ({ABOUT_FILE}, {ORDER_FILE}); make them with "
+            f"{directory} has no complete scores ({ABOUT}, {ORDER}); make them with "
             "`moe-jax data score --checkpoint=RUN --output_dir=DIR`"
         )
     about = json.loads(path.read_text())
@@ -64,8 +64,8 @@ def scored_config(directory: str, config: DataConfig) -> DataConfig:
 
 
 def order_digest(directory: str) -> str:
-    """Returns what another order in the same directory would not have."""
-    order = (epath.Path(directory).expanduser() / ORDER_FILE).read_bytes()
+    """Returns a digest of the order in a directory of scores."""
+    order = (epath.Path(directory).expanduser() / ORDER).read_bytes()
     return hashlib.sha256(order).hexdigest()
 
 
@@ -75,14 +75,12 @@ def curriculum_source(
     """Returns the training examples of a task in the order of a directory of scores.
 
     Args:
-        directory: with `order.npy`.
+        directory: directory with `order.npy`.
         provider: the task that was scored.
-        lengths: of its features, as they were scored.
-        random_seed: of its random preprocessing.
+        lengths: lengths of its features when they were scored.
+        random_seed: seed of its random preprocessing.
     """
-    order = np.load(
-        (epath.Path(directory).expanduser() / ORDER_FILE).open("rb"), allow_pickle=False
-    )
+    order = np.load((epath.Path(directory).expanduser() / ORDER).open("rb"), allow_pickle=False)
 
     def dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
         del shuffle_files, seed

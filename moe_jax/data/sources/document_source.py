@@ -1,11 +1,11 @@
-"""Documents from a user's own files, as a seqio source whose files are dealt to streams.
+"""A seqio source of documents from a user's files, whose files are distributed over data shards.
 
-| files                | a document is                                                          |
+| files                | document                                                               |
 |----------------------|------------------------------------------------------------------------|
-| text                 | a run of `LINES_PER_DOCUMENT` lines                                     |
+| text                 | `LINES_PER_DOCUMENT` lines                                             |
 | JSON, TFRecord       | the text of an object, or of a tf.train.Example                        |
 
-A document is cut into pieces of bounded size, and each piece is training or validation data
+A document is split into pieces of bounded size, and each piece is training or validation data
 (moe_jax.data.sources.holdout_split).
 """
 
@@ -19,27 +19,27 @@ import tensorflow as tf
 
 from moe_jax.data.sources.file_discovery import SourceFile, SourceFiles
 from moe_jax.data.sources.file_inspection import parse_texts
-from moe_jax.data.sources.holdout_split import HoldoutSplit, draw, fingerprints_and_sizes
+from moe_jax.data.sources.holdout_split import HoldoutSplit, compute_split, fingerprints_and_sizes
 from moe_jax.data.sources.plain_text import LINES_PER_DOCUMENT
 
 SPLITS = ("train", "validation")
-# Of that many files 16 pieces are read in turn.
+# Files that are interleaved, and consecutive pieces of each.
 _CYCLE_LENGTH, _BLOCK_LENGTH = 8, 16
-# So many records are parsed at once.
+# Records that are parsed at once.
 _RECORDS = 16
-# A piece ends with a line, or else with a word, if one ends so many bytes before its end.
+# A piece ends at the end of a line, or else of a word, within these last bytes.
 _BACK = 512
 
 
 class DocumentSource(seqio.DataSource):
     """The pieces of the documents of files.
 
-    The files are read by their numbers: TensorFlow expands no name as a pattern, and a saved
-    position holds no names.
+    The files are read by index: TensorFlow expands no name as a pattern, and iterator checkpoints
+    hold no names.
 
     Args:
-        files: what is read.
-        split: which pieces are held out as `validation`.
+        files: the files.
+        split: the pieces that are held out as `validation`.
     """
 
     def __init__(self, files: tuple[SourceFile, ...], split: HoldoutSplit):
@@ -48,11 +48,11 @@ class DocumentSource(seqio.DataSource):
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
-        """False: a stream reads whole files, or all of them and keeps its part."""
+        """False: a shard reads whole files, or all of them and keeps its part."""
         return False
 
     def list_shards(self, split: str) -> Sequence[str]:
-        """Returns the names of the files, which are those of both splits."""
+        """Returns the names of the files, which are the same for both splits."""
         return [file.name for file in self._files]
 
     def get_dataset(
@@ -79,9 +79,11 @@ class DocumentSource(seqio.DataSource):
 
 
 def find_holdout_split(found: SourceFiles) -> HoldoutSplit:
-    """Returns the split of files, for which a small corpus is read once more."""
+    """Returns the split of files, for which a small corpus is read again."""
     numbers = tf.data.Dataset.range(len(found.files))
-    return draw(found, lambda size: _read(numbers, found.files, size, fingerprints_and_sizes))
+    return compute_split(
+        found, lambda size: _read(numbers, found.files, size, fingerprints_and_sizes)
+    )
 
 
 def _read(
@@ -90,13 +92,13 @@ def _read(
     piece_bytes: int,
     use: Callable[[tf.Tensor], Any],
 ) -> tf.data.Dataset:
-    """Returns the pieces of files, several files in turn.
+    """Returns the pieces of files, interleaved.
 
     Args:
-        numbers: of the files that are read.
+        numbers: indices of the files that are read.
         files: lines of text, or records with their texts in the same field.
-        piece_bytes: about the most bytes of a piece.
-        use: from the pieces of a document, [N] string, to what is wanted of them, [M, ...].
+        piece_bytes: approximate maximum size of a piece.
+        use: from the pieces of a document, [N] string, to the elements, [M, ...].
     """
     paths = tf.constant([os.fsencode(file.path) for file in files])
     packings = tf.constant(["GZIP" if file.packed else "" for file in files])
@@ -143,11 +145,11 @@ def _without_mark(lines: tf.data.Dataset, mark: tf.Tensor) -> tf.data.Dataset:
 
 
 def _pieces(documents: tf.Tensor, piece_bytes: int) -> tf.Tensor:
-    """Cuts texts into pieces of about even sizes, where a line starts, or a word, or a character.
+    """Splits texts into pieces of about equal sizes, between lines, words or characters.
 
     Args:
         documents: [D] string.
-        piece_bytes: about the most bytes of a piece.
+        piece_bytes: approximate maximum size of a piece.
 
     Returns:
         [N] string.
@@ -163,19 +165,19 @@ def _pieces(documents: tf.Tensor, piece_bytes: int) -> tf.Tensor:
 
 
 def _cut(text: tf.Tensor, piece_bytes: int) -> tf.Tensor:
-    """Returns the pieces of a text, [N] string, of about the same size each."""
+    """Returns the pieces of a text, [N] string, of about equal sizes."""
     size = tf.strings.length(text)
     count = tf.maximum(-(-size // piece_bytes), 1)
     each = -(-size // count)
 
     def bound(index: tf.Tensor) -> tf.Tensor:
-        """Returns where a piece starts: at a multiple of the size or a little before it."""
+        """Returns the start of a piece: at a multiple of the size or a little before it."""
         place = tf.minimum(index * each, size)
         # Pieces that end early by less than half do not become empty or much longer than others.
         back = tf.minimum(place, tf.minimum(each // 2, _BACK))
         around = tf.io.decode_raw(tf.strings.substr(text, place - back, back + 1), tf.uint8)
         around = around[: back + 1]
-        # Bytes 10xxxxxx go on with a character.
+        # Bytes 10xxxxxx continue a character.
         starts = tf.not_equal(tf.bitwise.bitwise_and(around, 0xC0), 0x80)
         ends = tf.concat([[0], around[:-1]], axis=0)  # The byte before each.
         lines = tf.equal(ends, ord("\n"))
@@ -192,6 +194,6 @@ def _cut(text: tf.Tensor, piece_bytes: int) -> tf.Tensor:
 
 
 def _last(true: tf.Tensor) -> tf.Tensor:
-    """Returns the last place that is true, 0 if none is, [] int32."""
+    """Returns the last index that is true, 0 if none is, [] int32."""
     places = tf.cast(tf.where(true)[:, 0], tf.int32)
     return tf.reduce_max(tf.concat([places, [0]], axis=0))

@@ -7,7 +7,7 @@ from importlib.resources.abc import Traversable
 
 
 def embedded_file(name: str) -> Traversable:
-    """Returns a file of the corpus in the package."""
+    """Returns a file of the embedded corpus."""
     return importlib.resources.files("moe_jax") / "data" / "embedded" / name
 
 

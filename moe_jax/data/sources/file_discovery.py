@@ -1,7 +1,7 @@
-"""A user's own files: found, and read to their ends before anything is trained on them.
+"""Finds a user's files, and inspects each to its end before training.
 
-A directory stands for the files of its kind in it, at any depth; gzipped files are read as they
-are. A file that cannot be used is left out and named; only when none is left is it an error.
+A directory means the files of its kind in it, at any depth; gzipped files are read directly. A file
+that cannot be used is skipped with a note; it is an error if none is left.
 """
 
 import concurrent.futures
@@ -21,11 +21,11 @@ from moe_jax.data.sources.file_reader import ByteCounter
 from moe_jax.data.sources.inspection_cache import FileInspection, load_inspection, save_inspection
 from moe_jax.errors import UserError
 
-# Files named in a message; of the others only the number is told.
-_NAMED = 5
+# Maximum number of files named in a message.
+_MAX_NAMED = 5
 _THREADS = 8
-# Seconds until something is said about the progress, and from then on.
-_FIRST_WORD, _NEXT_WORD = 3.0, 10.0
+# Seconds until the first report of the progress, and between later ones.
+_FIRST_REPORT, _NEXT_REPORT = 3.0, 10.0
 SUFFIXES = {
     "text": (".txt", ".md", ".text"),
     "jsonl": (".jsonl", ".json", ".ndjson"),
@@ -36,7 +36,7 @@ _report: Callable[[str], None] | None = None
 
 @contextlib.contextmanager
 def progress_to(report: Callable[[str], None]) -> Iterator[None]:
-    """Has `report` called with a line now and then while files are read inside."""
+    """Calls `report` with lines about the progress of reading files inside the context."""
     global _report
     before, _report = _report, report
     try:
@@ -50,7 +50,7 @@ class SourceFile(FileInspection):
     """A file that is read.
 
     Attributes:
-        name: as it was found.
+        name: name under which it was found.
     """
 
     name: str = ""
@@ -58,12 +58,12 @@ class SourceFile(FileInspection):
 
 @dataclasses.dataclass(frozen=True)
 class SourceFiles:
-    """What the FILES of a task stand for.
+    """The files of a task.
 
     Attributes:
-        files: those that are read, in the order of their names.
-        left_out: one line for each file that cannot be used: its name and the reason.
-        remarks: lines about the others.
+        files: files that are read, in the order of their names.
+        left_out: a line for each file that cannot be used: its name and the reason.
+        remarks: lines about other files.
     """
 
     files: tuple[SourceFile, ...]
@@ -72,16 +72,16 @@ class SourceFiles:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The names of the files that are read."""
+        """The names of the files."""
         return tuple(file.name for file in self.files)
 
     def digest(self) -> str:
-        """Returns what other contents, or the same in another order, would not have."""
+        """Returns a digest of the contents and their order."""
         sums = " ".join(file.checksum for file in self.files)
         return hashlib.sha256(sums.encode()).hexdigest()[:32]
 
     def notes(self) -> tuple[str, ...]:
-        """Returns what a user should be told, in a few lines."""
+        """Returns the notes for the user, in a few lines."""
         left_out: list[str] = []
         if self.left_out:
             total = len(self.files) + len(self.left_out)
@@ -92,41 +92,41 @@ class SourceFiles:
 
 
 def _first_of(lines: list[str] | tuple[str, ...], indent: str = "  ") -> list[str]:
-    more = [f"{indent}and {len(lines) - _NAMED} more"] if len(lines) > _NAMED else []
-    return [*(f"{indent}{line}" for line in lines[:_NAMED]), *more]
+    more = [f"{indent}and {len(lines) - _MAX_NAMED} more"] if len(lines) > _MAX_NAMED else []
+    return [*(f"{indent}{line}" for line in lines[:_MAX_NAMED]), *more]
 
 
 @functools.cache
 def find_files(kind: str, files: str, field: str = "text") -> SourceFiles:
-    """Returns the files that are meant and can be used, each read to its end.
+    """Returns the matching files that can be used, each inspected to its end.
 
     Args:
         kind: `text`, `jsonl` or `tfrecord`.
         files: a file, a directory, or a path with `*`, `?`, `[...]` and `**`; several of them
             separated by commas; `~` is the home directory.
-        field: with the text, in JSON and TFRecords.
+        field: field with the text, in JSON and TFRecords.
 
     Raises:
-        UserError: if nothing matches, or no file that does can be used.
+        UserError: if no file matches, or none of the matching files can be used.
     """
     result = file_patterns.match_files(files, SUFFIXES[kind])
     if not result.paths and set(result.problems.values()) <= {file_patterns.NO_FILE}:
         suffixes = ", ".join(SUFFIXES[kind])
         raise UserError(
-            f"no file matches {printable_path(files)!r} (looked from {os.getcwd()}; in a directory: "
-            f"{suffixes}){_others(result)}"
+            f"no file matches {printable_path(files)!r} (looked from {os.getcwd()}; in a "
+            f"directory: {suffixes}){_others(result)}"
         )
-    verdicts = _inspect_all(result.paths, kind, field)
-    problems = {**result.problems, **{p: v.problem for p, v in verdicts.items() if v.problem}}
+    inspections = _inspect_all(result.paths, kind, field)
+    problems = {**result.problems, **{p: v.problem for p, v in inspections.items() if v.problem}}
     left_out = tuple(f"{printable_path(path)} {problems[path]}" for path in sorted(problems))
     good = tuple(
-        SourceFile(**vars(verdict), name=path)
-        for path, verdict in verdicts.items()
-        if not verdict.problem
+        SourceFile(**vars(inspection), name=path)
+        for path, inspection in inspections.items()
+        if not inspection.problem
     )
     if not good:
-        first = "; ".join(left_out[:_NAMED])
-        more = f"; and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+        first = "; ".join(left_out[:_MAX_NAMED])
+        more = f"; and {len(left_out) - _MAX_NAMED} more" if len(left_out) > _MAX_NAMED else ""
         raise UserError(
             f"no file that matches {printable_path(files)!r} can be used: {first}{more}"
         )
@@ -138,7 +138,7 @@ def find_files(kind: str, files: str, field: str = "text") -> SourceFiles:
 
 
 def _others(result: MatchedFiles) -> str:
-    """Returns what to say about files of other kinds, or nothing."""
+    """Returns a remark about files of other kinds, or an empty text."""
     if not result.others:
         return ""
     count, first = len(result.others), printable_path(sorted(result.others)[0])
@@ -147,31 +147,31 @@ def _others(result: MatchedFiles) -> str:
 
 
 def _inspect_all(paths: list[str], kind: str, field: str) -> dict[str, FileInspection]:
-    """Returns the verdict on each file, from the cache or by reading it."""
-    meter, verdicts = ByteCounter(), dict[str, FileInspection]()
+    """Returns the inspection of each file, from the cache or by reading it."""
+    counter, inspections = ByteCounter(), dict[str, FileInspection]()
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        futures = {p: pool.submit(_load_or_inspect, p, kind, field, meter) for p in paths}
+        futures = {p: pool.submit(_load_or_inspect, p, kind, field, counter) for p in paths}
         waiting, started = set(futures.values()), time.monotonic()
-        patience = _FIRST_WORD
+        interval = _FIRST_REPORT
         while waiting:
-            _, waiting = concurrent.futures.wait(waiting, patience)
+            _, waiting = concurrent.futures.wait(waiting, interval)
             if waiting and _report is not None:
                 gone = time.monotonic() - started
                 _report(
                     f"reading the files to their ends (once, then it is remembered): "
-                    f"{meter.bytes / 1e9:.2f} GB in {gone:.0f} s, "
+                    f"{counter.bytes / 1e9:.2f} GB in {gone:.0f} s, "
                     f"{len(paths) - len(waiting)} of {len(paths)} files"
                 )
-                patience = _NEXT_WORD
+                interval = _NEXT_REPORT
         for path, future in futures.items():
-            verdicts[path] = future.result()
-    return verdicts
+            inspections[path] = future.result()
+    return inspections
 
 
-def _load_or_inspect(path: str, kind: str, field: str, meter: ByteCounter) -> FileInspection:
-    with contextlib.suppress(Exception):  # What cannot be asked cannot be read either.
-        if known := load_inspection(path, file_reader.stamp(path), kind, field):
+def _load_or_inspect(path: str, kind: str, field: str, counter: ByteCounter) -> FileInspection:
+    with contextlib.suppress(Exception):  # Such a file cannot be read either.
+        if known := load_inspection(path, file_reader.file_stamp(path), kind, field):
             return known
-    verdict = inspect_file(path, kind, field, meter)
-    save_inspection(path, verdict, kind, field)
-    return verdict
+    inspection = inspect_file(path, kind, field, counter)
+    save_inspection(path, inspection, kind, field)
+    return inspection

@@ -1,4 +1,4 @@
-"""Files judged to their ends, one function for each kind: text, JSON, TFRecords."""
+"""Inspects files to their ends, by kind: text, JSON, TFRecords."""
 
 import contextlib
 import dataclasses
@@ -15,30 +15,30 @@ from moe_jax.data.sources import json_texts
 from moe_jax.data.sources.cache_directory import cache_directory
 from moe_jax.data.sources.file_reader import ByteCounter, FileReader, UnusableFileError
 from moe_jax.data.sources.inspection_cache import FileInspection
-from moe_jax.data.sources.plain_text import LONGEST_LINE, check_text, text_documents
+from moe_jax.data.sources.plain_text import MAX_LINE_BYTES, check_text, text_documents
 from moe_jax.errors import UserError
 
-# Above this share of records without a text, a file is not what it is said to be.
+# A file with a larger share of records without a text is refused.
 MAX_BAD_RECORDS = 0.01
 _COPIED_FIELD = "text"
 
 
-def inspect_file(path: str, kind: str, field: str, meter: ByteCounter) -> FileInspection:
-    """Reads a file to its end, and says whether and how it can be used.
+def inspect_file(path: str, kind: str, field: str, counter: ByteCounter) -> FileInspection:
+    """Reads a file to its end, and returns whether and how it can be used.
 
     Args:
-        path: of the file.
+        path: path of the file.
         kind: `text`, `jsonl` or `tfrecord`.
-        field: with the text, in JSON and TFRecords.
-        meter: counts what is read.
+        field: field with the text, in JSON and TFRecords.
+        counter: counts the bytes that are read.
     """
     try:
-        file = FileReader(path, meter)
+        file = FileReader(path, counter)
     except (OSError, tf.errors.OpError) as error:
         return FileInspection(_unreadable(error))
-    judge = {"text": _text, "jsonl": _json, "tfrecord": _records}[kind]
+    inspect = {"text": _text, "jsonl": _json, "tfrecord": _records}[kind]
     try:
-        return judge(path, file, field)
+        return inspect(path, file, field)
     except UnusableFileError as error:
         return FileInspection(str(error), stamp=file.stamp)
     except (OSError, tf.errors.OpError) as error:
@@ -50,7 +50,7 @@ def _unreadable(error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Returns what went wrong, in one line."""
+    """Returns the reason of an error in one line."""
     reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
     return next(iter(str(reason).splitlines()), type(error).__name__)
 
@@ -64,7 +64,7 @@ def _good(
 def _text(path: str, file: FileReader, field: str) -> FileInspection:
     del field
     form = check_text(file.blocks())
-    if form.returns or form.longest > LONGEST_LINE or not file.plain_members:
+    if form.returns or form.longest > MAX_LINE_BYTES or not file.plain_members:
         again = FileReader(path)
         copied = _copy(text_documents(again.blocks()), again, "text")
         return _good(file, copied, _COPIED_FIELD)
@@ -81,21 +81,21 @@ def _json(path: str, file: FileReader, field: str) -> FileInspection:
 def _copy(texts: Iterator[bytes], file: FileReader, how: str) -> str:
     """Writes texts to a TFRecord file of the cache, and returns its path.
 
-    Of the same content there is one copy, whatever the names of the files.
+    Files with the same content share a copy.
 
     Args:
         texts: UTF-8, as they are read from the file.
-        file: which is read to its end by them.
-        how: they are taken from the file.
+        file: the file, which the iterator reads to its end.
+        how: kind and field of the inspection.
 
     Raises:
         UserError: if the copy cannot be written.
     """
     home = cache_directory("files")
-    own = home / f".{uuid.uuid4().hex}"
+    temporary = home / f".{uuid.uuid4().hex}"
     try:
         with _writing(home):
-            writer = tf.io.TFRecordWriter(str(own))
+            writer = tf.io.TFRecordWriter(str(temporary))
         for text in texts:
             feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[text]))
             features = tf.train.Features(feature={_COPIED_FIELD: feature})
@@ -105,9 +105,9 @@ def _copy(texts: Iterator[bytes], file: FileReader, how: str) -> str:
         target = home / f"{name.hexdigest()[:32]}.tfrecord"
         with _writing(home):
             writer.close()
-            os.replace(own, target)
+            os.replace(temporary, target)
     except BaseException:
-        own.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     return str(target)
 
@@ -154,11 +154,11 @@ def _records(path: str, file: FileReader, field: str) -> FileInspection:
 
 
 def parse_texts(records: tf.Tensor, field: str) -> tf.Tensor:
-    """Returns the texts of those serialised tf.train.Examples that have one, [M] string.
+    """Parses the texts of serialised tf.train.Examples, [M] string; those without one are skipped.
 
     Args:
         records: [N] string.
-        field: with the text, the first value if there are several.
+        field: feature with the text, the first value if there are several.
     """
     parsed = tf.io.parse_example(records, {field: tf.io.RaggedFeature(tf.string)})
     return parsed[field][:, :1].values
@@ -179,7 +179,7 @@ def _first(records: tf.data.Dataset) -> tf.train.Example | None:
         example: tf.train.Example = tf.train.Example.FromString(
             next(records.take(1).as_numpy_iterator(), b"")
         )
-    except Exception:  # What is no protocol buffer fails in many ways.
+    except Exception:  # Parsing anything else fails in many ways.
         return None
     return example
 

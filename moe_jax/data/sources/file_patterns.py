@@ -1,8 +1,8 @@
-"""Which files the FILES of a task mean: names, directories and patterns.
+"""Expands the FILES of a task, names, directories and patterns, to paths.
 
-Something that exists under the very name that is given is meant by it, whatever characters are in
-the name; only then are commas separators, `#` the start of a field, and `*`, `?`, `[` patterns.
-Every file is found once, through however many names, links and patterns.
+A name that exists is used literally, whatever characters are in it; otherwise commas are
+separators, `#` starts a field, and `*`, `?`, `[` are patterns. Every file is found once, through
+however many names, links and patterns.
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from moe_jax.formatting import printable
 from moe_jax.run_files import is_run
 
-# Why something that is given is left out where nothing is found.
+# The problem of a name or pattern that matches no file.
 NO_FILE = "names no file"
-# What a name is followed by in a message if it is no file that can be read.
+# Descriptions of paths that are not regular files.
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISFIFO, "a FIFO"),
     (stat.S_ISSOCK, "a socket"),
@@ -31,13 +31,13 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 
 @dataclasses.dataclass
 class MatchedFiles:
-    """What a list of names and patterns stands for.
+    """The files that a list of names and patterns matches.
 
     Attributes:
         paths: the files, each once, in the order of their names.
-        problems: for what is named and is no file: the name and the reason.
+        problems: reasons by name, for names that are no files.
         others: files of other kinds in the directories, and directories that match a pattern.
-        runs: run directories below the directories, with nothing in them to train on.
+        runs: run directories below the directories, which are skipped.
     """
 
     paths: list[str] = dataclasses.field(default_factory=list)
@@ -47,17 +47,17 @@ class MatchedFiles:
 
 
 def printable_path(path: str) -> str:
-    r"""Returns a name in one line: bytes that are not UTF-8, and line ends, become `\xe9`, `\n`."""
+    r"""Escapes bytes that are not UTF-8, and line ends, as `\xe9` and `\n`."""
     return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def match_files(files: str, suffixes: tuple[str, ...]) -> MatchedFiles:
-    """Returns the files that are meant.
+    """Returns the files that names and patterns match.
 
     Args:
         files: names, directories and patterns, separated by commas.
-        suffixes: of the files that are read in a directory, each with or without `.gz`. Where a
-            directory has none of them, those without a suffix are.
+        suffixes: suffixes of the files that are read in a directory, each with or without `.gz`.
+            In a directory without such files, those without a suffix are read.
     """
     result = MatchedFiles()
     # By identity: (found through a link, its name).
@@ -88,7 +88,7 @@ def split_names(files: str) -> list[str]:
 
 
 def _longest(parts: list[str]) -> int:
-    """Returns how many of the parts from the first on are one name."""
+    """Returns the number of first parts that are one name."""
     for matches in (_exists, _matches):
         for size in range(len(parts), 1, -1):
             name = ",".join(parts[:size])
@@ -98,9 +98,9 @@ def _longest(parts: list[str]) -> int:
 
 
 def split_field(files: str) -> tuple[str, str | None]:
-    """Returns the names and what stands after the `#`, None if nothing does.
+    """Returns the names and the field after the `#`, or None.
 
-    A `#` may be part of a name: the longest text that names something is the names.
+    A `#` may be part of a name: the longest text that matches files is used as the names.
     """
     places = [len(files), *(i for i in range(len(files) - 1, -1, -1) if files[i] == "#")]
     for place in places:
@@ -115,9 +115,9 @@ def _exists(name: str) -> bool:
 
 
 def _matches(name: str) -> bool:
-    """Returns whether a name or pattern stands for anything."""
+    """Returns whether a name or pattern matches anything."""
     if "://" in name:
-        # A field cannot be told from a name without asking the storage: `#` starts a field.
+        # Names of remote files are not checked: `#` starts a field.
         return "#" not in name
     if _exists(name):
         return True
@@ -126,7 +126,7 @@ def _matches(name: str) -> bool:
 
 
 def _literal(name: str) -> str | None:
-    """Returns the path of this very name, if there is one."""
+    """Returns the path of exactly this name, if it exists."""
     for path in (name, name.strip(), os.path.expanduser(name.strip())):
         if path and os.path.lexists(path):
             return path
@@ -134,7 +134,7 @@ def _literal(name: str) -> str | None:
 
 
 def _identity(path: str, result: MatchedFiles) -> object | None:
-    """Returns what a file has under all of its names; None, with a reason, if it is no file."""
+    """Returns the identity of a file under all of its names; None, with a problem, for others."""
     if "://" in path:
         return path
     try:
@@ -154,7 +154,7 @@ def _identity(path: str, result: MatchedFiles) -> object | None:
 def _expand(
     part: str, suffixes: tuple[str, ...], result: MatchedFiles
 ) -> Iterator[tuple[str, bool]]:
-    """Yields the files that one name or pattern stands for, and whether through a link."""
+    """Yields the files that one name or pattern matches, and whether through a link."""
     if "://" in part:
         yield from ((path, False) for path in _expand_remote(part.strip(), suffixes, result))
         return
@@ -188,9 +188,9 @@ def _has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
 
 
 def _walk(top: str, result: MatchedFiles) -> Iterator[tuple[str, bool]]:
-    """Yields what is not hidden below a directory, and whether through a link.
+    """Yields the files below a directory that are not hidden, and whether through a link.
 
-    Every directory is entered once, under a name without links if it has one.
+    Every directory is entered once, through a path without links if there is one.
     """
     seen: set[tuple[int, int]] = set()
     directories, links = deque([top]), deque[str]()
@@ -222,12 +222,12 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        # A link to itself, for instance: what is wrong is said where it is to be read.
+        # A link to itself, for instance: the problem is reported when it is read.
         return False
 
 
 def _glob(pattern: str, result: MatchedFiles) -> Iterator[tuple[str, bool]]:
-    """Yields what matches, with `**` for any number of directories, links followed once."""
+    """Yields the matches of a pattern, with `**` for any number of directories."""
     parts = pattern.split("/")
     if "**" not in parts:
         yield from ((path, os.path.islink(path)) for path in glob.iglob(pattern))
@@ -256,7 +256,7 @@ def _fits(names: list[str], patterns: list[str]) -> bool:
 
 
 def _expand_remote(path: str, suffixes: tuple[str, ...], result: MatchedFiles) -> list[str]:
-    """Returns the files of `gs://` and its like."""
+    """Returns the files of a remote path, such as `gs://`."""
     import tensorflow as tf
 
     if tf.io.gfile.isdir(path):

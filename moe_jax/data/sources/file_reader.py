@@ -1,4 +1,4 @@
-"""The bytes of a file from the first to the last, unpacked, with the checksum of what is stored."""
+"""Reads the bytes of a file, decompressed, with a checksum of the stored bytes."""
 
 import hashlib
 import os
@@ -10,9 +10,9 @@ from typing import IO, Any, NamedTuple
 
 BLOCK = 1 << 22
 _GZIP = b"\x1f\x8b"
-# So many bytes are enough to see what a file is.
+# Bytes that suffice to recognise the type of a file.
 _HEADER = 512
-# What is neither text nor gzip: where it has which bytes, what it is, and what to do.
+# Types other than text and gzip: offset and magic bytes, description, remedy.
 _UNPACK = "unpack it, or pack it with gzip"
 _EXPORT = "export its text"
 _FOREIGN = (
@@ -33,11 +33,11 @@ _FOREIGN = (
 
 
 class UnusableFileError(Exception):
-    """Why a file cannot be used, as what follows its name: "is empty"."""
+    """A file cannot be used; the message is a predicate of its name: "is empty"."""
 
 
 class ByteCounter:
-    """Bytes that were read, by however many threads."""
+    """A counter of bytes that several threads read."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -50,7 +50,7 @@ class ByteCounter:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """Opens a file to read its bytes, local or remote.
+    """Opens a local or remote file to read its bytes.
 
     Raises:
         OSError: if it cannot be read.
@@ -65,13 +65,12 @@ def open_file(path: str) -> IO[bytes]:
 
 
 class FileStamp(NamedTuple):
-    """What a file looks like from outside; another one after every change.
+    """Size and times of a file, which differ after every change.
 
     Attributes:
-        size: bytes that are stored.
-        modified: nanoseconds of the last change, as programs set it.
-        changed: nanoseconds of the last change of the file or of its name, which no program sets;
-            0 for a remote file.
+        size: stored bytes.
+        modified: mtime in nanoseconds, which programs can set.
+        changed: ctime in nanoseconds, which programs cannot set; 0 for a remote file.
     """
 
     size: int
@@ -79,8 +78,8 @@ class FileStamp(NamedTuple):
     changed: int
 
 
-def stamp(path: str) -> FileStamp:
-    """Returns what a file looks like now.
+def file_stamp(path: str) -> FileStamp:
+    """Returns the current size and times of a file.
 
     Raises:
         OSError: if there is no such file.
@@ -100,19 +99,19 @@ class FileReader:
     """A file that is read once from its start to its end.
 
     Args:
-        path: of the file.
-        meter: counts what is read.
+        path: path of the file.
+        counter: counts the bytes that are read.
 
     Attributes:
-        packed: whether it is packed with gzip, whatever its name.
-        stamp: of the file when it was opened.
-        plain_members: whether other programs unpack it to the same bytes: no empty part before
-            the last and no padding, which TensorFlow takes for the end and for damage.
+        packed: whether it is compressed with gzip, whatever its name.
+        stamp: size and times of the file when it was opened.
+        plain_members: whether TensorFlow decompresses it to the same bytes: no empty member before
+            the last (which it takes for the end) and no padding (which it takes for damage).
     """
 
-    def __init__(self, path: str, meter: ByteCounter | None = None):
-        self._path, self._meter = path, meter or ByteCounter()
-        self.stamp = stamp(path)
+    def __init__(self, path: str, counter: ByteCounter | None = None):
+        self._path, self._counter = path, counter or ByteCounter()
+        self.stamp = file_stamp(path)
         self._hash = hashlib.sha256()
         self._read = 0
         self.packed = False
@@ -120,21 +119,21 @@ class FileReader:
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of the bytes that are stored; of the whole file once it was read to its end."""
+        """SHA-256 of the stored bytes that were read, the whole file after `blocks` has ended."""
         return self._hash.hexdigest()
 
     def blocks(self) -> Iterator[bytes]:
-        """Yields what is in the file, unpacked.
+        """Yields the contents of the file, decompressed.
 
         Raises:
-            UnusableFileError: if it is damaged, of a kind that is not read, or changes meanwhile.
+            UnusableFileError: if it is damaged, of another type, or changes meanwhile.
         """
-        stored = _at_least(_HEADER, self._stored())
+        stored = _at_least(_HEADER, self._read_stored())
         first = next(stored, b"")
         _refuse_foreign(first, "")
         self.packed = first.startswith(_GZIP)
         if self.packed:
-            unpacked = _at_least(_HEADER, self._unpacked(first, stored))
+            unpacked = _at_least(_HEADER, self._decompress(first, stored))
             start = next(unpacked, b"")
             if start.startswith(_GZIP):
                 raise UnusableFileError("is packed with gzip twice; unpack it once")
@@ -145,20 +144,20 @@ class FileReader:
         elif first:
             yield first
             yield from stored
-        if stamp(self._path) != self.stamp:
+        if file_stamp(self._path) != self.stamp:
             raise UnusableFileError("changes while it is read")
 
-    def _stored(self) -> Iterator[bytes]:
+    def _read_stored(self) -> Iterator[bytes]:
         with open_file(self._path) as file:
             while block := file.read(BLOCK):
                 self._hash.update(block)
                 self._read += len(block)
-                self._meter.add(len(block))
+                self._counter.add(len(block))
                 if self._read > self.stamp.size:
                     raise UnusableFileError("changes while it is read")
                 yield block
 
-    def _unpacked(self, data: bytes, stored: Iterator[bytes]) -> Iterator[bytes]:
+    def _decompress(self, data: bytes, stored: Iterator[bytes]) -> Iterator[bytes]:
         member, size = zlib.decompressobj(31), 0
         while True:
             try:
@@ -187,7 +186,7 @@ class FileReader:
                     )
 
     def _next_member(self, member: Any, stored: Iterator[bytes]) -> bytes:
-        """Returns the start of the part after this one, which may be padded with zeros."""
+        """Returns the start of the next member; this one may be padded with zeros."""
         data = member.unused_data
         while True:
             rest = data.lstrip(b"\0")
@@ -206,14 +205,14 @@ class FileReader:
 
 
 def _refuse_foreign(start: bytes, inside: str) -> None:
-    """Raises `UnusableFileError` for the first bytes of what is neither text nor records."""
+    """Raises `UnusableFileError` for the first bytes of other types than text and records."""
     for place, mark, what, remedy in _FOREIGN:
         if start.startswith(mark, place):
             raise UnusableFileError(f"{what}{inside}; {remedy}")
 
 
 def _at_least(count: int, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yields the blocks, the first of them with so many bytes if there are as many."""
+    """Yields the blocks, the first of them with at least `count` bytes if there are as many."""
     first = b""
     for block in blocks:
         first += block

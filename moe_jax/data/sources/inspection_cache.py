@@ -1,7 +1,7 @@
-"""What was found out about a file when it was read to its end, remembered for the next start.
+"""Results of file inspections, cached for the next start.
 
-A verdict is kept in the cache under the file's path, size and times of change. Files that changed
-just before they were read are looked at again: a clock may be too coarse to tell a later change.
+A result is cached under the file's path, size and times of change. Files that changed just before
+they were read are inspected again: a clock may be too coarse to distinguish a later change.
 """
 
 import dataclasses
@@ -9,15 +9,14 @@ import hashlib
 import json
 import os
 import time
-import uuid
 from pathlib import Path
 
-from moe_jax.data.sources.cache_directory import cache_directory
+from moe_jax.data.sources.cache_directory import cache_directory, write_cache_file
 from moe_jax.data.sources.file_reader import FileStamp
 
-# To be raised when files are judged differently.
+# To be raised when the inspection changes.
 _VERSION = 2
-# Smaller files are read again sooner than their verdict is found.
+# Smaller files are read faster than their result.
 _LEAST_BYTES = 1 << 16
 _SETTLED_SECONDS = 2.0
 _UNKNOWN = FileStamp(0, 0, 0)
@@ -25,17 +24,17 @@ _UNKNOWN = FileStamp(0, 0, 0)
 
 @dataclasses.dataclass(frozen=True)
 class FileInspection:
-    """What a file is.
+    """The result of an inspection of a file.
 
     Attributes:
-        problem: why it cannot be used, as what follows its name; None if it can.
-        checksum: SHA-256 of the bytes that are stored.
+        problem: reason why it cannot be used, as a predicate of its name; None if it can.
+        checksum: SHA-256 of the stored bytes.
         stamp: size and times of the file when it was read.
-        path: what is read: the file, or a copy of its texts in the cache.
-        field: the text's field in the records at `path`; None for lines of text.
-        packed: whether `path` is packed with gzip.
+        path: the file that is read, or a copy of its texts in the cache.
+        field: field with the text in the records at `path`; None for lines of text.
+        packed: whether `path` is compressed with gzip.
         mark: whether the lines start with a byte-order mark.
-        note: what should be said about the file, or None.
+        note: note for the user about the file, or None.
     """
 
     problem: str | None
@@ -48,43 +47,33 @@ class FileInspection:
     note: str | None = None
 
 
-def load_inspection(path: str, stamp: FileStamp, *how: str) -> FileInspection | None:
-    """Returns what was found out about a file, None if it is not known or its copy is gone.
+def load_inspection(path: str, stamp: FileStamp, *key: str) -> FileInspection | None:
+    """Returns the cached result for a file, None if there is none or its copy is gone.
 
     Args:
-        path: of the file.
-        stamp: of the file now.
-        how: as what it was read.
+        path: path of the file.
+        stamp: current size and times of the file.
+        key: kind and field of the inspection.
     """
     try:
-        known = json.loads(_place(path, stamp, *how).read_text())
-        verdict = FileInspection(**{**known, "stamp": FileStamp(*known["stamp"])})
+        known = json.loads(_place(path, stamp, *key).read_text())
+        inspection = FileInspection(**{**known, "stamp": FileStamp(*known["stamp"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    copied = not verdict.problem and verdict.path != path
-    return None if copied and not os.path.exists(verdict.path) else verdict
+    copied = not inspection.problem and inspection.path != path
+    return None if copied and not os.path.exists(inspection.path) else inspection
 
 
-def save_inspection(path: str, verdict: FileInspection, *how: str) -> None:
-    """Keeps a verdict, if it can be kept and is worth it."""
-    copied = bool(verdict.path) and verdict.path != path
-    settled = abs(time.time() - verdict.stamp.modified / 1e9) > _SETTLED_SECONDS
-    if settled and (copied or verdict.stamp.size >= _LEAST_BYTES):
-        place = _place(path, verdict.stamp, *how)
-        write_cache_file(place, json.dumps(dataclasses.asdict(verdict)))
+def save_inspection(path: str, inspection: FileInspection, *key: str) -> None:
+    """Caches a result, if that saves time."""
+    copied = bool(inspection.path) and inspection.path != path
+    settled = abs(time.time() - inspection.stamp.modified / 1e9) > _SETTLED_SECONDS
+    if settled and (copied or inspection.stamp.size >= _LEAST_BYTES):
+        place = _place(path, inspection.stamp, *key)
+        write_cache_file(place, json.dumps(dataclasses.asdict(inspection)))
 
 
-def write_cache_file(place: Path, text: str) -> None:
-    """Writes a file of the cache at once; without a word where that is impossible."""
-    own = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
-    try:
-        own.write_text(text)
-        os.replace(own, place)
-    except OSError:
-        own.unlink(missing_ok=True)
-
-
-def _place(path: str, stamp: FileStamp, *how: str) -> Path:
+def _place(path: str, stamp: FileStamp, *key: str) -> Path:
     absolute = path if "://" in path else os.path.abspath(path)
-    key = json.dumps([_VERSION, absolute, *stamp, *how])
-    return cache_directory("files") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    text = json.dumps([_VERSION, absolute, *stamp, *key])
+    return cache_directory("files") / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"

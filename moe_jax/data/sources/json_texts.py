@@ -1,7 +1,7 @@
-"""The texts of JSON files: objects on lines, one after the other, or in an array.
+"""Reads the texts of JSON files: objects on lines, one after the other, or in an array.
 
-TensorFlow has no JSON parser, and an iterator over Python code could not be saved. So the texts
-of a JSON file are copied once to the cache (moe_jax.data.sources.file_inspection).
+TensorFlow has no JSON parser, and an iterator over Python code cannot be saved. So the texts of
+a JSON file are copied once to the cache (moe_jax.data.sources.file_inspection).
 """
 
 import codecs
@@ -11,11 +11,11 @@ from typing import Any
 
 from moe_jax.data.sources.file_reader import BLOCK, UnusableFileError
 
-# Above this share of lines that do not parse, a file is not what it is said to be.
+# A file with a larger share of lines that do not parse is refused.
 MAX_BAD_LINES = 0.01
-# An object that does not end within so many characters is damaged.
-_LONGEST_VALUE = 1 << 28
-# What a file's form is seen from.
+# An object with more characters is damaged.
+_MAX_VALUE_CHARS = 1 << 28
+# Bytes from which the layout of a file is recognised.
 _HEAD = 1 << 22
 _SPACE = " \t\r\n"
 
@@ -24,12 +24,12 @@ class JsonTexts(Iterator[bytes]):
     """The texts in one field of the objects of a JSON file, UTF-8.
 
     Args:
-        blocks: the file.
-        field: with the text; `a.b` is field b of field a.
+        blocks: contents of the file.
+        field: field with the text; `a.b` is field b of field a.
 
     Raises:
-        UnusableFileError: where the file is damaged; at the end, if it has no objects, or more than 1% of
-            them (or of the lines) have no text in the field.
+        UnusableFileError: where the file is damaged; at the end, if it has no objects, or more than
+            1% of them (or of the lines) have no text in the field.
     """
 
     def __init__(self, blocks: Iterator[bytes], field: str):
@@ -42,7 +42,7 @@ class JsonTexts(Iterator[bytes]):
         return next(self._texts)
 
     def note(self) -> str | None:
-        """Returns what should be said about lines that are left out, None if there are none."""
+        """Returns a note for the user about skipped lines, None if there are none."""
         if not self._bad:
             return None
         return f"{self._bad} of {self._total} {self._unit}s are left out (the first: {self._first})"
@@ -73,7 +73,11 @@ class JsonTexts(Iterator[bytes]):
 
 
 def parse_json_value(line: bytes) -> Any:
-    """Returns the value of a line of JSON; a ValueError says what is wrong with it."""
+    """Parses a line of JSON.
+
+    Raises:
+        ValueError: with the reason, if it is invalid.
+    """
     try:
         return json.loads(line)
     except RecursionError:
@@ -81,12 +85,16 @@ def parse_json_value(line: bytes) -> Any:
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise
     except ValueError:
-        # A number with more digits than Python turns into an int. Only texts are wanted.
+        # A number with more digits than Python converts to an int. Only texts are used.
         return json.loads(line, parse_int=lambda digits: 0)
 
 
 def _text(value: Any, field: str) -> bytes:
-    """Returns the text of an object; a ValueError says what is wrong with it."""
+    """Returns the text of an object.
+
+    Raises:
+        ValueError: with the reason, if it has none.
+    """
     for name in field.split("."):
         if not isinstance(value, dict) or name not in value:
             known = ", ".join(sorted(value)[:8]) if isinstance(value, dict) else "no object"
@@ -94,7 +102,7 @@ def _text(value: Any, field: str) -> bytes:
         value = value[name]
     if not isinstance(value, str):
         raise ValueError(f"field {field!r} is no text but {type(value).__name__}")
-    # Lone surrogates are valid JSON and no valid text.
+    # Lone surrogates are valid JSON but no valid text.
     return value.encode("utf-8", "replace")
 
 
@@ -112,7 +120,7 @@ def _without_mark(head: bytes) -> bytes:
 
 
 def _is_by_lines(head: bytes) -> bool:
-    """Returns whether each line is a value: not for an array, nor for values over several lines."""
+    """Returns whether each line is a value, unlike arrays and values over several lines."""
     start = head.lstrip()
     if start.startswith(b"["):
         return False
@@ -159,7 +167,7 @@ def _from_lines(head: bytes, blocks: Iterator[bytes]) -> Iterator[tuple[int, byt
 
 
 class _Window:
-    """A part of a JSON text, which is read as far as it is needed."""
+    """A window of a JSON text, which is read on demand."""
 
     def __init__(self, head: bytes, blocks: Iterator[bytes]):
         self._blocks = blocks
@@ -180,7 +188,7 @@ class _Window:
         self.place = 0
 
     def more(self) -> None:
-        """Reads as much again as there is, or up to the end."""
+        """Doubles the window, or reads up to the end."""
         wanted = 2 * max(len(self.text) - self.place, BLOCK // 8)
         while len(self.text) - self.place < wanted and not self.at_end:
             block = next(self._blocks, None)
@@ -189,11 +197,11 @@ class _Window:
 
     @property
     def byte(self) -> int:
-        """Where in the file the window stands."""
+        """Offset of the window in the file."""
         return self._bytes - len(self.text[self.place :].encode())
 
     def skip_space(self) -> str:
-        """Goes to the next character that is no space, and returns it; at the end ''."""
+        """Advances to the next character that is no space, and returns it; '' at the end."""
         while True:
             while self.place < len(self.text) and self.text[self.place] in _SPACE:
                 self.place += 1
@@ -234,7 +242,7 @@ def _next_value(window: _Window, decoder: json.JSONDecoder, number: int) -> Any:
     while True:
         try:
             value, end = decoder.raw_decode(window.text, window.place)
-            # A number may go on.
+            # A number may continue.
             if end < len(window.text) or window.at_end:
                 window.place = end
                 return value
@@ -243,7 +251,7 @@ def _next_value(window: _Window, decoder: json.JSONDecoder, number: int) -> Any:
                 f"has too many brackets within brackets at byte {window.byte}"
             ) from None
         except ValueError as error:
-            if window.at_end or len(window.text) - window.place > _LONGEST_VALUE:
+            if window.at_end or len(window.text) - window.place > _MAX_VALUE_CHARS:
                 reason = str(error).partition(": line")[0]
                 raise UnusableFileError(
                     f"ends too early or is damaged: object {number}, from byte {window.byte} on "

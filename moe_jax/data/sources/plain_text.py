@@ -1,7 +1,7 @@
-"""Files of text: looked at from the first byte to the last, and copied where they must be.
+"""Checks files of text, and splits them into documents where they must be copied.
 
 TensorFlow reads lines that end in a line feed, with or without a carriage return before it. Other
-files of text, such as those with carriage returns alone, are copied once as documents.
+files of text, such as those with carriage returns only, are copied once as documents.
 """
 
 import codecs
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from moe_jax.data.sources.file_reader import UnusableFileError
 
 LINES_PER_DOCUMENT = 64
-# A line without an end is held in memory up to here, and copied in documents beyond.
-LONGEST_LINE = 1 << 26
-# Documents of a copy are cut about here; those of the split are much shorter.
+# Longer lines are not read into memory, but copied in several documents.
+MAX_LINE_BYTES = 1 << 26
+# Approximate maximum size of the documents of a copy; pieces of the split are much smaller.
 _COPIED_BYTES = 1 << 20
 # Longest first: UTF-32's mark begins with UTF-16's.
 _MARKS = {
@@ -26,11 +26,11 @@ _MARKS = {
 
 @dataclasses.dataclass
 class TextProperties:
-    """How a text is written down.
+    """Byte-order mark, line ends and longest line of a text.
 
     Attributes:
         mark: whether it starts with a byte-order mark.
-        returns: whether carriage returns alone end lines in it.
+        returns: whether carriage returns without line feeds end lines in it.
         longest: bytes of its longest line, exact from the size of a block on.
     """
 
@@ -43,7 +43,7 @@ def check_text(blocks: Iterator[bytes]) -> TextProperties:
     """Reads a text to its end.
 
     Raises:
-        UnusableFileError: if it is empty or no UTF-8 text, with the number of the byte, from 0.
+        UnusableFileError: if it is empty or not UTF-8 text, with the offset of the byte.
     """
     form = TextProperties()
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -57,7 +57,7 @@ def check_text(blocks: Iterator[bytes]) -> TextProperties:
             raise UnusableFileError(f"is not a text file (NUL byte at byte {offset + nul})")
         empty = empty and not block.removeprefix(codecs.BOM_UTF8 if offset == 0 else b"").strip()
         if held or b"\r" in block:
-            # A carriage return at the end of a block may be half of a line end.
+            # A carriage return at the end of a block may be the first half of a line end.
             held += block
             whole = held.removesuffix(b"\r")
             form.returns |= whole.count(b"\r") > whole.count(b"\r\n")
@@ -99,9 +99,9 @@ def _decode(
 
 
 def text_documents(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yields runs of `LINES_PER_DOCUMENT` lines, whatever ends the lines.
+    """Yields documents of `LINES_PER_DOCUMENT` lines, with any line ends.
 
-    A document whose lines are very long is cut at about a megabyte, between characters. The
+    Documents with very long lines are split at about a megabyte, between characters. The
     byte-order mark is dropped, and every line ends in a line feed.
     """
     parts: list[bytes] = []
@@ -120,7 +120,7 @@ def text_documents(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yields lines with line feeds at their ends; of long ones, parts between characters."""
+    """Yields lines that end in line feeds; long ones in parts, split between characters."""
     rest, first = b"", True
     for block in blocks:
         block = rest + (block.removeprefix(codecs.BOM_UTF8) if first else block)

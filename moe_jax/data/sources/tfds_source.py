@@ -1,4 +1,4 @@
-"""Data sets that TensorFlow Datasets has prepared; nothing is ever downloaded."""
+"""Sources of data sets that TensorFlow Datasets has prepared, without downloads."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from moe_jax.errors import UserError
 
 _BASE = re.compile(r"[A-Za-z_]\w*(/[\w.-]+)?")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-# In features.json, as TensorFlow Datasets writes it now and as it did.
+# Keys of class names in features.json, of current and older versions of TensorFlow Datasets.
 _CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
 
 
 def data_home(tfds_data_dir: str | None) -> epath.Path:
-    """Returns the directory that holds prepared data sets, local or gs://."""
+    """Returns the directory of prepared data sets, local or gs://."""
     home = tfds_data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return epath.Path(home).expanduser()
 
@@ -30,19 +30,19 @@ def tfds_source(
     """Returns a prepared data set as a source of seqio tasks.
 
     Args:
-        name: of the data set with configuration and version, such as `glue/sst2:2.0.0`. Where this
-            version is not there, the newest with the same major version is read.
-        tfds_data_dir: where it is; None for `TFDS_DATA_DIR` or `~/tensorflow_datasets`.
-        splits: from the names that the task has to those in the data set; those that the data
-            set does not have are left out. None for all under their own names.
+        name: data set with configuration and version, such as `glue/sst2:2.0.0`. If this version
+            does not exist, the newest with the same major version is read.
+        tfds_data_dir: its directory; None for `TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+        splits: from the task's names of the splits to those of the data set; missing splits are
+            left out. None for all splits under their own names.
 
     Raises:
-        UserError: if it is not there, or has none of the splits.
+        UserError: if it does not exist, or has none of the splits.
     """
     home = data_home(tfds_data_dir)
     base, colon, version = name.partition(":")
     if not _BASE.fullmatch(base) or (colon and not _VERSION.fullmatch(version)):
-        # TensorFlow Datasets takes NAMESPACE:NAME for code to download.
+        # TensorFlow Datasets downloads code for names of the form NAMESPACE:NAME.
         raise UserError(
             f"{name!r} is no name of a prepared data set; expected NAME/CONFIG:VERSION, such as "
             "glue/sst2:2.0.0"
@@ -70,7 +70,7 @@ def tfds_source(
 
 
 def _version(directory: epath.Path, version: str) -> str | None:
-    """Returns the version to read: the one asked for, or the newest like it."""
+    """Returns the given version, or the newest compatible one."""
     if version and (directory / version / "dataset_info.json").exists():
         return version
     if not directory.exists():
@@ -81,10 +81,10 @@ def _version(directory: epath.Path, version: str) -> str | None:
 
 
 def _check_features(directory: epath.Path) -> None:
-    """Refuses features of other classes than TensorFlow Datasets' own: it would import them.
+    """Refuses features of classes outside TensorFlow Datasets, which it would import.
 
     Raises:
-        UserError: with the class.
+        UserError: for such a class.
     """
     path = directory / "features.json"
     if not path.exists():
@@ -98,10 +98,10 @@ def _check_features(directory: epath.Path) -> None:
 
 
 def _class_names(value: Any) -> Iterator[str]:
-    """Yields the classes that features name, however deep."""
+    """Yields the names of the classes in features, at any depth."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            # A feature may have such a name; what it is, is no text.
+            # The name of a feature may be such a key; its value is no text.
             if key in _CLASS_KEYS and isinstance(inner, str):
                 yield inner
             yield from _class_names(inner)
@@ -111,6 +111,6 @@ def _class_names(value: Any) -> Iterator[str]:
 
 
 def _splits(directory: epath.Path) -> set[str]:
-    """Returns the names of a prepared data set's splits, without TensorFlow Datasets' checks."""
+    """Reads the names of a prepared data set's splits, without TensorFlow Datasets' checks."""
     info = json.loads((directory / "dataset_info.json").read_text())
     return {split["name"] for split in info.get("splits", [])}

@@ -1,4 +1,4 @@
-"""A user's own files as the data of a task: what is read, how it is split, and what they are."""
+"""A user's files as the data of a task: their documents, validation split and digest."""
 
 import dataclasses
 import functools
@@ -7,23 +7,22 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from moe_jax.data.sources import holdout_split as splits
 from moe_jax.data.sources.document_source import DocumentSource, find_holdout_split
 from moe_jax.data.sources.file_discovery import SUFFIXES, SourceFiles, find_files
 from moe_jax.data.sources.file_patterns import split_field
-from moe_jax.data.sources.holdout_split import HoldoutSplit
+from moe_jax.data.sources.holdout_split import VERSION, HoldoutSplit
 
 DEFAULT_FIELD = "text"
 
 
 @dataclasses.dataclass(frozen=True)
 class UserFiles:
-    """The files of a task.
+    """The user's files that a task reads.
 
     Attributes:
-        task: its name, such as `text:books`.
+        task: name of the task, such as `text:books`.
         found: the files.
-        split: what is held out of them.
+        split: their validation split.
     """
 
     task: str
@@ -31,23 +30,23 @@ class UserFiles:
     split: HoldoutSplit
 
     def source(self) -> DocumentSource:
-        """Returns their documents."""
+        """Returns the source of their documents."""
         return DocumentSource(self.found.files, self.split)
 
     def digest(self) -> str:
-        """Returns what data that differ in anything, or in their split, would not have."""
-        split = (splits.VERSION, self.split.piece_bytes, self.split.first, self.split.last)
+        """Returns a digest of the contents, their order and their split."""
+        split = (VERSION, self.split.piece_bytes, self.split.first, self.split.last)
         fields = [file.field for file in self.found.files]
         key = json.dumps([self.found.digest(), fields, split])
         return hashlib.sha256(key.encode()).hexdigest()[:32]
 
     def notes(self) -> tuple[str, ...]:
-        """Returns what a user should be told."""
+        """Returns the notes for the user about the files."""
         note = self.split.note()
         return (*self.found.notes(), *([note] if note else []))
 
     def record(self) -> dict[str, Any]:
-        """Returns what a run writes down about them."""
+        """Returns the entry of the files in `run.json`."""
         return {
             "digest": self.digest(),
             "bytes": sum(file.stamp.size for file in self.found.files),
@@ -65,10 +64,10 @@ class UserFiles:
 
 
 def find_user_files(task: str) -> UserFiles | None:
-    """Returns the files that a task names, None if it is of another kind.
+    """Returns the user's files of a task, None if it is of another kind.
 
     Raises:
-        UserError: if nothing is there, or nothing that can be used.
+        UserError: if there are no files, or none that can be used.
     """
     kind, _, files = task.partition(":")
     return _find_user_files(task) if kind in SUFFIXES and files else None
@@ -82,26 +81,26 @@ def _find_user_files(task: str) -> UserFiles:
 
 
 def _parts(task: str) -> tuple[str, str, str | None]:
-    """Returns kind, names and field of a task."""
+    """Returns kind, file names and field of a task."""
     kind, _, files = task.partition(":")
     return (kind, files, None) if kind == "text" else (kind, *split_field(files))
 
 
 def files_digest(tasks: Iterable[str]) -> str | None:
-    """Returns what other files of these tasks would not have, None if none has own files."""
-    found = [own.digest() for own in map(find_user_files, tasks) if own is not None]
+    """Returns a digest of the user's files of these tasks, None if there are none."""
+    found = [files.digest() for files in map(find_user_files, tasks) if files is not None]
     return " ".join(found) or None
 
 
 def without_paths(task: str) -> str:
-    """Returns the name of a task without the places of its files, which may be moved."""
+    """Returns the name of a task without the paths of its files, which may be moved."""
     if task.partition(":")[0] not in SUFFIXES:
         return task
     kind, _, field = _parts(task)
     return f"{kind}:FILES" + (f"#{field}" if field not in (None, DEFAULT_FIELD) else "")
 
 
-def forget() -> None:
-    """Has the files looked for again, which are otherwise found once in a process."""
+def clear_caches() -> None:
+    """Makes the files be searched for again; otherwise they are found once per process."""
     find_files.cache_clear()
     _find_user_files.cache_clear()

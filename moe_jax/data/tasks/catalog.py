@@ -1,4 +1,4 @@
-"""The names of all tasks and mixtures: the package's, and those that users registered with seqio."""
+"""The names of tasks and mixtures: the package's, and those registered with seqio by users."""
 
 import dataclasses
 import functools

@@ -1,8 +1,8 @@
 """Coreference resolution as text to text: the Winograd schemas of SuperGLUE, and DPR.
 
 T5's input is the sentence with the pronoun in asterisks, `wsc: Bob asked Tom if *he* ...`, and
-the target is the noun that it refers to (Raffel et al. 2020, section 2.4 and appendix D; after Kocijan
-et al. 2019, arXiv 1905.06290). SuperGLUE asks instead whether a given noun is the referent:
+the target is the noun that it refers to (Raffel et al. 2020, section 2.4 and appendix D; after
+Kocijan et al. 2019, arXiv 1905.06290). SuperGLUE asks instead whether a given noun is the referent:
 training uses the examples where it is, evaluation compares the given noun with the generated one.
 """
 
