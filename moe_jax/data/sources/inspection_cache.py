@@ -17,7 +17,7 @@ from moe_jax.data.sources.file_reader import FileStamp
 # To be raised when the inspection changes.
 _VERSION = 2
 # Smaller files are read faster than their result.
-_LEAST_BYTES = 1 << 16
+_MIN_BYTES = 1 << 16
 _SETTLED_SECONDS = 2.0
 _UNKNOWN = FileStamp(0, 0, 0)
 
@@ -68,7 +68,7 @@ def save_inspection(path: str, inspection: FileInspection, *key: str) -> None:
     """Caches a result, if that saves time."""
     copied = bool(inspection.path) and inspection.path != path
     settled = abs(time.time() - inspection.stamp.modified / 1e9) > _SETTLED_SECONDS
-    if settled and (copied or inspection.stamp.size >= _LEAST_BYTES):
+    if settled and (copied or inspection.stamp.size >= _MIN_BYTES):
         place = _place(path, inspection.stamp, *key)
         write_cache_file(place, json.dumps(dataclasses.asdict(inspection)))
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tiers import mostly_slow
 
 from moe_jax.data.config import DataConfig
-from moe_jax.data.pipeline.statistics import statistics
+from moe_jax.data.pipeline.statistics import compute_statistics
 from moe_jax.data.sources.user_files import find_user_files
 from moe_jax.data.tasks.vocabulary import load_vocabulary
 from moe_jax.data.tasks.vocabulary_size import vocabulary_size
@@ -36,7 +36,7 @@ def quantiles(sizes):
 
 def test_a_plain_text_is_counted_by_documents_and_rows(text):
     config, documents = text
-    found = statistics(config, "train", 0)
+    found = compute_statistics(config, "train", 0)
     sizes = [len(VOCABULARY.encode(d)) + 1 for d in documents]
     assert found.examples == len(documents)
     assert found.features["targets"].as_dict() == {
@@ -56,7 +56,7 @@ def test_a_plain_text_is_counted_by_documents_and_rows(text):
 def test_an_objective_cuts_no_document(text, objective):
     """Documents are counted as they are; a part of each row is in the loss."""
     config, documents = text
-    found = statistics(dataclasses.replace(config, objective=objective), "train", 0)
+    found = compute_statistics(dataclasses.replace(config, objective=objective), "train", 0)
     assert found.examples == len(documents)
     assert list(found.features) == ["targets"]
     assert "examples_cut" not in found.features["targets"].as_dict()
@@ -66,7 +66,7 @@ def test_an_objective_cuts_no_document(text, objective):
 
 def test_a_limit_reads_so_many(text):
     config, documents = text
-    found = statistics(config, "train", 7)
+    found = compute_statistics(config, "train", 7)
     sizes = [len(VOCABULARY.encode(d)) + 1 for d in documents[:7]]
     assert found.examples == 7
     assert found.features["targets"].as_dict()["tokens"] == sum(sizes)
@@ -102,7 +102,7 @@ def prompted():
 def test_examples_that_do_not_fit_are_counted(prompted):
     """A target has its limit, the inputs what the target leaves."""
     config, sizes = prompted
-    found = statistics(config, "train", 0)
+    found = compute_statistics(config, "train", 0)
     figures = {name: feature.as_dict() for name, feature in found.features.items()}
     targets = np.minimum(sizes[:, 1], 5)
     assert figures["targets"]["examples_cut"] == (sizes[:, 1] > 5).sum() > 0
@@ -119,8 +119,8 @@ def test_examples_that_do_not_fit_are_counted(prompted):
 
 def test_packed_rows_are_fewer_and_fuller(prompted):
     config, _ = prompted
-    plain = statistics(config, "train", 0)
-    packed = statistics(dataclasses.replace(config, pack=True), "train", 0)
+    plain = compute_statistics(config, "train", 0)
+    packed = compute_statistics(dataclasses.replace(config, pack=True), "train", 0)
     assert packed.rows < plain.rows
     assert packed.fill > plain.fill
     assert packed.loss_share == pytest.approx(plain.loss_share)
@@ -130,7 +130,7 @@ def test_packed_rows_are_fewer_and_fuller(prompted):
 def test_text_and_prompted_task_in_a_mixture(text, prompted):
     config, documents = text
     both = dataclasses.replace(config, task={config.task: 1, "counted": 1}, objective="prefix_lm")
-    found = statistics(both, "train", 0)
+    found = compute_statistics(both, "train", 0)
     sizes = prompted[1]
     assert found.examples == len(documents) + len(sizes)
     expected = sum(len(VOCABULARY.encode(d)) + 1 for d in documents) + sizes[:, 1].sum()
@@ -141,13 +141,13 @@ def test_text_and_prompted_task_in_a_mixture(text, prompted):
 def test_unknown_pieces_and_splits(text, tmp_path):
     config, _ = text
     with pytest.raises(UserError, match="no split 'tset'; it has: train, validation"):
-        statistics(config, "tset", 0)
+        compute_statistics(config, "tset", 0)
     (tmp_path / "one.txt").write_text("A whale.\n")
     # One piece, to train on: none is held out.
     one = dataclasses.replace(config, task=f"text:{tmp_path}/one.txt")
-    assert statistics(one, "train", 0).examples == 1
+    assert compute_statistics(one, "train", 0).examples == 1
     with pytest.raises(UserError, match="there is nothing in the split 'validation'"):
-        statistics(one, "validation", 0)
+        compute_statistics(one, "validation", 0)
 
 
 def test_the_size_of_a_vocabulary_without_tensorflow_is_seqios():

@@ -36,7 +36,7 @@ def cached(config, tmp_path_factory):
     """Returns the configuration that reads a cache of three files a split, and what was written."""
     home = tmp_path_factory.mktemp("cached")
     patch = pytest.MonkeyPatch()
-    patch.setattr(cache, "_EXAMPLES_PER_FILE", 80)
+    patch.setattr(task_cache, "_EXAMPLES_PER_FILE", 80)
     written = cache_task(config, str(home))
     patch.undo()
     return dataclasses.replace(config, cache_dir=str(home)), written
@@ -174,7 +174,7 @@ def test_an_interrupted_cache_leaves_nothing(config, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return count
 
-    monkeypatch.setattr(cache, "_write_split", stop)
+    monkeypatch.setattr(task_cache, "_write_split", stop)
     with pytest.raises(KeyboardInterrupt):
         cache_task(config, str(tmp_path))
     assert list(tmp_path.iterdir()) == []
@@ -182,7 +182,7 @@ def test_an_interrupted_cache_leaves_nothing(config, tmp_path, monkeypatch):
     monkeypatch.undo()
     cache_task(config, str(tmp_path))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    monkeypatch.setattr(cache, "_write_split", stop)
+    monkeypatch.setattr(task_cache, "_write_split", stop)
     with pytest.raises(KeyboardInterrupt):
         cache_task(config, str(tmp_path), force=True)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from moe_jax.data.prepare import prepare_dataset as writing
+from moe_jax.data.prepare import prepare_dataset
 from moe_jax.data.prepare.dataset_lookup import find_dataset_spec
 from moe_jax.data.prepare.known_datasets import known_datasets
-from moe_jax.data.tasks.catalog import TEXTS
+from moe_jax.data.tasks.catalog import PLAIN_TEXTS
 from moe_jax.errors import UserError
 
 
@@ -66,7 +66,8 @@ def test_an_interrupted_prepare_leaves_what_was_there(tmp_path, write, run, monk
             yield pair
 
     monkeypatch.setattr(
-        "moe_jax.data.prepare.known_datasets.glue_reader.reader", lambda name: stop_in_the_middle
+        "moe_jax.data.prepare.known_datasets.glue_reader.glue_reader",
+        lambda name: stop_in_the_middle,
     )
     with pytest.raises(KeyboardInterrupt):
         run("glue_sst2", source, data, force=True)
@@ -77,14 +78,14 @@ def test_an_interrupted_replacement_is_undone(tmp_path, write, run, monkeypatch)
     source, data = write(tmp_path / "SST-2", {"train.tsv": sst(200)}), tmp_path / "data"
     run("glue_sst2", source, data)
     found = every_file(data)
-    rename = writing.os.rename
+    rename = prepare_dataset.os.rename
 
     def fail_to_place(old, new):
         if new == data / "glue/sst2/2.0.0" and old.name != "replaced":
             raise OSError("disk on fire")
         rename(old, new)
 
-    monkeypatch.setattr(writing.os, "rename", fail_to_place)
+    monkeypatch.setattr(prepare_dataset.os, "rename", fail_to_place)
     with pytest.raises(UserError, match=r"cannot write .*/glue/sst2/2.0.0: disk on fire"):
         run("glue_sst2", source, data, force=True)
     assert every_file(data) == found
@@ -218,7 +219,7 @@ def test_c4_from_its_published_files(tmp_path, write, run, read_back, as_read):
     }
     write(tmp_path / "en", files, odd=True)
     result = run("c4", tmp_path, tmp_path / "data")
-    assert result["name"] == TEXTS["c4"].source
+    assert result["name"] == PLAIN_TEXTS["c4"].source
     empty = {"content-type": "", "content-length": "", "url": "", "timestamp": ""}
     assert read_back(result["name"], tmp_path / "data") == {
         "train": as_read([{**empty, **row}]),

@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
+from moe_jax.data.dataset_info import DATASETS
 from moe_jax.data.prepare import glue_reader, super_glue_reader
+from moe_jax.data.prepare.definite_pronoun_reader import read_definite_pronouns
 from moe_jax.data.prepare.row_reader import DataFile, MalformedRowError
-from moe_jax.data.prepare.squad_reader import read_pronouns
 from moe_jax.errors import UserError
 
 GOOD = [f"{i}\tA\tB\tentailment" for i in range(400)]
@@ -29,7 +30,7 @@ def test_malformed_rows_are_counted_shown_and_skipped(tmp_path):
         b"1\tA\0\tB\tentailment",
     ]
     file, examples = rte(tmp_path, b"", bad[0], *bad[1:], b"7\t\tB\t1", b"")
-    assert (file.total, file.bad, len(file.shown)) == (405, 4, 3)
+    assert (file.total, file.malformed, len(file.errors)) == (405, 4, 3)
     assert file.shown[0].startswith("train.tsv:403: 1 fields")
     assert file.shown[1] == "train.tsv:404: not UTF-8 text (byte 4 of the line)"
     assert file.shown[2].startswith("train.tsv:405: the label is 'maybe', not entailment or not_")
@@ -64,9 +65,9 @@ def test_reading_stops_in_a_file_of_another_kind(tmp_path):
 def test_labels(task, label, known):
     if known is None:
         with pytest.raises(MalformedRowError, match="the label is"):
-            glue_reader.read_label(glue_reader.TASKS[task], label)
+            glue_reader.read_label(DATASETS[f"glue/{task}"].labels, label)
     else:
-        assert glue_reader.read_label(glue_reader.TASKS[task], label) == known
+        assert glue_reader.read_label(DATASETS[f"glue/{task}"].labels, label) == known
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_an_index_that_comes_twice_is_malformed(tmp_path):
 def test_malformed_pronouns(tmp_path, block, reason):
     (tmp_path / "test.c.txt").write_text(block)
     with pytest.raises(UserError, match=f"test.c.txt:1: .*{reason}"):
-        list(read_pronouns(DataFile(tmp_path / "test.c.txt"), "test"))
+        list(read_definite_pronouns(DataFile(tmp_path / "test.c.txt"), "test"))
 
 
 def test_importing_the_command_does_not_import_tensorflow():

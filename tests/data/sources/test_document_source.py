@@ -13,8 +13,7 @@ from tiers import mostly_slow
 
 from moe_jax.data.config import DataConfig
 from moe_jax.data.pipeline.input_pipeline import TrainBatches
-from moe_jax.data.sources import holdout_split as splits
-from moe_jax.data.sources import user_files as own_files_module
+from moe_jax.data.sources import holdout_split, user_files
 from moe_jax.data.sources.embedded_corpus import embedded_documents
 from moe_jax.data.sources.file_discovery import find_files
 from moe_jax.data.sources.holdout_split import HoldoutSplit
@@ -277,7 +276,7 @@ def test_a_position_is_gone_on_from_wherever_the_files_are(tmp_path):
     mixed_files(home)
 
     def batches(directory):
-        own_files_module.forget()
+        user_files.clear_caches()
         config = DataConfig(f"text:{directory}", sequence_length=16, batch_size=4, seed=3)
         made = TrainBatches(config)
         OPEN.append(made)
@@ -299,11 +298,11 @@ def test_a_position_is_gone_on_from_wherever_the_files_are(tmp_path):
 
 
 def test_a_large_corpus_is_split_without_counting(files, monkeypatch):
-    monkeypatch.setattr(splits, "_LARGE", 1000)
-    monkeypatch.setattr(splits, "MOST_PIECE_BYTES", 300)
-    own_files_module.forget()
+    monkeypatch.setattr(holdout_split, "_LARGE", 1000)
+    monkeypatch.setattr(holdout_split, "MAX_PIECE_BYTES", 300)
+    user_files.clear_caches()
     own = find_user_files(f"text:{files[0]}")
-    own_files_module.forget()
+    user_files.clear_caches()
     assert own.split == HoldoutSplit(300, 0, (1 << 62) // 20)
     held = sum(map(len, read(own.source(), "validation")))
     every = held + sum(map(len, read(own.source(), "train")))

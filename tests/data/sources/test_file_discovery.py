@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from moe_jax.data.sources import cache_directory, file_discovery, file_reader
+from moe_jax.data.sources import cache_directory, file_discovery, file_reader, inspection_cache
 from moe_jax.data.sources.file_discovery import SUFFIXES, find_files
 from moe_jax.errors import UserError
 
@@ -165,7 +165,7 @@ def test_a_file_that_may_not_be_read_is_left_out(tmp_path, monkeypatch, error):
             raise error
         return real(path)
 
-    monkeypatch.setattr(stored, "open_file", guarded)
+    monkeypatch.setattr(file_reader, "open_file", guarded)
     result = find_files("text", str(tmp_path))
     assert [os.path.basename(p) for p in result.paths] == ["good.txt"]
     assert result.left_out == (f"{tmp_path}/secret.txt cannot be read ({error.strerror})",)
@@ -180,7 +180,7 @@ def test_a_file_that_vanishes_is_left_out(tmp_path, monkeypatch):
             raise FileNotFoundError(2, "No such file or directory")
         return real(path)
 
-    monkeypatch.setattr(stored, "stamp", gone)
+    monkeypatch.setattr(file_reader, "file_stamp", gone)
     assert find_files("text", str(tmp_path)).left_out == (
         f"{tmp_path}/a.txt cannot be read (No such file or directory)",
     )
@@ -194,12 +194,12 @@ def settle(path):
 def count_reads(monkeypatch):
     reads = []
     real = file_reader.open_file
-    monkeypatch.setattr(stored, "open_file", lambda path: reads.append(path) or real(path))
+    monkeypatch.setattr(file_reader, "open_file", lambda path: reads.append(path) or real(path))
     return reads
 
 
 def test_a_file_is_read_to_its_end_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(verdicts, "_LEAST_BYTES", 10)
+    monkeypatch.setattr(inspection_cache, "_MIN_BYTES", 10)
     reads = count_reads(monkeypatch)
     write(tmp_path, "a.txt")
     write(tmp_path, "bad.txt", content=TEXT + b"\xff")
@@ -296,9 +296,9 @@ def test_without_a_home_that_can_be_written_to(tmp_path, monkeypatch):
 
 
 def test_progress_is_said_where_it_takes_long(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_FIRST_WORD", 0.01)
+    monkeypatch.setattr(file_discovery, "_FIRST_REPORT", 0.01)
     real = file_reader.open_file
-    monkeypatch.setattr(stored, "open_file", lambda path: time.sleep(0.2) or real(path))
+    monkeypatch.setattr(file_reader, "open_file", lambda path: time.sleep(0.2) or real(path))
     write(tmp_path, "a.txt")
     said = []
     with file_discovery.progress_to(said.append):

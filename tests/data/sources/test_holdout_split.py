@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moe_jax.data.sources.holdout_split import choose, piece_bytes
+from moe_jax.data.sources.holdout_split import choose_range, piece_bytes
 
 
 def shares(prints, sizes, split):
@@ -15,7 +15,7 @@ def shares(prints, sizes, split):
 def draw(sizes, seed=0):
     prints = np.random.default_rng(seed).integers(0, 1 << 62, len(sizes))
     sizes = np.asarray(sizes, np.int64)
-    return shares(prints, sizes, choose(prints, sizes, 1 << 16))
+    return shares(prints, sizes, choose_range(prints, sizes, 1 << 16))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -46,7 +46,7 @@ def test_both_parts_have_something_if_there_are_two_pieces(sizes):
 def test_a_text_without_others_is_for_training():
     for count in (1, 5):
         prints, sizes = np.full(count, 7), np.full(count, 100)
-        split = choose(prints, sizes, 256)
+        split = choose_range(prints, sizes, 256)
         assert shares(prints, sizes, split) == 0
         assert (split.pieces, split.repeated) == (count, count - 1)
 
@@ -55,18 +55,18 @@ def test_repeated_pieces_count_in_full_and_are_said():
     rng = np.random.default_rng(0)
     prints = np.repeat(rng.permutation(10_000)[:200], rng.integers(1, 4, 200)).astype(np.int64)
     sizes = np.full(len(prints), 50)
-    split = choose(prints, sizes, 256)
+    split = choose_range(prints, sizes, 256)
     assert shares(prints, sizes, split) == pytest.approx(0.05, abs=0.01)
     assert split.repeated == len(prints) - 200
     assert split.note().startswith(f"{len(prints) - 200} of {len(prints)} pieces of text are")
-    assert choose(prints[:1], sizes[:1], 256).note() is None
+    assert choose_range(prints[:1], sizes[:1], 256).note() is None
 
 
 def test_the_order_of_the_pieces_does_not_matter():
     rng = np.random.default_rng(1)
     prints, sizes = rng.permutation(10_000)[:300].astype(np.int64), rng.integers(1, 1000, 300)
     order = rng.permutation(300)
-    assert choose(prints, sizes, 256) == choose(prints[order], sizes[order], 256)
+    assert choose_range(prints, sizes, 256) == choose_range(prints[order], sizes[order], 256)
 
 
 def test_pieces_are_as_many_as_a_small_corpus_has_them():

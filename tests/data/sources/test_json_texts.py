@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from moe_jax.data.sources import file_reader
 from moe_jax.data.sources.file_reader import FileReader, UnusableFileError
 from moe_jax.data.sources.json_texts import JsonTexts
 
@@ -13,7 +14,7 @@ from moe_jax.data.sources.json_texts import JsonTexts
 @pytest.fixture(autouse=True, params=[64, 1 << 22])
 def blocks(request, monkeypatch):
     """What the files are read in, so that small files have many."""
-    monkeypatch.setattr(stored, "BLOCK", request.param)
+    monkeypatch.setattr(file_reader, "BLOCK", request.param)
     monkeypatch.setattr(jsonl, "_HEAD", 10 * request.param)
     return request.param
 

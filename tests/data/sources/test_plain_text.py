@@ -10,7 +10,7 @@ import tarfile
 
 import pytest
 
-from moe_jax.data.sources import plain_text
+from moe_jax.data.sources import file_reader, plain_text
 from moe_jax.data.sources.file_reader import FileReader, UnusableFileError
 from moe_jax.data.sources.plain_text import check_text, text_documents
 
@@ -20,7 +20,7 @@ BLOCK = 64
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(stored, "BLOCK", BLOCK)
+    monkeypatch.setattr(file_reader, "BLOCK", BLOCK)
 
 
 def check(path, content):

@@ -9,7 +9,7 @@ import pytest
 from moe_jax.data.config import DataConfig
 from moe_jax.data.pipeline.input_pipeline import TrainBatches, eval_batches, vocabulary_of
 from moe_jax.data.prepare.dataset_lookup import find_dataset_spec
-from moe_jax.data.prepare.prepare_dataset import prepare
+from moe_jax.data.prepare.prepare_dataset import prepare_dataset
 from moe_jax.data.sources.embedded_corpus import embedded_documents
 from moe_jax.errors import UserError
 
@@ -27,7 +27,7 @@ def directory(tmp_path_factory):
         lines = [json.dumps({"text": t, "url": "", "timestamp": ""}) for t in texts]
         with gzip.open(source / f"c4-{split}.00000-of-00001.json.gz", "wt") as file:
             file.write("\n".join(lines) + "\n")
-    prepare(find_dataset_spec("c4"), source, home)
+    prepare_dataset(find_dataset_spec("c4"), source, home)
     return str(home)
 
 

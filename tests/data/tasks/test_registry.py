@@ -145,8 +145,8 @@ def a_definition(name, targets_length=5):
             "name": name,
             "source": "some/where:1.0.0",
             "splits": {"train": "train", "validation": "validation"},
-            "rows": lambda dataset: dataset,
-            "metrics": (),
+            "preprocessor": lambda dataset: dataset,
+            "metric_fns": (),
             "targets_length": targets_length,
         }
     )

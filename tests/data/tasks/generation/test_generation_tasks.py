@@ -61,7 +61,7 @@ def test_short_names_lead_to_definitions():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_rows_are_strings_in_a_graph(task):
-    made = generation.DEFINITIONS[task].rows(invented(task))
+    made = generation.DEFINITIONS[task].preprocessor(invented(task))
     assert made.element_spec["inputs"] == tf.TensorSpec([], tf.string)
     assert made.element_spec["targets"] == tf.TensorSpec([], tf.string)
     rows = list(made.as_numpy_iterator())
@@ -72,7 +72,7 @@ def test_rows_are_strings_in_a_graph(task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_an_iterator_resumes_where_it_was_saved(task, tmp_path):
-    made = generation.DEFINITIONS[task].rows(in_memory(task))
+    made = generation.DEFINITIONS[task].preprocessor(in_memory(task))
     iterator = iter(made)
     for _ in range(3):
         next(iterator)
@@ -88,7 +88,9 @@ def test_an_iterator_resumes_where_it_was_saved(task, tmp_path):
 def test_tensorflow_datasets_has_the_source_with_these_features(task, tmp_path):
     definition = generation.DEFINITIONS[task]
     with tfds.testing.mock_data(num_examples=2):
-        made = definition.rows(tfds.load(definition.source, split="train", data_dir=tmp_path))
+        made = definition.preprocessor(
+            tfds.load(definition.source, split="train", data_dir=tmp_path)
+        )
         assert len(list(made.take(2))) == 2
     builder = tfds.builder(definition.source, data_dir=tmp_path)
     assert f":{builder.version}" == definition.source[-6:]
@@ -97,17 +99,19 @@ def test_tensorflow_datasets_has_the_source_with_these_features(task, tmp_path):
 @pytest.mark.parametrize("task", TASKS)
 def test_the_target_itself_is_a_perfect_prediction(task):
     definition = generation.DEFINITIONS[task]
-    rows = list(definition.rows(invented(task)).as_numpy_iterator())
+    rows = list(definition.preprocessor(invented(task)).as_numpy_iterator())
     texts = [row["targets"].decode() + " one two three" for row in rows]
     for row, text in zip(rows, texts, strict=True):
         row["answers"] = [text.encode(), b"another"]
     targets = predictions = texts
-    if definition.postprocess:
+    if definition.postprocessor:
         pairs = list(zip(texts, rows, strict=True))
-        targets = [definition.postprocess(t, example=row, is_target=True) for t, row in pairs]
-        predictions = [definition.postprocess(t, example=row, is_target=False) for t, row in pairs]
+        targets = [definition.postprocessor(t, example=row, is_target=True) for t, row in pairs]
+        predictions = [
+            definition.postprocessor(t, example=row, is_target=False) for t, row in pairs
+        ]
         assert targets[0] == [texts[0], "another"]
         assert predictions == texts
-    for metric in definition.metrics:
+    for metric in definition.metric_fns:
         for figure in metric(targets, predictions).values():
             assert figure == pytest.approx(100)

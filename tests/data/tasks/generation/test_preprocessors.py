@@ -98,7 +98,7 @@ def test_a_wrong_row_is_a_message(task, row, message):
 
 
 def test_rows_of_a_source_without_a_feature_are_a_message():
-    rows = generation.get_definition("soda").rows
+    rows = generation.get_definition("soda").preprocessor
     with pytest.raises(UserError, match="soda_v001 has no field 'speakers'"):
         rows(tf.data.Dataset.from_tensors({"narrative": "n", "dialogue": ["a"]}))
     with pytest.raises(UserError, match="'dialogue' of rows of soda_v001 must be a list of texts"):
@@ -106,7 +106,7 @@ def test_rows_of_a_source_without_a_feature_are_a_message():
 
 
 def test_a_feature_within_a_feature_is_checked_too():
-    rows = generation.get_definition("squad").rows
+    rows = generation.get_definition("squad").preprocessor
     with pytest.raises(UserError, match="no field 'answers/text'; it has answer_start"):
         rows(tf.data.Dataset.from_tensors({**SQUAD, "answers": {"answer_start": [3]}}))
 

@@ -20,7 +20,7 @@ LABELLED = sorted(GOLDEN["label_numbers"])
 
 
 def metric_names(task):
-    return [metric.__name__ for metric in DEFINITIONS[task].metrics]
+    return [metric.__name__ for metric in DEFINITIONS[task].metric_fns]
 
 
 @pytest.mark.parametrize("task", OF_CONFIGS)
@@ -37,7 +37,7 @@ def test_fields_and_versions_are_those_of_tfds(task):
 def test_labels_are_those_of_tfds(task):
     suite, config = DEFINITIONS[task].source.split(":")[0].split("/")
     labels = CONFIGS[suite][config].label_classes
-    postprocess = DEFINITIONS[task].postprocess
+    postprocess = DEFINITIONS[task].postprocessor
     assert [postprocess(label) for label in labels] == list(range(len(labels)))
     # A leading space and EOS, at a token for every byte.
     assert max(len(label) for label in labels) + 2 <= DEFINITIONS[task].targets_length
@@ -74,9 +74,9 @@ def test_metrics():
 
 def test_figures_of_targets_and_of_nonsense():
     cb = DEFINITIONS["super_glue_cb_v102"]
-    targets = [cb.postprocess(text) for text in ("entailment", "neutral", "contradiction")]
-    said = [cb.postprocess(text) for text in ("entailment", "neutral", "Contradiction")]
-    figures = {k: v for metric in cb.metrics for k, v in metric(targets, said).items()}
+    targets = [cb.postprocessor(text) for text in ("entailment", "neutral", "contradiction")]
+    said = [cb.postprocessor(text) for text in ("entailment", "neutral", "Contradiction")]
+    figures = {k: v for metric in cb.metric_fns for k, v in metric(targets, said).items()}
     expected = {"mean_3class_f1": 200 / 3, "accuracy": 200 / 3, "unparsed": 100 / 3}
     assert figures == pytest.approx(expected)
 
@@ -96,12 +96,12 @@ def test_a_seqio_task_scores_record():
         "record_in_seqio",
         source=seqio.FunctionDataSource(source, splits=["validation"]),
         preprocessors=[
-            definition.rows,
+            definition.preprocessor,
             seqio.preprocessors.tokenize,
             seqio.preprocessors.append_eos_after_trim,
         ],
         output_features={"inputs": feature, "targets": feature},
-        postprocess_fn=definition.postprocess,
+        postprocess_fn=definition.postprocessor,
     )
     length = definition.targets_length
     examples = list(
@@ -120,5 +120,5 @@ def test_a_seqio_task_scores_record():
     assert [target["value"] for target in targets] == [["Ida Holm"]] + [["A", "B, C", "D"]] * 3
     # Of the rows of one query only the first counts.
     said = [{"value": text} for text in ("holm", "b c", "wrong", "wrong")]
-    figures = definition.metrics[0](targets, said)
+    figures = definition.metric_fns[0](targets, said)
     assert figures == pytest.approx({"em": 50.0, "f1": (100 * 2 / 3 + 100) / 2})

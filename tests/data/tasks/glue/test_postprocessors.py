@@ -25,7 +25,7 @@ def encoded(value):
 
 @pytest.mark.parametrize("task", GOLDEN["label_numbers"])
 def test_labels_become_numbers_as_in_t5(task):
-    postprocess = DEFINITIONS[task].postprocess
+    postprocess = DEFINITIONS[task].postprocessor
     numbers = [postprocess(text, example={}, is_target=True) for text in GOLDEN["label_texts"]]
     assert numbers == GOLDEN["label_numbers"][task]
     assert numbers == [postprocess(text) for text in GOLDEN["label_texts"]]
@@ -33,7 +33,7 @@ def test_labels_become_numbers_as_in_t5(task):
 
 @pytest.mark.parametrize("case", GOLDEN["postprocess"], ids=lambda c: f"{c['task']}-{c['text']}")
 def test_other_texts_are_as_in_t5(case):
-    postprocess = DEFINITIONS[case["task"]].postprocess
+    postprocess = DEFINITIONS[case["task"]].postprocessor
     row = {name: encoded(value) for name, value in case["example"].items()}
     for is_target, key in ((True, "target"), (False, "prediction")):
         made = postprocess(case["text"], example=row, is_target=is_target)
@@ -41,7 +41,7 @@ def test_other_texts_are_as_in_t5(case):
 
 
 def test_tasks_without_a_postprocessor_are_t5s():
-    without = {name for name, task in DEFINITIONS.items() if task.postprocess is None}
+    without = {name for name, task in DEFINITIONS.items() if task.postprocessor is None}
     assert without == {"super_glue_wsc_v102_simple_train", "dpr_v001_simple"}
 
 
@@ -54,5 +54,5 @@ def test_every_target_of_a_labelled_row_is_its_label():
     for name, rows in GOLDEN["tasks"].items():
         if name in GOLDEN["label_numbers"]:
             for golden in rows:
-                number = DEFINITIONS[name].postprocess(golden["texts"][0]["targets"])
+                number = DEFINITIONS[name].postprocessor(golden["texts"][0]["targets"])
                 assert number == golden["row"]["label"]

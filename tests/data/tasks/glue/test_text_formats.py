@@ -75,7 +75,7 @@ def test_one_row_is_as_in_t5(task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_data_set_is_as_in_t5(task):
-    made = DEFINITIONS[task].rows(dataset_of([golden["row"] for golden in TASKS[task]]))
+    made = DEFINITIONS[task].preprocessor(dataset_of([golden["row"] for golden in TASKS[task]]))
     expected = [text for golden in TASKS[task] for text in golden["texts"]]
     assert texts_of(made.as_numpy_iterator()) == expected
 
@@ -113,7 +113,7 @@ def test_pronouns_that_are_not_where_the_index_says(text, index, expected):
 def test_metrics_get_what_they_need():
     def first(task):
         rows = [golden["row"] for golden in TASKS[task]]
-        return list(DEFINITIONS[task].rows(dataset_of(rows)).as_numpy_iterator())
+        return list(DEFINITIONS[task].preprocessor(dataset_of(rows)).as_numpy_iterator())
 
     assert [row["idx/question"] for row in first("super_glue_multirc_v102")] == [7, 7, 8, 9, 9]
     assert [row["label"] for row in first(WSC)][:3] == [1, 0, -1]
@@ -134,12 +134,12 @@ def test_metrics_get_what_they_need():
 )
 def test_an_iterator_can_be_saved(task, tmp_path):
     rows = [golden["row"] for golden in TASKS[task]]
-    iterator = iter(DEFINITIONS[task].rows(dataset_of(rows)))
+    iterator = iter(DEFINITIONS[task].preprocessor(dataset_of(rows)))
     next(iterator)
     next(iterator)
     path = tf.train.Checkpoint(iterator=iterator).save(str(tmp_path / "iterator"))
     expected = [row["inputs"].numpy() for row in iterator]
-    restored = iter(DEFINITIONS[task].rows(dataset_of(rows)))
+    restored = iter(DEFINITIONS[task].preprocessor(dataset_of(rows)))
     tf.train.Checkpoint(iterator=restored).restore(path).assert_consumed()
     assert [row["inputs"].numpy() for row in restored] == expected
     assert expected
@@ -161,7 +161,7 @@ def test_a_missing_field_is_named(task):
             text_to_text(task, less)
         assert "\n" not in str(error.value)
         with pytest.raises(UserError, match=f"row of {task} has no field '{field}'"):
-            DEFINITIONS[task].rows(dataset_of([less]))
+            DEFINITIONS[task].preprocessor(dataset_of([less]))
 
 
 @pytest.mark.parametrize(
