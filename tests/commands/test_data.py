@@ -159,7 +159,7 @@ def test_cache_and_training_from_it(run, home):
     assert (home / "cache" / name / "COMPLETED").exists()
     assert f"--gin.Data.cache_dir={home / 'cache'}" in shown
     error = run("data", "cache", task, f"--output_dir={home / 'cache'}", ok=False)
-    assert "is there already; --force" in error
+    assert "exists already; --force" in error
     again, _ = run("data", "cache", task, f"--output_dir={home / 'cache'}", "--force")
     assert again == result
     flag = f"--gin.Data.cache_dir='{home / 'cache'}'"

@@ -97,7 +97,7 @@ def compute_statistics(config: DataConfig, split: str, limit: int) -> SplitStati
                 examples += 1
                 _count(features, example, part.output_features, max_tokens)
     if not examples:
-        raise UserError(f"there is nothing in the split {split!r} of {config.task_name!r}")
+        raise UserError(f"there are no examples in the split {split!r} of {config.task_name!r}")
     return SplitStatistics(examples, features, *_rows(config, split, limit))
 
 

@@ -47,10 +47,10 @@ def cache_task(config: DataConfig, output_dir: str, force: bool = False) -> dict
     written = {}
     for task in seqio.get_subtasks(find_task(config).provider):
         if not task.supports_caching:
-            raise UserError(f"task {task.name!r} has no place in its steps for a cache")
+            raise UserError(f"task {task.name!r} has no seqio.CacheDatasetPlaceholder for a cache")
         target = root / seqio.utils.get_task_dir_from_name(task.name)
         if target.exists() and not force:
-            raise UserError(f"{target} is there already; --force writes it anew")
+            raise UserError(f"{target} exists already; --force overwrites it")
         with tempfile.TemporaryDirectory(dir=root, prefix=f".{task.name}.") as work:
             new = Path(work) / "task"
             new.mkdir()
@@ -77,7 +77,7 @@ def _move(new: Path, target: Path, replaced: Path, force: bool) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         raise UserError(
-            f"{target} was written by another meanwhile, and is left as it is"
+            f"{target} was written by another process meanwhile; it is not changed"
         ) from None
 
 

@@ -39,7 +39,7 @@ def prepare_dataset(
     """
     target = data_dir / spec.title / spec.version
     if target.exists() and not force:
-        raise UserError(f"{target} is there already; --force replaces it")
+        raise UserError(f"{target} exists already; --force replaces it")
     try:
         found = spec.find(source)
     except OSError as error:
@@ -163,7 +163,7 @@ def _move(written: Path, target: Path, work: Path, force: bool) -> None:
     replaced = work / "replaced"
     if target.exists():
         if not force:
-            raise UserError(f"{target} was written by another meanwhile, and is left as it is")
+            raise UserError(f"{target} was written by another process meanwhile; it is not changed")
         os.rename(target, replaced)
     try:
         os.rename(written, target)

@@ -199,7 +199,7 @@ class FileReader:
             data = rest + more
         if rest and not rest.startswith(_GZIP):
             raise UnusableFileError(
-                f"is damaged: what follows byte {self._read - len(rest)} is no gzip data"
+                f"is damaged: the data after byte {self._read - len(rest)} are not gzip"
             )
         return rest
 

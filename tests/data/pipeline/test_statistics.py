@@ -146,7 +146,7 @@ def test_unknown_pieces_and_splits(text, tmp_path):
     # One piece, to train on: none is held out.
     one = dataclasses.replace(config, task=f"text:{tmp_path}/one.txt")
     assert compute_statistics(one, "train", 0).examples == 1
-    with pytest.raises(UserError, match="there is nothing in the split 'validation'"):
+    with pytest.raises(UserError, match="there are no examples in the split 'validation'"):
         compute_statistics(one, "validation", 0)
 
 

@@ -136,7 +136,7 @@ def test_the_home_directory(config, tmp_path, monkeypatch):
 def test_what_is_there_is_written_over_by_force_only(cached):
     config, written = cached
     (name,) = written
-    with pytest.raises(UserError, match=rf"{name} is there already; --force writes it anew"):
+    with pytest.raises(UserError, match=rf"{name} exists already; --force overwrites it"):
         cache_task(config, config.cache_dir)
     directory = epath.Path(config.cache_dir) / name
     (directory / "old").touch()
@@ -156,7 +156,7 @@ def test_what_another_wrote_meanwhile_is_left_as_it_is(tmp_path):
     for directory in (own, target):
         directory.mkdir()
         (directory / "COMPLETED").write_text(directory.name)
-    with pytest.raises(UserError, match="task was written by another meanwhile"):
+    with pytest.raises(UserError, match="task was written by another process meanwhile"):
         task_cache._move(own, target, tmp_path / "replaced", force=False)
     assert (target / "COMPLETED").read_text() == "task"
     task_cache._move(own, target, tmp_path / "replaced", force=True)
@@ -220,5 +220,5 @@ def test_a_task_without_a_place_for_a_cache_is_refused(tmp_path, config):
         output_features={"targets": feature},
         metric_fns=[],
     )
-    with pytest.raises(UserError, match="'no:place' has no place in its steps for a cache"):
+    with pytest.raises(UserError, match=r"'no:place' has no seqio.CacheDatasetPlaceholder"):
         cache_task(dataclasses.replace(config, task="no:place"), str(tmp_path))

@@ -95,7 +95,7 @@ def test_nothing_is_overwritten_unless_forced(tmp_path, write, run):
     source, data = write(tmp_path / "SST-2", {"train.tsv": sst(10)}), tmp_path / "data"
     run("glue_sst2", source, data)
     write(source, {"train.tsv": sst(20)})
-    with pytest.raises(UserError, match=r"glue/sst2/2.0.0 is there already; --force"):
+    with pytest.raises(UserError, match=r"glue/sst2/2.0.0 exists already; --force"):
         run("glue_sst2", source, data)
     assert run("glue_sst2", source, data, force=True)["splits"]["train"]["rows"] == 20
     assert [path.name for path in data.iterdir()] == ["glue"]
@@ -107,8 +107,8 @@ def test_what_another_wrote_meanwhile_is_left_as_it_is(tmp_path, write, run, mon
     def meanwhile(*_):
         write(data / "glue/sst2/2.0.0", {"theirs": "x"})
 
-    monkeypatch.setattr(writing, "_write", meanwhile)
-    with pytest.raises(UserError, match=r"glue/sst2/2.0.0 was written by another meanwhile"):
+    monkeypatch.setattr(prepare_dataset, "_write", meanwhile)
+    with pytest.raises(UserError, match=r"2.0.0 was written by another process meanwhile"):
         run("glue_sst2", source, data)
     assert every_file(data / "glue/sst2/2.0.0") == ["theirs"]
 

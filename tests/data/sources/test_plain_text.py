@@ -86,7 +86,7 @@ def test_parts_of_packed_files(tmp_path):
         assert (file.packed, file.plain_members) == (True, plain)
         assert file.checksum == hashlib.sha256(content).hexdigest()
     place = len(one)
-    assert f"what follows byte {place} is no gzip data" in check(path, one + b"garbage")
+    assert f"the data after byte {place} are not gzip" in check(path, one + b"garbage")
 
 
 def test_packed_or_not_is_seen_from_the_content(tmp_path):

@@ -47,7 +47,7 @@ def preprocess_example(
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:
         match = _ASSERTION.search(str(error))
         reason = match[1] if match else str(error).splitlines()[0]
-        raise UserError(f"a row of {definition.name} cannot be right: {reason}") from None
+        raise UserError(f"a row of {definition.name} is invalid: {reason}") from None
 
 
 def text_to_text(task: str, example: Mapping[str, Any]) -> dict[str, str] | list[dict[str, str]]:

@@ -62,7 +62,7 @@ def format_example(
         except tf.errors.InvalidArgumentError as error:
             reason = _TENSORFLOW.sub("", " ".join(error.message.split()))
             reason = _FRAGMENT.sub(r"\1", reason, count=1)
-            raise UserError(f"a row of {task} cannot be right: {reason}") from None
+            raise UserError(f"a row of {task} is invalid: {reason}") from None
     inputs, targets = (_decode(task, texts[name].numpy()) for name in ("inputs", "targets"))
     if text_format.one_to_many:
         pairs = zip(inputs, targets, strict=True)

@@ -82,14 +82,14 @@ def test_a_dialogue_gives_one_row_less_than_it_has_turns(turns):
         (
             "squad",
             {**SQUAD, "answers": {"text": []}},
-            "cannot be right: a question has no answers$",
+            "is invalid: a question has no answers$",
         ),
         ("squad", {**SQUAD, "answers": {}}, "has no field 'answers/text'; it has none"),
         ("squad", {**SQUAD, "answers": "1901"}, "has no field 'answers/text'"),
         ("squad", {**SQUAD, "answers": {"text": "1901"}}, "must be a list of texts, not '1901'"),
         ("wmt19_de_en", {"de": "Wort"}, "has no field 'en'; it has de"),
         ("wmt19_de_en", {"de": "Wort", "en": 3}, "'en' of a row of .* must be a text, not 3"),
-        ("cnn_dailymail", {**NEWS, "article": b"\xff"}, "cannot be right: 'utf-8' codec"),
+        ("cnn_dailymail", {**NEWS, "article": b"\xff"}, "is invalid: 'utf-8' codec"),
     ],
 )
 def test_a_wrong_row_is_a_message(task, row, message):
