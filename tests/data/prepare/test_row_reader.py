@@ -19,7 +19,7 @@ def rte(tmp_path, *rows):
     lines = [b"index\tsentence1\tsentence2\tlabel", *(row.encode() for row in GOOD), *rows]
     (tmp_path / "train.tsv").write_bytes(b"\n".join(lines))
     file = DataFile(tmp_path / "train.tsv")
-    return file, dict(glue_reader.reader("rte")(file, "train"))
+    return file, dict(glue_reader.glue_reader("rte")(file, "train"))
 
 
 def test_malformed_rows_are_counted_shown_and_skipped(tmp_path):

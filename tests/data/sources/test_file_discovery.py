@@ -173,7 +173,7 @@ def test_a_file_that_may_not_be_read_is_left_out(tmp_path, monkeypatch, error):
 
 def test_a_file_that_vanishes_is_left_out(tmp_path, monkeypatch):
     write(tmp_path, "a.txt", "b.txt")
-    real = file_reader.stamp
+    real = file_reader.file_stamp
 
     def gone(path):
         if path.endswith("a.txt"):

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from moe_jax.data.sources import file_reader
+from moe_jax.data.sources import file_reader, json_texts
 from moe_jax.data.sources.file_reader import FileReader, UnusableFileError
 from moe_jax.data.sources.json_texts import JsonTexts
 
@@ -15,7 +15,7 @@ from moe_jax.data.sources.json_texts import JsonTexts
 def blocks(request, monkeypatch):
     """What the files are read in, so that small files have many."""
     monkeypatch.setattr(file_reader, "BLOCK", request.param)
-    monkeypatch.setattr(jsonl, "_HEAD", 10 * request.param)
+    monkeypatch.setattr(json_texts, "_HEAD", 10 * request.param)
     return request.param
 
 
@@ -174,6 +174,6 @@ def test_what_is_damaged_is_named_with_its_place(tmp_path):
 
 
 def test_a_damaged_value_is_not_searched_for_its_end_for_ever(tmp_path, monkeypatch, blocks):
-    monkeypatch.setattr(jsonl, "_LONGEST_VALUE", 2000)
+    monkeypatch.setattr(json_texts, "_MAX_VALUE_CHARS", 2000)
     content = b'[{"text": "a"}, {"text": "b' + b"x" * 100_000
     assert "object 2, from byte 16 on" in problem(tmp_path / "a.json", content)
