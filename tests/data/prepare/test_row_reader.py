@@ -31,9 +31,9 @@ def test_malformed_rows_are_counted_shown_and_skipped(tmp_path):
     ]
     file, examples = rte(tmp_path, b"", bad[0], *bad[1:], b"7\t\tB\t1", b"")
     assert (file.total, file.malformed, len(file.errors)) == (405, 4, 3)
-    assert file.shown[0].startswith("train.tsv:403: 1 fields")
-    assert file.shown[1] == "train.tsv:404: not UTF-8 text (byte 4 of the line)"
-    assert file.shown[2].startswith("train.tsv:405: the label is 'maybe', not entailment or not_")
+    assert file.errors[0].startswith("train.tsv:403: 1 fields")
+    assert file.errors[1] == "train.tsv:404: not UTF-8 text (byte 4 of the line)"
+    assert file.errors[2].startswith("train.tsv:405: the label is 'maybe', not entailment or not_")
     # The index counts the rows of the file, as TFDS does, the skipped ones too.
     assert list(examples)[-1] == 404
     last = {"sentence1": "", "sentence2": "B", "label": "not_entailment", "idx": 404}

@@ -77,7 +77,7 @@ def test_a_dialogue_gives_one_row_less_than_it_has_turns(turns):
         (
             "soda",
             {**TALK, "speakers": ["Ann", "Ben"]},
-            r"right: a dialogue has not one speaker",
+            r"invalid: a dialogue has not one speaker",
         ),
         (
             "squad",

@@ -30,7 +30,7 @@ def test_fields_and_versions_are_those_of_tfds(task):
     assert str(CONFIGS[suite][config].version) == version
     known = CONFIGS[suite][config]
     fields = known.text_features if suite == "glue" else known.features
-    assert set(FORMATS[task].fields) - {"label", "span2_index"} <= set(fields)
+    assert set(FORMATS[task].features) - {"label", "span2_index"} <= set(fields)
 
 
 @pytest.mark.parametrize("task", LABELLED)

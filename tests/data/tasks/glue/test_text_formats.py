@@ -167,8 +167,8 @@ def test_a_missing_field_is_named(task):
 @pytest.mark.parametrize(
     ("task", "change", "message"),
     [
-        ("glue_sst2_v002", {"label": 2}, "right: the label is none of negative, positive: 2$"),
-        ("glue_sst2_v002", {"label": -2}, "right: the label is none of negative, positive: -2$"),
+        ("glue_sst2_v002", {"label": 2}, "invalid: the label is none of negative, positive: 2$"),
+        ("glue_sst2_v002", {"label": -2}, "invalid: the label is none of negative, positive: -2$"),
         ("glue_sst2_v002", {"label": "positive"}, "field 'label' .* must be a whole number"),
         ("glue_sst2_v002", {"sentence": None}, "field 'sentence' .* must be a text, not None"),
         ("glue_sst2_v002", {"sentence": ["a"]}, "field 'sentence' .* must be a text"),
@@ -176,12 +176,12 @@ def test_a_missing_field_is_named(task):
         ("super_glue_record_v102", {"answers": "a"}, "'answers' .* must be a list of texts"),
         (WSC, {"span2_index": 0}, "must be a word of the text after the first: [08] 'Nora thanked"),
         (WSC, {"span2_index": 8}, "must be a word of the text after the first: [08] 'Nora thanked"),
-        (WNLI, {"sentence1": "Nora sang."}, "right: the premise has no pronoun: 'Nora sang.'"),
+        (WNLI, {"sentence1": "Nora sang."}, "invalid: the premise has no pronoun: 'Nora sang.'"),
         (WNLI, {"sentence2": "Old  Ruth had brought bread."}, "noun cannot be found again"),
         (
             WSC,
             {"span2_index": 2},
-            "right: the word at span2_index is not the pronoun; the two: 'she' 'Nora",
+            "invalid: the word at span2_index is not the pronoun; the two: 'she' 'Nora",
         ),
     ],
 )
