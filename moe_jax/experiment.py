@@ -194,7 +194,7 @@ def token_frequencies(data: DataConfig, batches: PositiveInt = 16) -> tuple[int,
         data: the training data.
         batches: batches to count.
     """
-    from moe_jax.data.pipeline import count_tokens
+    from moe_jax.data.pipeline.input_pipeline import count_tokens
 
     return count_tokens(data, batches)
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from moe_jax import config, experiment
-from moe_jax.data import pipeline
+from moe_jax.data.pipeline import input_pipeline
 from moe_jax.errors import UserError
 
 QUICKSTART = ["runs/quickstart.gin"]
@@ -30,7 +30,7 @@ def test_every_run_resolves_and_uses_all_its_macros(run):
 )
 def test_every_file_works_on_top_of_a_run(parts, monkeypatch):
     # Counting the tokens of the text takes longer than all else.
-    monkeypatch.setattr(pipeline, "count_tokens", lambda data, batches: (1,) * 8192)
+    monkeypatch.setattr(input_pipeline, "count_tokens", lambda data, batches: (1,) * 8192)
     described = experiment.load(QUICKSTART + [p for p in parts if p], ["Data.batch_size=512"])
     assert described.parameters().total > 0
 

@@ -19,7 +19,7 @@ OTHER = {
     "data/cache.py",
     "data/curriculum.py",
     "data/jsonl.py",
-    "data/own_files.py",
+    "data/find_user_files.py",
     "data/split.py",
     "data/streams.py",
     "data/verdicts.py",

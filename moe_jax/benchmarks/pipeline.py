@@ -10,8 +10,8 @@ import seqio
 import tensorflow as tf
 
 from moe_jax.data.config import DataConfig
-from moe_jax.data.pipeline import TrainBatches
-from moe_jax.data.tasks import find_task
+from moe_jax.data.pipeline.input_pipeline import TrainBatches
+from moe_jax.data.tasks.registry import find_task
 
 # What is read before the clock starts: the pipelines' buffers fill, the first calls are traced.
 _WARM_UP = 8

@@ -33,9 +33,9 @@ def bench_step(
     described = experiment.load(files, bindings, search_paths)
     console = make_console()
     with waiting("reading the data"), quiet(debug):
-        from moe_jax.data import pipeline
+        from moe_jax.data.pipeline import input_pipeline
 
-        batches = pipeline.TrainBatches(described.data)
+        batches = input_pipeline.TrainBatches(described.data)
         next(batches)
     with waiting(f"measuring {steps} steps"), quiet(debug):
         times = measure(described, lambda: next(batches), steps)
@@ -83,7 +83,7 @@ def bench_data(
 
         stages = pipeline.measure(described.data, seconds)
     with waiting("measuring a step"), quiet(debug):
-        from moe_jax.data.pipeline import TrainBatches
+        from moe_jax.data.pipeline.input_pipeline import TrainBatches
 
         batches = TrainBatches(described.data)
         times = measure(described, lambda: next(batches), 3)

@@ -17,7 +17,7 @@ from moe_jax.formatting import printable
 from moe_jax.waiting import waiting
 
 if TYPE_CHECKING:
-    from moe_jax.data.tasks import NamedTask
+    from moe_jax.data.tasks.registry import RegisteredTask
 
 # Characters of a text that are shown.
 _SHOWN = 1000
@@ -34,22 +34,22 @@ def load_data(
 def list_tasks(debug: bool = False) -> dict[str, Any]:
     """Prints the tasks and mixtures that `Data.task` can name."""
     with waiting("listing the tasks"), quiet(debug):
-        from moe_jax.data import catalog
+        from moe_jax.data.tasks import catalog
 
-        definitions, suites = catalog.definitions(), catalog.suites()
+        definitions, suites = catalog.definitions(), catalog.mixtures()
     console = make_console()
     texts = Table("text", "what it is", title="Plain text, to pre-train on", title_justify="left")
     texts.add_row("embedded", "the English corpus in the package: novels and speeches")
-    for name, text in catalog.TEXTS.items():
-        texts.add_row(name, f"{text.what}; TFDS {text.source}")
-    for prefix, what in catalog.OWN_FILES.items():
+    for name, text in catalog.PLAIN_TEXTS.items():
+        texts.add_row(name, f"{text.description}; TFDS {text.source}")
+    for prefix, what in catalog.USER_FILE_KINDS.items():
         texts.add_row(f"{prefix}:FILES" if prefix != "tfds" else "tfds:NAME", what)
     console.print(texts)
     title = "Tasks with inputs and targets"
     prompted = Table("task", "training rows", "TFDS source", title=title, title_justify="left")
     short = {full: name for name, full in catalog.short_names().items()}
     for name, definition in definitions.items():
-        rows = f"{definition.train_rows:,}" if definition.train_rows else "none"
+        rows = f"{definition.num_train_examples:,}" if definition.num_train_examples else "none"
         prompted.add_row(short.get(name, name), rows, definition.source)
     console.print(prompted)
     mixtures = Table(
@@ -66,7 +66,7 @@ def list_tasks(debug: bool = False) -> dict[str, Any]:
         highlight=False,
     )
     return {
-        "texts": ["embedded", *catalog.TEXTS],
+        "texts": ["embedded", *catalog.PLAIN_TEXTS],
         "tasks": list(definitions),
         "mixtures": {name: dict(rates) for name, rates in suites.items()},
     }
@@ -80,12 +80,12 @@ def show(config: DataConfig, split: str, examples: int, debug: bool = False) -> 
     """
     console = make_console()
     with waiting(f"reading {printable(config.task_name)}"), quiet(debug):
-        from moe_jax.data import pipeline
-        from moe_jax.data.rows import rows_of
+        from moe_jax.data.pipeline import input_pipeline
+        from moe_jax.data.pipeline.model_features import get_dataset
 
         task = _find(config, console)
-        vocabulary = pipeline.vocabulary_of(config)
-        rows = rows_of(config, split, training=False).as_numpy_iterator()
+        vocabulary = input_pipeline.vocabulary_of(config)
+        rows = get_dataset(config, split, training=False).as_numpy_iterator()
         shown = list(itertools.islice(rows, examples))
     name = escape(printable(config.task_name))
     console.print(f"[bold]{name}[/bold], {task.kind}", highlight=False)
@@ -113,10 +113,10 @@ def show(config: DataConfig, split: str, examples: int, debug: bool = False) -> 
     return {"task": config.task_name, "splits": sorted(task.provider.splits), "examples": result}
 
 
-def _find(config: DataConfig, console: Console) -> "NamedTask":
+def _find(config: DataConfig, console: Console) -> "RegisteredTask":
     """Finds a task, and says how far it is where reading a user's files takes long."""
-    from moe_jax.data.files import progress_to
-    from moe_jax.data.tasks import find_task
+    from moe_jax.data.sources.file_discovery import progress_to
+    from moe_jax.data.tasks.registry import find_task
 
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
     with progress_to(say):
@@ -145,10 +145,10 @@ def stats(config: DataConfig, split: str, limit: int, debug: bool = False) -> di
     """
     console = make_console()
     with waiting(f"reading {printable(config.task_name)}"), quiet(debug):
-        from moe_jax.data.statistics import statistics
+        from moe_jax.data.pipeline.statistics import compute_statistics
 
         notes = _find(config, console).notes
-        found = statistics(config, split, limit)
+        found = compute_statistics(config, split, limit)
     features = {name: feature.as_dict() for name, feature in found.features.items()}
     table = Table(
         "", *features, title=f"{escape(printable(config.task_name))}, {split}", title_justify="left"
@@ -189,7 +189,7 @@ def cache(
     """
     console = make_console()
     with waiting(f"tokenising {printable(config.task_name)}"), quiet(debug):
-        from moe_jax.data.cache import cache_task
+        from moe_jax.data.pipeline.task_cache import cache_task
 
         _find(config, console)
         written = cache_task(config, output_dir, force)

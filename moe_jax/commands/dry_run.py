@@ -1,7 +1,6 @@
 """What `train` would refuse before its first step, found without data, devices or memory."""
 
 import math
-import sys
 from collections.abc import Callable, Iterator
 
 import jax
@@ -9,8 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
 from moe_jax.commands.quiet import quiet
-from moe_jax.data import catalog
-from moe_jax.data.vocabulary_size import vocabulary_size
+from moe_jax.data.tasks import catalog
+from moe_jax.data.tasks.vocabulary_size import vocabulary_size
 from moe_jax.errors import UserError
 from moe_jax.experiment import Experiment
 from moe_jax.sharding.mesh import AXES, BATCH_AXES
@@ -86,11 +85,7 @@ def _check_vocabulary(described: Experiment) -> None:
 
 
 def _check_tasks(described: Experiment) -> None:
-    """Looks the names up; seqio has tasks of the user only if something has imported it."""
-    seqio = sys.modules.get("seqio")
-    registries = (seqio.TaskRegistry, seqio.MixtureRegistry) if seqio is not None else ()
-    registered = [name for registry in registries for name in registry.names()]
     with quiet(False):  # TensorFlow speaks when it is imported.
-        wrong = [catalog.unknown(name, registered) for name in described.data.rates]
+        wrong = [catalog.unknown_task(name) for name in described.data.rates]
     if any(wrong):
         raise UserError("\n".join(line for line in wrong if line))

@@ -35,10 +35,10 @@ def evaluate(
     with waiting("loading the checkpoint", silent=console.quiet), quiet(debug):
         step, variables = load_variables(directory, step, model)
     with waiting("reading the data", silent=console.quiet), quiet(debug), propagate_errors():
-        from moe_jax.data import pipeline
+        from moe_jax.data.pipeline import input_pipeline
 
-        held_out = pipeline.eval_batches(described.data)
-        bytes_of_token = pipeline.token_bytes(described.data, described.model.vocab_size)
+        held_out = input_pipeline.eval_batches(described.data)
+        bytes_of_token = input_pipeline.token_bytes(described.data, described.model.vocab_size)
         notes = evaluation_notes(directory, described.data)
     garbage.resume(collect=True)
     for line in notes:

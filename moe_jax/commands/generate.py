@@ -31,8 +31,8 @@ def generate(
     console = make_console()
     model = described.language_model()
     with waiting("loading the checkpoint"), quiet(debug):
-        from moe_jax.data.prompts import encode_prompt, has_questions
-        from moe_jax.data.vocabulary import load_vocabulary
+        from moe_jax.data.pipeline.example_prompts import encode_prompt, has_questions
+        from moe_jax.data.tasks.vocabulary import load_vocabulary
 
         vocabulary = load_vocabulary(described.data.vocabulary)
         step, variables = load_variables(directory, step, model)

@@ -10,9 +10,9 @@ from etils import epath
 
 from moe_jax.commands.background import Background
 from moe_jax.data.batch import Batch
-from moe_jax.data.expected import expected_batch
 from moe_jax.data.import_tensorflow import get_ready_for_threads, load_libraries
-from moe_jax.data.prompts import Asked, what_to_ask
+from moe_jax.data.pipeline.abstract_batch import abstract_batch
+from moe_jax.data.pipeline.example_prompts import ExamplePrompt, example_prompt
 from moe_jax.experiment import Experiment
 from moe_jax.models.functional import LanguageModel
 from moe_jax.sharding.processes import propagate_errors
@@ -24,7 +24,7 @@ from moe_jax.training.run_directory.data_manifest import find_data_files
 from moe_jax.training.state import TrainState, abstract_state, make_state
 
 if TYPE_CHECKING:
-    from moe_jax.data.curriculum import CurriculumBatches
+    from moe_jax.data.pipeline.curriculum import CurriculumBatches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class OpenData:
     curriculum: "CurriculumBatches | None"
     held_out: list[Batch]
     bytes_of_token: np.ndarray
-    asked: Asked
+    asked: ExamplePrompt
     notes: tuple[str, ...]
 
 
@@ -92,7 +92,7 @@ class Start:
     def lower(self) -> jax.stages.Lowered | None:
         """Traces the step; None where the shapes of batches are known by the data only."""
         rows = self.model.partition.rows if self.model.partition else None
-        batch = expected_batch(self.described.data, rows)
+        batch = abstract_batch(self.described.data, rows)
         if batch is None:
             return None
         optimizer = self.described.optimizer
@@ -141,13 +141,13 @@ def open_data(start: Start, say: Callable[[str], None]) -> OpenData:
     Raises:
         UserError: if they cannot be used.
     """
-    from moe_jax.data import pipeline
-    from moe_jax.data.placed import curriculum_batches, train_batches
+    from moe_jax.data.pipeline import input_pipeline
+    from moe_jax.data.pipeline.device_batches import curriculum_batches, train_batches
 
     described, partition = start.described, start.model.partition
     config = described.data
     notes = find_data_files(config, start.directory, start.goes_on, say)
-    vocabulary = pipeline.vocabulary_of(config)
+    vocabulary = input_pipeline.vocabulary_of(config)
     described.check_vocabulary(vocabulary.vocab_size)
     batches: CheckpointableIterator
     curriculum = None
@@ -155,13 +155,13 @@ def open_data(start: Start, say: Callable[[str], None]) -> OpenData:
         batches = train_batches(config, partition)
     else:
         batches, curriculum = curriculum_batches(config, partition)
-    held_out = pipeline.eval_batches(config)
+    held_out = input_pipeline.eval_batches(config)
     return OpenData(
         vocabulary=vocabulary,
         batches=batches,
         curriculum=curriculum,
         held_out=held_out,
-        bytes_of_token=pipeline.token_bytes(config, described.model.vocab_size),
-        asked=what_to_ask(config, held_out[0], vocabulary),
+        bytes_of_token=input_pipeline.token_bytes(config, described.model.vocab_size),
+        asked=example_prompt(config, held_out[0], vocabulary),
         notes=notes,
     )

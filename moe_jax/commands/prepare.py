@@ -9,11 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from moe_jax.commands.quiet import quiet
-from moe_jax.data.prepare.catalog import get_data_set
-from moe_jax.data.prepare.dataset import DataSet
-from moe_jax.data.prepare.layout import check_folder
-from moe_jax.data.prepare.report import Prepared
-from moe_jax.data.prepare.write import prepare as write
+from moe_jax.data.prepare.dataset_lookup import find_dataset_spec
+from moe_jax.data.prepare.dataset_spec import DatasetSpec
+from moe_jax.data.prepare.file_layout import check_folder
+from moe_jax.data.prepare.prepare_dataset import prepare_dataset
+from moe_jax.data.prepare.report import PreparedDataset
 from moe_jax.errors import UserError
 from moe_jax.waiting import waiting
 
@@ -40,22 +40,22 @@ def prepare(
         UserError: for an unknown name, files that are missing or malformed, or a data set that is
             there already.
     """
-    data_set = get_data_set(name)
+    data_set = find_dataset_spec(name)
     folder = check_folder(source)
     if "://" in data_dir:
         raise UserError(f"--data_dir={data_dir}: prepare locally, then copy the directory there")
     target = Path(data_dir).expanduser()
     with waiting(f"preparing {data_set.title}"), quiet(debug):
-        prepared = write(data_set, folder, target, force)
+        prepared = prepare_dataset(data_set, folder, target, force)
     _print(console, data_set, prepared)
     for line in prepared.notes:
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nIn {prepared.directory}", markup=False, highlight=False, soft_wrap=True)
     console.print("\nNext:", style="bold")
     with waiting("looking for its tasks"), quiet(debug):
-        from moe_jax.data.catalog import tasks_of
+        from moe_jax.data.tasks.catalog import tasks_of_dataset
 
-        tasks = tasks_of(data_set.title) or [f"tfds:{data_set.title}:{data_set.version}"]
+        tasks = tasks_of_dataset(data_set.title) or [f"tfds:{data_set.title}:{data_set.version}"]
     for task in tasks:
         line = f"moe-jax data show {task} --gin.Data.tfds_data_dir={shlex.quote(str(target))}"
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
@@ -67,7 +67,7 @@ def prepare(
                 "rows": written.rows,
                 "published": written.published,
                 "labels": written.labels,
-                "malformed": sum(file.bad for file in written.files),
+                "malformed": sum(file.malformed for file in written.files),
                 "files": [str(file.path) for file in written.files],
             }
             for split, written in prepared.splits.items()
@@ -76,7 +76,7 @@ def prepare(
     }
 
 
-def _print(console: Console, data_set: DataSet, prepared: Prepared) -> None:
+def _print(console: Console, data_set: DatasetSpec, prepared: PreparedDataset) -> None:
     table = Table(
         *("split", "rows", "published", "labels", "from"),
         title=f"{data_set.title}:{data_set.version}",

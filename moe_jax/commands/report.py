@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moe_jax import config
-from moe_jax.data.prompts import has_padding
+from moe_jax.data.pipeline.example_prompts import has_padding
 from moe_jax.experiment import Experiment
 from moe_jax.formatting import count, printable
 from moe_jax.routing.router import Router

@@ -42,10 +42,10 @@ def score(
     with waiting("loading the checkpoint", silent=console.quiet), quiet(debug):
         step, variables = load_variables(directory, step, model)
     with waiting("reading the data", silent=console.quiet), quiet(debug), propagate_errors():
-        from moe_jax.data.curriculum import read_rows
+        from moe_jax.data.pipeline.curriculum import read_train_rows
         from moe_jax.evaluation.complexity import ComplexityScorer, make_order, read_vectors
 
-        rows = read_rows(data)
+        rows = read_train_rows(data)
     target = run_directory.prepare(output_dir)
     about = {"checkpoint": str(directory), "step": step}
     say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)

@@ -11,7 +11,7 @@ For seqio's own tools, which find tasks by importing modules:
 import os
 
 from moe_jax import experiment
-from moe_jax.data.tasks import find_task
+from moe_jax.data.tasks.registry import find_task
 
 
 def _listed(variable: str) -> list[str]:

@@ -22,7 +22,7 @@ from moe_jax.commands.start import (
     mesh_line,
     mesh_sizes,
 )
-from moe_jax.data.prompts import Asked, encode_prompt, has_padding
+from moe_jax.data.pipeline.example_prompts import ExamplePrompt, encode_prompt, has_padding
 from moe_jax.errors import Interrupted, UserError
 from moe_jax.evaluation.generate import Generator
 from moe_jax.evaluation.perplexity import Evaluator
@@ -53,7 +53,7 @@ from moe_jax.training.state import abstract_state
 from moe_jax.waiting import waiting
 
 if TYPE_CHECKING:
-    from moe_jax.data.curriculum import CurriculumBatches
+    from moe_jax.data.pipeline.curriculum import CurriculumBatches
 
 # A model larger than this writes no sample on a mesh: one device has to hold it.
 _SAMPLE_BYTES = 2 << 30
@@ -264,7 +264,7 @@ def _describe(
     partition: Partition | None,
     directory: epath.Path,
     owner: DirectoryLock,
-    asked: Asked,
+    asked: ExamplePrompt,
 ) -> None:
     """Writes the configuration and `run.json`, if the directory is still this run's."""
     owner.check()
@@ -289,7 +289,7 @@ def _sample(
     partition: Partition | None,
     variables: Variables,
     vocabulary: Any,
-    asked: Asked,
+    asked: ExamplePrompt,
 ) -> str | None:
     """Returns text that the model writes, on one device; None where that is too small for it.
 

@@ -1,8 +1,9 @@
-"""Text to batches: seqio tasks, vocabularies, packing, iterators that resume.
+"""Data: sources, seqio tasks, the input pipeline, and preparation of data sets.
 
-Importing this package imports neither seqio nor TensorFlow; `moe_jax.data.pipeline` does.
+Imports point one way: `prepare` and `pipeline` may import `tasks` and `sources`, `tasks` may import
+`sources`. Importing this package imports neither seqio nor TensorFlow.
 """
 
-from moe_jax.data.import_tensorflow import put_keras_off
+from moe_jax.data.import_tensorflow import defer_keras
 
-put_keras_off()
+defer_keras()

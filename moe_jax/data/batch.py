@@ -1,4 +1,4 @@
-"""What a step trains on."""
+"""The batch of a training step."""
 
 import dataclasses
 from typing import Any
@@ -7,23 +7,23 @@ import jax
 
 from moe_jax.types import MaskBS, TokensBS
 
-# The id of padding in every vocabulary, and of the token before the first of a row.
+# The id of padding in every vocabulary, and of the first input of a sequence.
 PAD = 0
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """A batch of rows, as numpy or JAX arrays.
+    """A batch of sequences, as numpy or JAX arrays.
 
     Attributes:
         inputs_BS: the targets shifted right by one, `PAD` first (of each packed document).
-        targets_BS: the tokens to predict; `PAD` where a row has ended.
-        weights_BS: float32, 0 for targets that do not count in the loss.
-        positions_BS: position in the document, None for rows that are one document each.
-        segments_BS: which document of a packed row, 0 for padding; None as above.
-        prefix_BS: 1 where the input is part of what the targets follow on from (seqio's
-            `decoder_causal_attention`); None for plain text.
+        targets_BS: the tokens to predict, `PAD` after the end of a sequence.
+        weights_BS: float32, 0 for targets that are not in the loss.
+        positions_BS: position in the document, None for unpacked sequences.
+        segments_BS: index of the document in a packed sequence, 0 for padding; None if unpacked.
+        prefix_BS: 1 for inputs of the prefix (seqio's `decoder_causal_attention`); None for plain
+            text.
     """
 
     inputs_BS: TokensBS

@@ -1,56 +1,55 @@
-"""What to train on."""
+"""The configuration of the data."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from moe_jax.configurable import configurable
-from moe_jax.data.spans import corrupted_lengths
+from moe_jax.data.span_corruption import span_corruption_lengths
 from moe_jax.errors import UserError
 from moe_jax.settings import Name, Path, Positive, PositiveInt, Seed, Settings, counted, rule
 
 Objective = Literal["lm", "prefix_lm", "span_corruption"]
-# See moe_jax.data.curriculum.
+# See moe_jax.data.pipeline.curriculum.
 CurriculumName = Literal["similarity", "mean", "distance"]
 
 
 @configurable
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Settings, called="Data"):
-    """A task, cut into batches.
+    """A task or mixture, and how batches are made of it.
 
     Attributes:
         task: `embedded`, `c4`, `text:FILES` or any other that `moe-jax data list` shows; several
             with their rates make a mixture: `{'c4': 0.9, 'wikitext103': 0.1}`.
-        sequence_length: S, tokens in a row.
-        batch_size: B, rows in a step's batch over all devices.
-        shards: streams that the training data are read as, each a part of every batch; a process
-            reads only those with its rows. The batches depend on it, but not on the number of
-            processes: use as many as the largest number of hosts that a run will have.
+        sequence_length: S, tokens in a sequence.
+        batch_size: B, sequences in a step's batch over all devices.
+        shards: number of shards of the training data, each a fixed part of every batch; a process
+            reads only those with its sequences. The batches depend on it, but not on the number of
+            processes: use the largest number of hosts that a run will have.
         vocabulary: a SentencePiece model; `embedded` is the package's own.
-        seed: of the order of the training data.
-        shuffle: read the training data in an order of their own in each epoch; without it, as
-            they are stored.
-        objective: what a plain text is used for: `lm` (every token is predicted), `prefix_lm`
-            (a row is cut at random, and what follows is predicted), `span_corruption` (T5's:
-            spans are masked, and predicted after the rest). Tasks with inputs and targets always
+        seed: seed of the order of the training data.
+        shuffle: shuffle the training data in each epoch; without it, they are read as stored.
+        objective: objective of plain texts: `lm` (every token is predicted), `prefix_lm` (the
+            tokens after a random position are predicted), `span_corruption` (T5's: masked spans
+            are predicted after the rest). Tasks with inputs and targets always
             predict the targets.
-        pack: several documents in a row are kept apart, by segments and positions of their own. A
-            plain text is cut into full rows all the same; of other tasks whole examples are put
-            together until a row is full.
-        targets_length: of tasks with inputs and targets, the most tokens of a row that the
-            target can have; 0 for the task's own.
-        eval_split: the split that evaluation reads.
-        eval_batches: batches of an evaluation; 0 for the whole split.
-        tfds_data_dir: where TensorFlow Datasets keeps its prepared data sets.
-        curriculum: order each epoch's rows by how many experts the model gives their tokens, from
-            easy to hard (`similarity`, `mean` or `distance`: moe_jax/data/curriculum.py); None
+        pack: several documents in a sequence are separated by segment ids and positions. Plain
+            texts are always split into full sequences; of other tasks whole examples are packed
+            until a sequence is full.
+        targets_length: maximum number of tokens of the target, for tasks with inputs and targets;
+            0 for the task's own.
+        eval_split: split that evaluation reads.
+        eval_batches: number of batches of an evaluation; 0 for the whole split.
+        tfds_data_dir: directory of prepared TensorFlow Datasets.
+        curriculum: order each epoch's sequences by the number of experts of their tokens, from easy
+            to hard (`similarity`, `mean` or `distance`: moe_jax/data/pipeline/curriculum.py); None
             shuffles.
-        cache_dir: where `moe-jax data cache` and seqio's tools keep tokenised tasks; None reads
+        cache_dir: directory of tasks tokenised by `moe-jax data cache` or seqio's tools; None reads
             and tokenises the texts.
-        allow_changed_files: go on with a run although its own files are not those that it was
+        allow_changed_files: resume a run although the user's files are not those that it was
             trained on: they are read from their start, and texts that are held out now may have
-            been trained on. Without it that is refused.
+            been trained on. Otherwise that is refused.
     """
 
     task: Name | tuple[tuple[Name, Positive], ...] | Mapping[Name, Positive] = "embedded"
@@ -96,7 +95,7 @@ class DataConfig(Settings, called="Data"):
     @rule
     def _spans_fit(objective: str, sequence_length: int) -> None:
         if objective == "span_corruption":
-            corrupted_lengths(sequence_length)
+            span_corruption_lengths(sequence_length)
 
     @staticmethod
     @rule
@@ -111,7 +110,7 @@ class DataConfig(Settings, called="Data"):
 
     @property
     def task_name(self) -> str:
-        """The task, or the mixture, in one line that can be printed."""
+        """The task or mixture in one printable line."""
         parts = [f"{rate:g} {name}" for name, rate in self.rates.items()]
         name = self.task if isinstance(self.task, str) else " + ".join(parts)
         # Names of files may have bytes that are not UTF-8.

@@ -1,10 +1,10 @@
-"""How TensorFlow is imported: without Keras, and while other threads work.
+"""Imports TensorFlow without Keras, and without blocking other threads.
 
-Keras takes two fifths of the time, and nothing here uses it. TensorFlow imports it (and with it
-scikit-learn, SciPy and Matplotlib) at the end of its own import, and does without where there is
-none; tensorflow-text imports it for layers that its tokenizers do not need. So while they are being
-imported, Keras is said to be missing to the first, and put off to its first use for the second.
-`tf.keras` and `import keras` work as ever afterwards.
+Keras takes two fifths of the import time, and nothing here uses it. TensorFlow imports it (and with
+it scikit-learn, SciPy and Matplotlib) at the end of its own import, and works without it;
+tensorflow-text imports it for layers that its tokenizers do not need. So during these imports Keras
+is missing for TensorFlow, and loaded lazily for tensorflow-text. `tf.keras` and `import keras` work
+normally afterwards.
 """
 
 import ctypes
@@ -20,18 +20,18 @@ _LAYERS = "tensorflow_text.python.keras"
 _LIBRARIES = ("libtensorflow_framework.so.2", "libtensorflow_cc.so.2")
 
 
-class _NotNow(importlib.abc.Loader):
-    """Loads nothing."""
+class _MissingLoader(importlib.abc.Loader):
+    """A loader of a module that is treated as missing."""
 
     def exec_module(self, module: ModuleType) -> None:
         raise ModuleNotFoundError("Keras is imported on demand", name=module.__name__)
 
 
-class _OnFirstUse(importlib.abc.Loader):
-    """Loads a module when it is first asked for one of its names.
+class _LazyLoader(importlib.abc.Loader):
+    """Loads a module at the first access to one of its attributes.
 
-    Unlike `importlib.util.LazyLoader`, not for names such as `__file__`, which `inspect` asks all
-    modules for.
+    Unlike `importlib.util.LazyLoader` it ignores attributes such as `__file__`, which `inspect`
+    reads of all modules.
     """
 
     def __init__(self, loader: importlib.abc.Loader):
@@ -48,20 +48,20 @@ class _OnFirstUse(importlib.abc.Loader):
         module.__getattr__ = load  # type: ignore[method-assign]
 
 
-class _KerasOnDemand:
-    """A finder of modules that goes before all others."""
+class _KerasFinder:
+    """The first finder of modules, which defers Keras."""
 
     @staticmethod
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Returns a module's place with another loader for Keras, and None for all others."""
+        """Returns the spec of Keras with another loader, and None for all other modules."""
         is_keras = name == "keras" and _is_being_imported("tensorflow")
         if not is_keras and not (name == _LAYERS and _is_being_imported("tensorflow_text")):
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _NotNow() if is_keras else _OnFirstUse(spec.loader)
+            spec.loader = _MissingLoader() if is_keras else _LazyLoader(spec.loader)
         return spec
 
 
@@ -70,22 +70,21 @@ def _is_being_imported(name: str) -> bool:
     return bool(getattr(spec, "_initializing", False))
 
 
-def put_keras_off() -> None:
-    """Makes later imports of TensorFlow do without Keras."""
-    if "tensorflow" not in sys.modules and _KerasOnDemand not in sys.meta_path:
-        sys.meta_path.insert(0, _KerasOnDemand)
+def defer_keras() -> None:
+    """Makes later imports of TensorFlow omit Keras."""
+    if "tensorflow" not in sys.modules and _KerasFinder not in sys.meta_path:
+        sys.meta_path.insert(0, _KerasFinder)
 
 
 def load_libraries() -> None:
-    """Loads TensorFlow's shared libraries, a gigabyte, where they are known by name (Linux).
+    """Loads TensorFlow's shared libraries, a gigabyte, on Linux.
 
-    Unlike an import of them, it lets other threads run Python meanwhile; the import then finds them
-    loaded.
+    Unlike their import, it releases Python's global lock; the import then finds them loaded.
     """
     spec = importlib.machinery.PathFinder.find_spec("tensorflow")
     if spec is None or sys.platform != "linux":
         return
-    # A function of a library that ctypes loaded is called without Python's global lock.
+    # ctypes releases Python's global lock during the call.
     dlopen = ctypes.CDLL(None).dlopen
     for folder in spec.submodule_search_locations or ():
         for name in _LIBRARIES:
@@ -94,9 +93,9 @@ def load_libraries() -> None:
 
 
 def get_ready_for_threads() -> None:
-    """Imports what must not be imported while another thread may import something.
+    """Imports modules that must not be imported while another thread may import something.
 
-    While TensorFlow Datasets is being imported, it replaces Python's `__import__` for all threads.
-    It does not import TensorFlow, and takes half a second.
+    TensorFlow Datasets replaces Python's `__import__` for all threads during its import, which
+    takes half a second and does not import TensorFlow.
     """
     import tensorflow_datasets  # noqa: F401

@@ -14,8 +14,13 @@ from etils import epath
 
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
-from moe_jax.data.curriculum import CurriculumBatches, Rows, order_rows, take
-from moe_jax.data.ordered import ABOUT, ORDER, describe
+from moe_jax.data.pipeline.curriculum import (
+    CurriculumBatches,
+    FeatureArrays,
+    curriculum_order,
+    make_batch,
+)
+from moe_jax.data.sources.curriculum_source import ABOUT, ORDER, describe_scored_data
 from moe_jax.errors import UserError
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.models.layer_routing import RoutingContext
@@ -62,7 +67,7 @@ class ComplexityScorer:
 def score_rows(
     scorer: ComplexityScorer,
     variables: Variables,
-    rows: Rows,
+    rows: FeatureArrays,
     batch_size: int,
     directory: epath.Path,
     about: dict[str, Any],
@@ -87,7 +92,7 @@ def score_rows(
         # All processes must take the same branch, whichever sees the file first.
         if not _broadcast(path.exists()):
             part = [
-                scorer(variables, take(rows, _padded_range(start, batch_size, count)))
+                scorer(variables, make_batch(rows, _padded_range(start, batch_size, count)))
                 for start in range(first, min(first + size, count), batch_size)
             ]
             _write(path, np.concatenate(part)[: min(size, count - first)])
@@ -99,7 +104,7 @@ def score_rows(
 def make_order(
     scorer: ComplexityScorer,
     variables: Variables,
-    rows: Rows,
+    rows: FeatureArrays,
     config: DataConfig,
     directory: epath.Path,
     about: dict[str, Any],
@@ -108,10 +113,10 @@ def make_order(
 
     The arguments are those of `score_rows`, except for `config`, which says how to order.
     """
-    about = {**about, **describe(config)}
+    about = {**about, **describe_scored_data(config)}
     vectors = score_rows(scorer, variables, rows, config.batch_size, directory, about)
     assert config.curriculum is not None
-    order = order_rows(vectors, config.curriculum)
+    order = curriculum_order(vectors, config.curriculum)
     _write(directory / ORDER, order)
     barrier(f"order of {directory.name}")
     return order

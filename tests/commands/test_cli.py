@@ -14,7 +14,7 @@ from on_disk import records
 from tiers import slow
 
 from moe_jax import cli
-from moe_jax.data.corpus import embedded_documents
+from moe_jax.data.sources.embedded_corpus import embedded_documents
 from moe_jax.errors import UserError
 
 GIN = f"""{tiny.RUN}

@@ -6,9 +6,9 @@ import pytest
 import sentencepiece
 
 from moe_jax import cli, experiment
-from moe_jax.data import catalog
-from moe_jax.data.vocabulary import load_vocabulary
-from moe_jax.data.vocabulary_size import vocabulary_size
+from moe_jax.data.tasks import catalog
+from moe_jax.data.tasks.vocabulary import load_vocabulary
+from moe_jax.data.tasks.vocabulary_size import vocabulary_size
 from moe_jax.errors import UserError
 from moe_jax.training.schedules import warmup_cosine
 
@@ -176,7 +176,7 @@ def test_the_size_of_a_vocabulary(tmp_path):
 def test_plain_texts_are_known_without_tensorflow(monkeypatch, task):
     """The names of all tasks come with it, and take seconds."""
     monkeypatch.setattr(catalog, "names", lambda: pytest.fail("it imports TensorFlow"))
-    assert catalog.unknown(task, []) is None
+    assert catalog.unknown_task(task, []) is None
 
 
 def test_a_vocabulary_needs_an_end_for_documents(tmp_path):

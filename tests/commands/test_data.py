@@ -12,9 +12,9 @@ from on_disk import losses
 
 from moe_jax import cli
 from moe_jax.data.config import DataConfig
-from moe_jax.data.curriculum import read_rows
-from moe_jax.data.own_files import own_files
-from moe_jax.data.vocabulary import load_vocabulary
+from moe_jax.data.pipeline.curriculum import read_train_rows
+from moe_jax.data.sources.user_files import find_user_files
+from moe_jax.data.tasks.vocabulary import load_vocabulary
 
 GIN = f"""{tiny.RUN}{tiny.STEADY}
 include 'routers/adaptive.gin'
@@ -104,7 +104,7 @@ def test_show(run, home):
     task = f"text:{home}/books"
     flags = ["--split=train", "--examples=2", "--gin.Data.sequence_length=32"]
     result, shown = run("data", "show", task, *flags)
-    rows = read_rows(data_of(home))["decoder_target_tokens"][:2]
+    rows = read_train_rows(data_of(home))["decoder_target_tokens"][:2]
     vocabulary = load_vocabulary("embedded")
     texts = [vocabulary.decode([int(t) for t in row]) for row in rows]
     assert result == {
@@ -123,7 +123,7 @@ def pieces(task, split):
     """Returns the pieces of a split; together they are the book, and each is there once."""
     found = {}
     for name in ("train", "validation"):
-        rows = own_files(task).source().get_dataset(name, shuffle=False).as_numpy_iterator()
+        rows = find_user_files(task).source().get_dataset(name, shuffle=False).as_numpy_iterator()
         found[name] = [row["text"].decode() for row in rows]
     (path,) = Path(task.removeprefix("text:")).iterdir()
     book = path.read_text()
@@ -136,7 +136,7 @@ def pieces(task, split):
 def test_stats(run, home):
     task = f"text:{home}/books"
     result, _ = run("data", "stats", task, "--split=train", "--gin.Data.sequence_length=32")
-    rows = read_rows(data_of(home))["decoder_target_tokens"]
+    rows = read_train_rows(data_of(home))["decoder_target_tokens"]
     assert result["task"] == task
     assert result["split"] == "train"
     assert result["rows"] == len(rows)
@@ -159,7 +159,7 @@ def test_cache_and_training_from_it(run, home):
     assert (home / "cache" / name / "COMPLETED").exists()
     assert f"--gin.Data.cache_dir={home / 'cache'}" in shown
     error = run("data", "cache", task, f"--output_dir={home / 'cache'}", ok=False)
-    assert "is there already; --force" in error
+    assert "exists already; --force" in error
     again, _ = run("data", "cache", task, f"--output_dir={home / 'cache'}", "--force")
     assert again == result
     flag = f"--gin.Data.cache_dir='{home / 'cache'}'"
@@ -205,7 +205,7 @@ def test_training_on_a_folder_names_the_files_left_out(run, home, tmp_path):
 
 @pytest.fixture(scope="module")
 def steps_per_epoch(home):
-    return len(read_rows(data_of(home))["decoder_target_tokens"]) // 8
+    return len(read_train_rows(data_of(home))["decoder_target_tokens"]) // 8
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_scores_order_the_training_of_another_run(run, home):
     command = ["data", "score", f"--checkpoint={home / 'whole'}"]
     result, shown = run(*command, f"--output_dir={home / 'scores'}")
     order = np.load(home / "scores" / "order.npy")
-    rows = read_rows(data_of(home))["decoder_target_tokens"]
+    rows = read_train_rows(data_of(home))["decoder_target_tokens"]
     assert sorted(order) == list(range(len(rows)))
     assert result["rows"] == len(rows)
     assert result["order"] == "mean"

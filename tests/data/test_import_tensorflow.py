@@ -18,10 +18,10 @@ from etils import epy
 
 # Replaces `__import__` for all threads: not to be used while another thread works.
 epy.lazy_imports = lambda **_: sys.exit("imports are made lazy")
-from moe_jax.data import pipeline
+from moe_jax.data.pipeline import input_pipeline
 from moe_jax.data.config import DataConfig
 
-next(pipeline.TrainBatches(DataConfig(batch_size=1, sequence_length=32)))
+next(input_pipeline.TrainBatches(DataConfig(batch_size=1, sequence_length=32)))
 heavy = {"keras", "sklearn", "matplotlib"} & set(sys.modules)
 assert not heavy, heavy
 import tensorflow as tf

@@ -13,7 +13,7 @@ from tiers import mostly_slow
 
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
-from moe_jax.data.curriculum import CurriculumBatches, order_rows
+from moe_jax.data.pipeline.curriculum import CurriculumBatches, curriculum_order
 from moe_jax.errors import UserError
 from moe_jax.evaluation import complexity
 from moe_jax.evaluation.complexity import (
@@ -227,7 +227,7 @@ def test_a_stopped_job_goes_on_with_the_missing_part(tmp_path, small_parts):
     order = make_order(scorer, parameters(), rows, CONFIG, directory, {"step": 1})
     # The first part, of two batches, is there.
     assert scorer.calls == 6 - 2
-    np.testing.assert_array_equal(order, order_rows(vectors_of(rows), "mean"))
+    np.testing.assert_array_equal(order, curriculum_order(vectors_of(rows), "mean"))
     np.testing.assert_array_equal(read_order(directory), order)
     again = Counting()
     make_order(again, parameters(), rows, CONFIG, directory, {"step": 1})
@@ -236,7 +236,7 @@ def test_a_stopped_job_goes_on_with_the_missing_part(tmp_path, small_parts):
     other = dataclasses.replace(CONFIG, curriculum="distance")
     found = make_order(again, parameters(), rows, other, directory, {"step": 1})
     assert again.calls == 0
-    np.testing.assert_array_equal(found, order_rows(vectors_of(rows), "distance"))
+    np.testing.assert_array_equal(found, curriculum_order(vectors_of(rows), "distance"))
     np.testing.assert_array_equal(read_order(directory), found)
 
 

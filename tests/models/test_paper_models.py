@@ -7,7 +7,7 @@ import pytest
 from tiers import mostly_slow
 
 from moe_jax import config, experiment
-from moe_jax.data import pipeline
+from moe_jax.data.pipeline import input_pipeline
 from moe_jax.errors import UserError
 from moe_jax.flops import count_parameters, train_flops_per_token
 
@@ -167,7 +167,7 @@ def test_every_file_is_held_by_a_test_and_says_where_it_is_from(name):
 @pytest.fixture
 def counted_tokens(monkeypatch):
     """Stands in for counting the tokens of C4, which is not here."""
-    monkeypatch.setattr(pipeline, "count_tokens", lambda data, batches: (1,) * T5_VOCABULARY)
+    monkeypatch.setattr(input_pipeline, "count_tokens", lambda data, batches: (1,) * T5_VOCABULARY)
 
 
 # Elements of all parameters by model and what they depend on: whether the router learns.

@@ -1,7 +1,6 @@
-"""Data sets' original files (TSV, JSON, text; plain or .gz) to TFDS directories, with no network.
+"""Converts data sets' original files (TSV, JSON, text; plain or .gz) to TFDS directories, offline.
 
-`prepare` in moe_jax/data/prepare/write.py does it. catalog.py says which files a data set is in
-and who reads them; the readers yield (key, example) pairs; write.py passes them through the
-official TFDS builder's own features into a temporary directory and moves that into place.
-Nothing here imports TensorFlow before a data set is written.
+`known_datasets` lists the data sets with their files and readers; the readers yield (key, example)
+pairs; `prepare_dataset` writes them with the official TFDS builder's features into a temporary
+directory and moves that to its final path. TensorFlow is imported only when examples are written.
 """

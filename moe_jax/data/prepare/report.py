@@ -1,52 +1,58 @@
-"""What a prepared data set has in it, and where that differs from the published one."""
+"""The report on a prepared data set, and its differences from the published one."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
-from moe_jax.data.prepare.dataset import DataSet
-from moe_jax.data.prepare.lines import File
-from moe_jax.data.prepare.published import ROWS
+from moe_jax.data.dataset_info import DATASETS
+from moe_jax.data.prepare.dataset_spec import DatasetSpec
+from moe_jax.data.prepare.row_reader import DataFile
 
 
 @dataclasses.dataclass
-class Split:
-    """What was written of a split.
+class PreparedSplit:
+    """A split that was written.
 
     Attributes:
-        files: that it was read from.
-        rows: examples written.
+        files: files that it was read from.
+        rows: number of examples written.
         labels: how many examples have each label; "hidden" counts those that are not given.
-        published: the number of rows that the split is published with, if known.
+        published: published number of examples, if known.
     """
 
-    files: list[File]
+    files: list[DataFile]
     rows: int = 0
     labels: dict[str, int] = dataclasses.field(default_factory=dict)
     published: int | None = None
 
 
 @dataclasses.dataclass
-class Prepared:
+class PreparedDataset:
     """A data set that was written.
 
     Attributes:
-        directory: where, such as DATA_DIR/glue/sst2/2.0.0.
+        directory: its directory, such as DATA_DIR/glue/sst2/2.0.0.
         splits: by name.
-        notes: what the user should know, one line each.
+        notes: notes for the user, one line each.
     """
 
     directory: Path
-    splits: dict[str, Split]
+    splits: dict[str, PreparedSplit]
     notes: list[str]
 
 
-def differences(data_set: DataSet, splits: dict[str, Split], empty: list[str]) -> list[str]:
-    """Returns what differs from the published data set, and what was skipped, one line each.
+def published_splits(spec: DatasetSpec) -> Mapping[str, int]:
+    """Returns the published number of examples of each split; empty for a user's own data."""
+    return DATASETS[spec.title].splits if spec.title in DATASETS else {}
+
+
+def differences(spec: DatasetSpec, splits: dict[str, PreparedSplit], empty: list[str]) -> list[str]:
+    """Returns the differences from the published data set, and skipped rows, one line each.
 
     Args:
-        data_set: which.
-        splits: those that were written.
-        empty: names of those whose files have no row.
+        spec: the data set.
+        splits: splits that were written.
+        empty: names of splits whose files have no row.
     """
     notes = []
     for name, split in splits.items():
@@ -56,12 +62,12 @@ def differences(data_set: DataSet, splits: dict[str, Split], empty: list[str]) -
                 f"{name}: {split.rows:,} rows, published are {split.published:,} ({difference:+,})"
             )
         for file in split.files:
-            if file.bad:
+            if file.malformed:
                 notes.append(
-                    f"{name}: {file.bad:,} malformed rows of {file.total:,} skipped: "
-                    + "; ".join(file.shown)
+                    f"{name}: {file.malformed:,} malformed rows of {file.total:,} skipped: "
+                    + "; ".join(file.errors)
                 )
-    for name in ROWS.get(data_set.title, {}):
+    for name in published_splits(spec):
         if name not in splits and name not in empty:
             notes.append(f"{name}: no file, so the split is left out")
     return notes

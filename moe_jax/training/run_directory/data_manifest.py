@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 
 from moe_jax.data.config import DataConfig
-from moe_jax.data.names import shown
+from moe_jax.data.sources.file_patterns import printable_path
 from moe_jax.errors import UserError
 from moe_jax.sharding.processes import check_consistent, is_main
 from moe_jax.training.run_directory.run_directory import RUN_FILE
@@ -28,7 +28,7 @@ Manifest = dict[str, Any]
 
 def data_manifest(config: DataConfig) -> Manifest:
     """Returns the manifest of the files of a task; empty for tasks that are not made of files."""
-    from moe_jax.data.tasks import find_task
+    from moe_jax.data.tasks.registry import find_task
 
     return {files.task: files.record() for files in find_task(config).files}
 
@@ -78,8 +78,8 @@ def find_data_files(
     Raises:
         UserError: if there are no usable files, or the files have changed without permission.
     """
-    from moe_jax.data.files import progress_to
-    from moe_jax.data.tasks import find_task
+    from moe_jax.data.sources.file_discovery import progress_to
+    from moe_jax.data.tasks.registry import find_task
 
     with progress_to(say):
         notes = find_task(config).notes
@@ -176,4 +176,4 @@ def _named(what: str, names: list[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    return f"{what} {', '.join(map(shown, names[:_MAX_NAMED]))}{more}"
+    return f"{what} {', '.join(map(printable_path, names[:_MAX_NAMED]))}{more}"

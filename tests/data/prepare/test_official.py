@@ -139,7 +139,7 @@ def expected(builder, as_read, **arguments):
     return as_read(examples)
 
 
-def official(title, tmp_path):
+def official_names(title, tmp_path):
     name, _, config = title.partition("/")
     return tfds.builder_cls(name)(config=config or None, data_dir=str(tmp_path / "none"))
 
@@ -158,7 +158,7 @@ def test_glue(config, tmp_path, write, run, read_back, as_read):
     write(tmp_path / "in" / "glue_data" / folder, files, odd=True)
     result = run(f"glue_{config}", tmp_path / "in", tmp_path / "data")
     assert result["name"] == f"glue/{config}:2.0.0"
-    builder = official(f"glue/{config}", tmp_path)
+    builder = official_names(f"glue/{config}", tmp_path)
     found = read_back(result["name"], tmp_path / "data")
     clean = write(tmp_path / "clean", files)
     wanted = {}
@@ -190,7 +190,7 @@ def test_mrpc_by_its_list_of_ids(tmp_path, write, run, read_back, as_read):
     write(tmp_path / "MRPC", files, odd=True)
     result = run("glue/mrpc", tmp_path / "MRPC", tmp_path / "data")
     clean = write(tmp_path / "clean", files)
-    builder = official("glue/mrpc", tmp_path)
+    builder = official_names("glue/mrpc", tmp_path)
     paths = {
         "dev_ids": clean / "dev_ids.tsv",
         "train": clean / "msr_paraphrase_train.txt",
@@ -221,7 +221,7 @@ def test_super_glue(config, tmp_path, write, run, read_back, as_read):
     write(tmp_path / "SuperGLUE" / folder, files, odd=True)
     result = run(f"super_glue/{config}", tmp_path, tmp_path / "data")
     assert result["name"] == f"super_glue/{config}:1.0.2"
-    builder = official(f"super_glue/{config}", tmp_path)
+    builder = official_names(f"super_glue/{config}", tmp_path)
     clean = write(tmp_path / "clean", files)
     assert read_back(result["name"], tmp_path / "data") == {
         split: expected(builder, as_read, data_file=clean / name, split=split)
@@ -238,7 +238,7 @@ def test_pronouns(tmp_path, write, run, read_back, as_read):
     }
     write(tmp_path / "in", files, odd=True)
     result = run("definite_pronoun_resolution", tmp_path / "in", tmp_path / "data")
-    builder = official("definite_pronoun_resolution", tmp_path)
+    builder = official_names("definite_pronoun_resolution", tmp_path)
     clean = write(tmp_path / "clean", files)
     assert read_back("definite_pronoun_resolution:1.1.0", tmp_path / "data") == {
         split: expected(builder, as_read, filepath=clean / f"{split}.c.txt")
@@ -258,7 +258,7 @@ def test_squad_as_json_and_as_lines(tmp_path, write, run, read_back, as_read):
     files = {"train-v1.1.json": json.dumps(whole, indent=1), "dev.jsonl": jsonl(line)}
     write(tmp_path / "in" / "SQuAD", files, odd=True)
     result = run("squad", tmp_path / "in", tmp_path / "data")
-    builder = official("squad/v1.1", tmp_path)
+    builder = official_names("squad/v1.1", tmp_path)
     clean = write(tmp_path / "clean", files) / "train-v1.1.json"
     assert read_back("squad/v1.1:3.0.0", tmp_path / "data") == {
         "train": expected(builder, as_read, filepath=clean),
@@ -290,7 +290,7 @@ def test_cnn_dailymail_stories(tmp_path, write, run, read_back, as_read):
         files[f"{folder}/stories/{names[split]}.story"] = STORY + split
     source = write(tmp_path / "in", files)
     result = run("cnn_dailymail", source, tmp_path / "data")
-    builder = official("cnn_dailymail", tmp_path)
+    builder = official_names("cnn_dailymail", tmp_path)
     wanted = {}
     for split, folder in folders.items():
         publisher = "dm" if folder == "dailymail" else "cnn"
@@ -336,4 +336,4 @@ def test_translations_of_every_form(tmp_path, write, run, read_back, as_read):
         "test": as_read(official_pairs(parallel, "newstest2019.de", "newstest2019.en")),
     }
     assert "not used: newstest2012-deen-src.de.sgm" in result["notes"]
-    check_features(result, official("wmt19_translate/de-en", tmp_path), tmp_path)
+    check_features(result, official_names("wmt19_translate/de-en", tmp_path), tmp_path)

@@ -1,0 +1,1 @@
+"""The input pipeline: from a seqio task to batches, in training order or for an evaluation."""

@@ -1,0 +1,79 @@
+"""seqio feature converters: from the examples of a task to the features of a decoder."""
+
+from collections.abc import Mapping
+
+import seqio
+import tensorflow as tf
+
+Features = Mapping[str, tf.Tensor]
+
+
+class TrimmedPrefixLMFeatureConverter(seqio.PrefixLMFeatureConverter):
+    """Concatenates `inputs` and `targets` in one sequence; only targets are in the loss.
+
+    Unlike in its parent, inputs can use the tokens that a target below its maximum length leaves;
+    longer inputs are trimmed at the end, before their last token (end of sequence). A target of a
+    whole sequence or more loses its last token to that.
+
+    Args:
+        length: tokens in a sequence.
+        pack: whether several examples are packed in a sequence.
+    """
+
+    def __init__(self, length: int, pack: bool):
+        super().__init__(pack=pack)
+        self._length = length
+
+    def _concat_and_add_masks(self, features: Features) -> Features:
+        inputs, targets = features["inputs"], features["targets"]
+        room = self._length - tf.maximum(tf.size(targets), 1)
+        # `[: -1]` would drop only one.
+        cut = tf.concat([inputs[: tf.maximum(room - 1, 0)], inputs[-1:]], axis=0)
+        inputs = tf.cond(tf.size(inputs) > room, lambda: cut, lambda: inputs)
+        return super()._concat_and_add_masks({**features, "inputs": inputs})
+
+    def _concat_task_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> Mapping:
+        lengths = super()._concat_task_feature_lengths(task_feature_lengths)
+        return dict.fromkeys(lengths, self._length)
+
+    def get_model_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> Mapping:
+        """Returns the length of each feature, which is that of the sequence."""
+        lengths = super().get_model_feature_lengths(task_feature_lengths)
+        return dict.fromkeys(lengths, self._length)
+
+
+class PackedDocumentsFeatureConverter(seqio.LMFeatureConverter):
+    """Adds segment ids and positions of the documents to sequences of a stream of documents.
+
+    A document ends with the end-of-sequence token. The beginning of a sequence starts a new
+    document, because the tokens before it are in another sequence.
+
+    Args:
+        end: the end-of-sequence token.
+    """
+
+    def __init__(self, end: int):
+        super().__init__(pack=True)
+        self._end = end
+
+    def _convert_features(
+        self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]
+    ) -> tf.data.Dataset:
+        ds = seqio.utils.trim_and_pad_dataset(ds, task_feature_lengths)
+        return ds.map(self._with_documents, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _with_documents(self, features: Features) -> Features:
+        targets = features["targets"]
+        real = tf.cast(targets != 0, tf.int32)
+        before = tf.concat([[self._end], targets[:-1]], axis=0)
+        starts = before == self._end
+        index = tf.range(tf.size(targets))
+        document = tf.cumsum(tf.cast(starts, tf.int32))
+        first = tf.gather(tf.boolean_mask(index, starts), document - 1)
+        return {
+            "decoder_target_tokens": targets,
+            "decoder_input_tokens": tf.where(starts, 0, before),
+            "decoder_loss_weights": real,
+            "decoder_segment_ids": real * document,
+            "decoder_positions": real * (index - first),
+        }

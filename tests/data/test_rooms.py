@@ -1,0 +1,60 @@
+"""The rooms of `moe_jax.data`: which way imports between them point, and names of files."""
+
+import ast
+import collections
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent.parent / "moe_jax" / "data"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# The rooms that each may import; all may import modules directly in `moe_jax.data`.
+ALLOWED = {
+    "sources": set(),
+    "tasks": {"sources"},
+    "pipeline": {"sources", "tasks"},
+    "prepare": {"sources", "tasks"},
+}
+
+
+def room_of(parts):
+    return parts[0] if parts and parts[0] in ALLOWED else None
+
+
+def imported_rooms(path):
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    parts = [n.split(".")[2:] for n in names if n.startswith("moe_jax.data.")]
+    return {room_of(part) for part in parts} - {None}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_imports_between_rooms_point_one_way(path):
+    room = room_of(path.relative_to(PACKAGE).parts)
+    # Modules directly in the package are the base of all rooms.
+    allowed = {room, *ALLOWED[room]} if room else set()
+    assert imported_rooms(path) <= allowed
+
+
+def test_every_module_is_in_a_room_or_in_the_base():
+    base = {path.stem for path in PACKAGE.glob("*.py")}
+    assert base == {
+        "__init__",
+        "batch",
+        "config",
+        "dataset_info",
+        "import_tensorflow",
+        "span_corruption",
+    }
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms == set(ALLOWED)
+
+
+def test_no_two_files_have_one_name():
+    names = collections.Counter(path.name for path in FILES if path.name != "__init__.py")
+    assert [name for name, count in names.items() if count > 1] == []
