@@ -18,6 +18,7 @@ from typing import Any
 import gin
 
 from moe_jax import gin_imports, gin_places, settings
+from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError, combined, nearest
 from moe_jax.gin_sources import Sources
 from moe_jax.settings import Mistake, Undefined, Unusable, any_unusable, mistakes
@@ -99,43 +100,32 @@ def collect() -> Iterator[None]:
         raise combined(_independent(found))
 
 
-def parse(
-    files: Sequence[str],
-    bindings: Sequence[str] = (),
-    search_paths: Sequence[str] = (),
-    run: str | None = None,
-) -> None:
-    """Reads gin files, later ones over earlier ones, then single bindings over them.
+def parse(source: ConfigSource) -> None:
+    """Parses gin files, later ones over earlier ones, then single bindings over them.
 
-    Files are looked for as given, in `search_paths`, and in the package's configurations. What they
-    import, and which names they use, is checked before gin acts on any of it: see `gin_imports`.
-
-    Args:
-        files: gin files.
-        bindings: NAME=VALUE, over them.
-        search_paths: directories.
-        run: the file among them that belongs to a run directory, which may come from anywhere.
+    Files are looked up as given, in the search paths, and in the package's configurations. Imports
+    and names are checked before gin acts on any statement: see `gin_imports`.
 
     Raises:
-        UserError: for files, names and values that cannot be.
+        UserError: for files, names and values that are not valid.
     """
     gin.clear_config()
     _places.clear()
-    places = ["", *search_paths, str(config_root())]
+    places = ["", *source.search_paths, str(config_root())]
     with collect():
         lines = {}
-        for argument in bindings:
+        for argument in source.bindings:
             try:
                 lines[argument] = binding(argument)
             except UserError as error:
                 _note([Mistake(str(error), "reading")])
-        sources = Sources(places, run)
-        is_checked = _check_sources(sources, files, list(lines.values()), run)
+        sources = Sources(places, source.run_config)
+        is_checked = _check_sources(sources, source, list(lines.values()))
         # The texts that were checked, looked for in the same places. Without the check nothing is
         # imported: what is wrong is said all the same.
         texts = sources.texts if is_checked else None
         reader = Reader(places, _explained, _no_file, texts, is_checked)
-        for file in files:
+        for file in source.files:
             reader.read_file(file)
         for argument, line in lines.items():
             shown = argument if len(argument) <= 60 else f"{argument[:57]}..."
@@ -145,16 +135,15 @@ def parse(
         gin.config._set_config_is_locked(True)
 
 
-def _check_sources(
-    sources: Sources, files: Sequence[str], lines: Sequence[str], run: str | None
-) -> bool:
+def _check_sources(sources: Sources, source: ConfigSource, lines: Sequence[str]) -> bool:
     """Checks what a configuration may do; returns False if it cannot be read that far.
 
     Raises:
         UserError: for what it may not do.
     """
+    run = source.run_config
     try:
-        statements = sources.lines(files, lines)
+        statements = sources.lines(source.files, lines)
     except (UserError, SyntaxError, ValueError) as error:
         if run is not None:
             raise UserError(" ".join(str(error).split())) from None

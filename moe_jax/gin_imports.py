@@ -120,6 +120,11 @@ def check(lines: Sequence[Line], run: str | None = None) -> None:
             _check_reachable(selector, line, names)
 
 
+def is_available(selector: str) -> bool:
+    """Returns whether gin files of the user may use a registered name."""
+    return selector not in _BUILTIN and _is_reachable(selector, permitted())
+
+
 def _refusal(lines: list[Line], run: str | None) -> UserError:
     """Returns the error for imports that are not permitted, with the flag that would."""
     first, modules = lines[0], dict.fromkeys(line.statement.module for line in lines)

@@ -1,4 +1,4 @@
-"""One feed-forward layer, dense or routed, forward and backward: what the benchmarks time."""
+"""A feed-forward layer, dense or routed, with its backward pass, for the benchmarks."""
 
 import dataclasses
 import functools
@@ -25,22 +25,22 @@ class Size:
         tokens: T.
         width: D.
         hidden: F, of one expert.
-        experts: E.
+        num_experts: E.
     """
 
     tokens: int
     width: int
     hidden: int
-    experts: int
+    num_experts: int
 
     @property
     def rows(self) -> int:
-        """Rows of the batch that the tokens come from."""
+        """Number of rows in the batch."""
         return self.tokens // _LENGTH
 
 
 SIZES = {
-    # For a look at whether everything runs.
+    # Smoke tests.
     "XS": Size(512, 32, 64, 8),
     "S": Size(4096, 256, 1024, 16),
     "M": Size(4096, 512, 2048, 32),
@@ -71,9 +71,9 @@ def dense(params: Arrays, x_BSD: jax.Array) -> jax.Array:
 
 def expert_parameters(size: Size, dtype: str) -> Arrays:
     """Returns the weights of the experts, and the router's matrix in float32."""
-    shape = (size.experts, size.width, size.hidden)
+    shape = (size.num_experts, size.width, size.hidden)
     params = {name: _weight(i, shape, size.width, dtype) for i, name in enumerate(("wi", "wo"))}
-    params["router"] = _weight(2, (size.width, size.experts), size.width, "float32")
+    params["router"] = _weight(2, (size.width, size.num_experts), size.width, "float32")
     return params
 
 

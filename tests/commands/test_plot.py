@@ -1,14 +1,16 @@
 """Curves of runs made by hand: which lines are drawn, where, and that the PNG can be read."""
 
+import argparse
 import json
 
 import numpy as np
 import pytest
 from matplotlib import image
 
-from moe_jax.commands import plot as plot_module
-from moe_jax.commands.plot import figure, plot
+from moe_jax.commands import plot as verb
 from moe_jax.errors import UserError
+from moe_jax.runs import curves
+from moe_jax.runs.curves import figure, plot
 
 
 def make(directory, steps=(1, 2, 3, 4), eval_steps=(4,), tokens=500_000):
@@ -39,13 +41,15 @@ def drawn(monkeypatch):
         figures.append(figure(*args))
         return figures[-1]
 
-    monkeypatch.setattr(plot_module, "figure", keep)
+    monkeypatch.setattr(curves, "figure", keep)
     return figures
 
 
 def test_two_runs_in_one_png(tmp_path, drawn, capsys):
     runs = [make(tmp_path / "one"), make(tmp_path / "two", eval_steps=())]
-    result = plot(runs, str(tmp_path / "plots" / "curves.png"))
+    output = str(tmp_path / "plots" / "curves.png")
+    panels = "loss,eval,speed,balance"
+    result = verb.run(argparse.Namespace(directories=runs, output=output, what=panels, x="steps"))
     # No run has a speed; the second has no evaluation.
     assert result["drawn"] == {
         "loss": ["one", "two"],
@@ -65,7 +69,7 @@ def test_two_runs_in_one_png(tmp_path, drawn, capsys):
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["one", "two"]
     assert list(drawn[0].axes[0].lines[0].get_ydata()) == [4, 3, 2, 1]
     # Means over three and, at the ends, over one: a window to one side would shift a slope.
-    assert np.allclose(plot_module._smooth(np.array([4.0, 3, 2, 7]), 3), [4, 3, 4, 7])
+    assert np.allclose(curves._smooth(np.array([4.0, 3, 2, 7]), 3), [4, 3, 4, 7])
     assert np.allclose(drawn[0].axes[2].lines[0].get_ydata(), [0.1, 0.2, 0.3, 0.4])
     pixels = image.imread(tmp_path / "plots" / "curves.png")
     assert pixels.shape[:2] == (960, 1260)
@@ -84,7 +88,7 @@ def test_the_x_axis(tmp_path, drawn, x, places):
 def test_runs_of_one_name_are_told_apart(tmp_path):
     runs = [make(tmp_path / "a" / "run"), make(tmp_path / "b" / "run")]
     result = plot(runs, str(tmp_path / "p.png"), ["eval"])
-    assert result["drawn"] == {"eval": ["a/run", "b/run"]}
+    assert result.drawn == {"eval": ["a/run", "b/run"]}
 
 
 def records(run, *lines):

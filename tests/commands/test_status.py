@@ -10,9 +10,18 @@ import pytest
 import tiny
 from etils import epath
 
-from moe_jax.commands.status import status
+from moe_jax.commands.console import make_console
+from moe_jax.commands.status_table import print_status
 from moe_jax.errors import UserError
+from moe_jax.runs.status import run_status
 from moe_jax.training.process_identity import this_process
+
+
+def status(directory, now=None):
+    """Prints and returns the status of a run."""
+    found = run_status(directory, now)
+    print_status(make_console(), found)
+    return found
 
 
 @pytest.fixture
@@ -178,6 +187,6 @@ def test_no_run(tmp_path):
 
 def test_devices_are_left_alone(run):
     fill(run)
-    code = f"from moe_jax.commands.status import status; status({str(run)!r})"
+    code = f"import sys; from moe_jax import cli; sys.exit(cli.main(['status', {str(run)!r}]))"
     environment = {"JAX_PLATFORMS": "none_such", "PYTHONPATH": ":".join(filter(None, sys.path))}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

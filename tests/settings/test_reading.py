@@ -5,6 +5,7 @@ import os
 import pytest
 
 from moe_jax import config, experiment
+from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 from moe_jax.settings.reading import Reader
 
@@ -21,7 +22,7 @@ def here(tmp_path, monkeypatch):
 
 def refusal(*files, bindings=()):
     with pytest.raises(UserError) as error:
-        experiment.load(list(files), list(bindings))
+        experiment.load(ConfigSource(list(files), list(bindings)))
     return str(error.value).splitlines()
 
 
@@ -37,7 +38,7 @@ def refusal(*files, bindings=()):
 )
 def test_forms_of_a_text_that_are_read(here, data):
     (here / "my.gin").write_bytes(data)
-    assert experiment.load(["my.gin"], []).train.steps == 7
+    assert experiment.load(ConfigSource(["my.gin"])).train.steps == 7
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_circles_are_named(here):
     ]
     # Twice is no circle.
     (here / "twice.gin").write_text("include 'good.gin'\ninclude 'good.gin'\n")
-    assert experiment.load(["twice.gin", "good.gin"], []).train.steps == 7
+    assert experiment.load(ConfigSource(["twice.gin", "good.gin"])).train.steps == 7
 
 
 @pytest.mark.parametrize(
@@ -162,12 +163,12 @@ def test_only_what_the_user_set_is_called_unused(here):
         "TokenChoice.k=1",
         "TokenChoice.normalise=False",
     ]
-    experiment.load(["mine.gin", "routers/topk.gin"], bindings)
+    experiment.load(ConfigSource(["mine.gin", "routers/topk.gin"], bindings))
     assert config.unused() == [
         "ExpertChoice.capacity_factor (in --gin.ExpertChoice.capacity_factor=1.5)",
         "Hash.method (mine.gin, line 2)",
     ]
-    experiment.load(["runs/quickstart.gin", "routers/topk.gin"], [])
+    experiment.load(ConfigSource(["runs/quickstart.gin", "routers/topk.gin"]))
     assert config.unused() == []
 
 
@@ -188,7 +189,7 @@ def test_texts_that_were_checked_are_what_is_read(here):
         texts={"good.gin": "import os_os\nmoe_jax.Data.seed = 4\n"},
         imports=False,
     )
-    config.parse([])
+    config.parse(ConfigSource())
     config.gin.config._set_config_is_locked(False)
     reader.read_file("good.gin")
     assert reader.mistakes == []

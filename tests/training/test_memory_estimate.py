@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from moe_jax import experiment
+from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 from moe_jax.training import memory_estimate
 from moe_jax.training.host_memory import available_bytes
@@ -31,7 +32,7 @@ HOST = Limit(10 * GIB, 2, False, "this machine")
 @pytest.fixture(scope="module")
 def state():
     """Returns the shapes of a state of AdamW."""
-    described = experiment.load([*FILES, "optim/adamw.gin"], ["Model.num_layers=2"])
+    described = experiment.load(ConfigSource([*FILES, "optim/adamw.gin"], ["Model.num_layers=2"]))
     return abstract_state(described.language_model(), described.optimizer)
 
 

@@ -24,9 +24,9 @@ VARIABLE = "MOE_JAX_TEST_FAULT"
 
 def install(faults: str) -> None:
     """Puts faults into the training data of this process."""
-    from moe_jax.commands.quiet import quiet
+    from moe_jax.library_output import suppress_library_output
 
-    with quiet():
+    with suppress_library_output():
         from moe_jax.data.pipeline import TrainBatches
 
     for fault in faults.split(","):

@@ -1,0 +1,48 @@
+"""The classes and functions that gin files can configure."""
+
+import dataclasses
+import inspect
+
+import gin
+
+from moe_jax import gin_imports
+
+_PACKAGE = "moe_jax."
+
+
+@dataclasses.dataclass(frozen=True)
+class Configurable:
+    """A class or function that is registered with gin.
+
+    Attributes:
+        name: as gin files write it.
+        kind: `class` or `function`.
+        module: the module that defines it.
+        summary: the first line of its docstring.
+    """
+
+    name: str
+    kind: str
+    module: str
+    summary: str
+
+
+def registered() -> list[Configurable]:
+    """Returns what gin files may use: the package's own first, then that of imported modules."""
+    found = [
+        _describe(selector)
+        for selector, _ in gin.config._REGISTRY.items()
+        if gin_imports.is_available(selector)
+    ]
+    return sorted(found, key=lambda item: (not item.module.startswith(_PACKAGE), item.name))
+
+
+def _describe(selector: str) -> Configurable:
+    target = inspect.unwrap(gin.config._REGISTRY[selector].wrapped)
+    lines = (inspect.getdoc(target) or "").splitlines()
+    return Configurable(
+        name=selector.removeprefix(_PACKAGE),
+        kind="class" if inspect.isclass(target) else "function",
+        module=target.__module__,
+        summary=lines[0].strip() if lines else "",
+    )
