@@ -18,7 +18,7 @@ from moe_jax.routing.registry import ROUTERS
 ROOT = Path(__file__).parent.parent
 MESH = "tests/invariance/test_mesh_expert_choice.py"
 STEP = "tests/training/test_step.py"
-CLI = "tests/commands/test_cli.py"
+CLI = "tests/test_cli.py"
 ENDS = "tests/faults/test_ends.py"
 CHECKPOINTS = "tests/training/test_checkpoints.py"
 LOOP = "tests/training/test_loop.py"
@@ -58,7 +58,7 @@ VERBS = {
     "generate": f"{CLI}::test_generate_writes_text",
     "status": "tests/commands/test_status.py::test_a_run_that_goes",
     "plot": "tests/commands/test_plot.py::test_two_runs_in_one_png",
-    "config": "tests/commands/test_show_sharding.py::test_a_mesh_that_does_not_fit_is_refused",
+    "config": "tests/commands/config/test_sharding.py::test_a_mesh_that_does_not_fit_is_refused",
     "data": "tests/commands/test_data.py::test_show",
     "compile": "tests/commands/test_compile.py::test_what_fits_is_printed_and_written",
     "bench": "tests/commands/test_bench.py::test_routing_rows",

@@ -2,7 +2,7 @@
 
 A server process imports the libraries once; every run is forked from it, before JAX has started
 anything. What a run does is what `python -m moe_jax.cli` would do; that this starts at all is
-tested in tests/commands/test_cli.py and tests/e2e/test_processes.py.
+tested in tests/test_cli.py and tests/e2e/test_processes.py.
 """
 
 import atexit

@@ -24,8 +24,10 @@ def list_tasks(source: ConfigSource, debug: bool = False) -> dict[str, Any]:
         UserError: for mistakes in the files.
     """
     if source.files:
-        from moe_jax import config
-        from moe_jax import experiment as experiment  # Registers the names that files can use.
+        from moe_jax import (
+            config,
+            experiment,  # noqa: F401  (registers the names that files can use)
+        )
 
         config.parse(source)
     with waiting("listing the tasks"), suppress_library_output(debug):
@@ -39,7 +41,7 @@ def list_tasks(source: ConfigSource, debug: bool = False) -> dict[str, Any]:
     _print_texts(console)
     _print_tasks(console)
     if own:
-        table = Table("task or mixture", title="Registered by your modules", title_justify="left")
+        table = Table("task or mixture of your own modules")
         for name in own:
             table.add_row(name)
         console.print(table)

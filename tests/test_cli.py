@@ -14,8 +14,12 @@ from on_disk import records
 from tiers import slow
 
 from moe_jax import cli
+from moe_jax.config_source import ConfigSource
 from moe_jax.data.corpus import embedded_documents
 from moe_jax.errors import UserError
+from moe_jax.runs.evaluation import evaluate, read_evaluation_data
+from moe_jax.runs.generation import TextGenerator
+from moe_jax.runs.loading import load_model, load_run
 
 GIN = f"""{tiny.RUN}
 STEPS = 6
@@ -157,6 +161,18 @@ def test_eval_gives_the_figures_of_training(trained, capsys):
         capsys, "eval", f"--checkpoint={directory}/checkpoints", "--step=2", "--json"
     )
     assert json.loads(out.splitlines()[-1])["loss"] > figures["loss"]
+
+
+def test_a_run_is_used_from_python_without_printing(trained, capsys):
+    directory, _ = trained
+    model = load_model(load_run(str(directory), ConfigSource()))
+    figures = evaluate(model, read_evaluation_data(model.run))
+    assert figures.loss == pytest.approx(records(directory, "eval")[-1]["loss"], rel=1e-6)
+    generate = TextGenerator(model)
+    first, second = generate("Call me", samples=2)
+    assert [first] == list(generate("Call me"))
+    assert isinstance(second, str)
+    assert capsys.readouterr().out == ""
 
 
 def test_generate_writes_text(trained, capsys):
