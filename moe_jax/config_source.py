@@ -12,7 +12,7 @@ class ConfigSource:
         bindings: NAME=VALUE texts, which override the files.
         search_paths: directories in which files are looked up before the package's own.
         run_config: the one of `files` that is the `config.gin` of a run directory, which is not
-            trusted (`gin_imports`, `gin_places`); None without a run.
+            trusted (`gin_imports`, `gin_network_paths`); None without a run.
     """
 
     files: tuple[str, ...] = ()

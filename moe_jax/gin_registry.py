@@ -7,7 +7,8 @@ import gin
 
 from moe_jax import gin_imports
 
-_PACKAGE = "moe_jax."
+# Prefix of the selectors of the package's own configurables.
+PACKAGE = "moe_jax."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,12 @@ class Configurable:
     summary: str
 
 
+def configurable_names() -> list[str]:
+    """Returns the names of the package's own configurables."""
+    selectors = [selector for selector, _ in gin.config._REGISTRY.items()]
+    return sorted(s.removeprefix(PACKAGE) for s in selectors if s.startswith(PACKAGE))
+
+
 def registered() -> list[Configurable]:
     """Returns what gin files may use: the package's own first, then that of imported modules."""
     found = [
@@ -34,14 +41,14 @@ def registered() -> list[Configurable]:
         for selector, _ in gin.config._REGISTRY.items()
         if gin_imports.is_available(selector)
     ]
-    return sorted(found, key=lambda item: (not item.module.startswith(_PACKAGE), item.name))
+    return sorted(found, key=lambda item: (not item.module.startswith(PACKAGE), item.name))
 
 
 def _describe(selector: str) -> Configurable:
     target = inspect.unwrap(gin.config._REGISTRY[selector].wrapped)
     lines = (inspect.getdoc(target) or "").splitlines()
     return Configurable(
-        name=selector.removeprefix(_PACKAGE),
+        name=selector.removeprefix(PACKAGE),
         kind="class" if inspect.isclass(target) else "function",
         module=target.__module__,
         summary=lines[0].strip() if lines else "",

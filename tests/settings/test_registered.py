@@ -3,10 +3,11 @@
 import pytest
 from gin import config as gin_config
 
-from moe_jax import config, experiment
+from moe_jax import experiment
 from moe_jax.errors import UserError
-from moe_jax.settings import mistakes, parameters, register, understand
-from moe_jax.settings.values import fits
+from moe_jax.gin_registry import configurable_names
+from moe_jax.settings import check_annotation, mistakes, parameters, register
+from moe_jax.settings.values import matches
 
 TARGETS = experiment._REGISTERED
 PARAMETERS = [(name, p) for name, target in TARGETS.items() for p in parameters(target)]
@@ -17,7 +18,7 @@ class Nothing:
 
 
 def test_all_that_gin_can_configure_is_registered_here():
-    assert sorted(TARGETS) == [n for n in config.configurables() if n in TARGETS]
+    assert sorted(TARGETS) == [n for n in configurable_names() if n in TARGETS]
     assert len(PARAMETERS) > 100
 
 
@@ -25,9 +26,9 @@ def test_all_that_gin_can_configure_is_registered_here():
 def test_a_parameter_has_an_annotation_that_is_checked(name, parameter):
     target = TARGETS[name]
     takes = parameters(target)[parameter]
-    understand(takes.hint)
+    check_annotation(takes.hint)
     if takes.default is not None:
-        assert fits(takes.hint, takes.default())
+        assert matches(takes.hint, takes.default())
     (line,) = [
         m.text
         for m in mistakes(target, {parameter: Nothing()}, lambda name: " (here)")

@@ -8,20 +8,20 @@ from gin.config_parser import BindingStatement, ImportStatement, IncludeStatemen
 from moe_jax import config, experiment
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
-from moe_jax.gin_sources import Reference, Sources
+from moe_jax.gin_statements import Reference, StatementReader
 
 QUICKSTART = ["runs/quickstart.gin"]
 
 
 def read(directory, files, bindings=(), **arguments):
-    return Sources(["", str(directory)], **arguments).lines(files, bindings)
+    return StatementReader(["", str(directory)], **arguments).statements(files, bindings)
 
 
 def test_statements_come_in_gins_order_with_where_they_stand(tmp_path):
     (tmp_path / "outer.gin").write_text("A = 1\ninclude 'inner.gin'\nC = @x/Y()\n")
     (tmp_path / "inner.gin").write_text("# nothing\nimport os.path as p\nM.b = [%A, {'k': @f}]\n")
     lines = read(tmp_path, ["outer.gin"], ["D.e = 2"])
-    kinds = [type(line.statement) for line in lines]
+    kinds = [type(line.parsed) for line in lines]
     assert kinds == [
         BindingStatement,
         IncludeStatement,
@@ -31,10 +31,10 @@ def test_statements_come_in_gins_order_with_where_they_stand(tmp_path):
         BindingStatement,
     ]
     assert [line.root for line in lines] == ["outer.gin"] * 5 + [""]
-    assert lines[2].where == f"{tmp_path}/inner.gin, line 2"
-    assert lines[3].statement.value == [Reference("A", macro=True), {"k": Reference("f")}]
-    assert lines[4].statement.value.selector == "Y"
-    assert lines[5].where == "a --gin.NAME=VALUE"
+    assert lines[2].location == f"{tmp_path}/inner.gin, line 2"
+    assert lines[3].parsed.value == [Reference("A", macro=True), {"k": Reference("f")}]
+    assert lines[4].parsed.value.selector == "Y"
+    assert lines[5].location == "a --gin.NAME=VALUE"
 
 
 def test_a_file_that_changes_after_the_check_changes_nothing(tmp_path, monkeypatch):

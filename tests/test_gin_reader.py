@@ -7,7 +7,7 @@ import pytest
 from moe_jax import config, experiment
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
-from moe_jax.settings.reading import Reader
+from moe_jax.gin_reader import GinReader
 
 QUICKSTART = "include 'runs/quickstart.gin'\n"
 
@@ -182,7 +182,7 @@ def test_includes_that_multiply_are_ended(here):
 
 def test_texts_that_were_checked_are_what_is_read(here):
     """Not the files, whatever has become of them; and imports can be passed over."""
-    reader = Reader(
+    reader = GinReader(
         ["", str(here)],
         lambda error, where: "",
         lambda name, where: "missing",

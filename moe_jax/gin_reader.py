@@ -1,6 +1,6 @@
-"""Gin files, statement by statement: every mistake is noted, and where each value was set.
+"""A reader of gin files that collects all mistakes and the source location of every value.
 
-Gin itself stops at the first mistake, and does not keep where a value came from.
+Gin itself stops at the first mistake and does not keep source locations.
 """
 
 import dataclasses
@@ -16,32 +16,32 @@ from gin import config_parser
 from moe_jax.errors import UserError
 from moe_jax.settings.checked import Mistake, Unusable
 
-# Far more than a configuration: what is larger is some other file.
+# A configuration has some kilobytes; a larger file is none.
 _LARGEST_FILE = 4 << 20
-# Includes that include can multiply without end.
+# Nested includes can multiply without end.
 _MOST_FILES = 1000
 _MACRO = "gin.macro"
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a value was set.
+class SourceLocation:
+    """The source location of a value.
 
     Attributes:
         text: for messages, such as `my.gin, line 3`.
-        is_named: whether that is the command line, or a file of the user's that it names.
+        is_named: whether it is the command line, or a file of the user that it names.
     """
 
     text: str
     is_named: bool
 
 
-# By scope, name and parameter.
-Places = dict[tuple[str, str, str], Place]
+# Source locations by scope, name and parameter.
+SourceLocations = dict[tuple[str, str, str], SourceLocation]
 
 
 class _Delegate(gin.config.ParserDelegate):
-    """Makes references; one to something that is not there is noted, and reading goes on."""
+    """Makes references; an unknown reference is noted, and parsing continues."""
 
     def __init__(self, note: Callable[[Exception], None]):
         super().__init__()
@@ -55,20 +55,20 @@ class _Delegate(gin.config.ParserDelegate):
             return Unusable()
 
 
-class Reader:
+class GinReader:
     """Reads gin files and bindings into gin's configuration.
 
     Args:
-        directories: where files are looked for, in this order; the last is the package's own.
-        explain: puts one of gin's errors into a line; takes it and ` (FILE, line N)`.
-        missing: returns what is said of a file that is nowhere; takes its name and where it was
-            included.
-        texts: by path, files that were read, and checked, already: then there are no others.
-        imports: whether `import` is acted on; otherwise it is passed over.
+        directories: directories in which files are looked up, in this order; the last is the
+            package's own.
+        explain: returns a one-line message for an error of gin and ` (FILE, line N)`.
+        missing: returns the message for a missing file; takes its name and where it was included.
+        texts: checked texts of the files by path; no other files are read if it is given.
+        imports: whether `import` statements are executed; otherwise they are skipped.
 
     Attributes:
-        mistakes: found so far.
-        places: where values were set.
+        mistakes: the mistakes found so far.
+        locations: the source locations of all values.
     """
 
     def __init__(
@@ -80,20 +80,20 @@ class Reader:
         imports: bool = True,
     ):
         self.mistakes: list[Mistake] = []
-        self.places: Places = {}
+        self.locations: SourceLocations = {}
         self._directories, self._explain, self._missing = directories, explain, missing
         self._package = os.path.join(os.path.realpath(directories[-1]), "")
         self._texts, self._imports, self._files = texts, imports, 0
-        # Names of blocks that cannot be configured: said once, not for each line.
+        # Unknown names of blocks: reported once, not for each line.
         self._unknown: set[str] = set()
-        # Files that are being read, each included by the one before it: name and real path.
+        # The chain of included files that are being read: name and real path.
         self._open: list[tuple[str, str]] = []
 
     def read_file(self, name: str, where: str = "") -> None:
-        """Reads a file and what it includes.
+        """Reads a file and the files that it includes.
 
         Args:
-            name: as it was given.
+            name: the name as it was given.
             where: where it was included, such as ` (my.gin, line 3)`.
         """
         try:
@@ -127,14 +127,14 @@ class Reader:
             self._open.pop()
 
     def read_binding(self, line: str, argument: str) -> None:
-        """Reads a line of gin that the command line gave as `argument`."""
+        """Reads a gin statement that was given as `argument` on the command line."""
         self._read(line, argument, is_named=True, is_argument=True)
 
     def _contents(self, name: str, where: str) -> tuple[str, str]:
         """Returns the path and the text of a file.
 
         Raises:
-            UserError: if it cannot be read, or is no text.
+            UserError: if the file cannot be read or is not text.
         """
         if not name:
             raise UserError(f"the name of a gin file is empty{where}")
@@ -167,13 +167,13 @@ class Reader:
         return path, text.replace("\r\n", "\n").replace("\r", "\n")
 
     def _read(self, text: str, name: str, is_named: bool, is_argument: bool = False) -> None:
-        def place(line: int) -> Place:
-            return Place(f"in {name}" if is_argument else f"{name}, line {line}", is_named)
+        def locate(line: int) -> SourceLocation:
+            return SourceLocation(f"in {name}" if is_argument else f"{name}, line {line}", is_named)
 
         line = 1
 
         def note(error: Exception) -> None:
-            self._note(self._explain(error, f" ({place(line).text})"), "reading")
+            self._note(self._explain(error, f" ({locate(line).text})"), "reading")
 
         lines = iter(text.splitlines(keepends=True))
         with gin.config._parse_scope() as context:
@@ -185,23 +185,27 @@ class Reader:
                     if statement is None:
                         break
                     line = statement.location.line_num
-                    self._follow(statement, context, place(line), note)
+                    self._execute(statement, context, locate(line), note)
             except SyntaxError as error:
                 line = error.lineno or line
-                self._note(_unreadable(error.msg, text, line, place(line)), "broken")
+                self._note(_unreadable(error.msg, text, line, locate(line)), "broken")
             except RecursionError:
-                self._note(_unreadable("nested too deeply", text, line, place(line)), "broken")
+                self._note(_unreadable("nested too deeply", text, line, locate(line)), "broken")
             except tokenize.TokenError:
                 line = _next_statement(text, line)
-                self._note(_unreadable("it does not end", text, line, place(line)), "broken")
+                self._note(_unreadable("it does not end", text, line, locate(line)), "broken")
             gin.config._IMPORTS.update(context.imports)
 
-    def _follow(
-        self, statement: Any, context: Any, place: Place, note: Callable[[Exception], None]
+    def _execute(
+        self,
+        statement: Any,
+        context: Any,
+        location: SourceLocation,
+        note: Callable[[Exception], None],
     ) -> None:
-        """Does what a statement says."""
+        """Executes a statement."""
         if isinstance(statement, config_parser.IncludeStatement):
-            self.read_file(statement.filename, f" ({place.text})")
+            self.read_file(statement.filename, f" ({location.text})")
             return
         try:
             if isinstance(statement, config_parser.BindingStatement):
@@ -212,7 +216,7 @@ class Reader:
                     scope, selector, parameter = _macro(scope, selector), _MACRO, "value"
                 key = gin.config.ParsedBindingKey.parse((scope, selector, parameter))
                 gin.bind_parameter(key, value)
-                self.places[(key.scope, key.complete_selector, key.arg_name)] = place
+                self.locations[(key.scope, key.complete_selector, key.arg_name)] = location
             elif isinstance(statement, config_parser.ImportStatement):
                 if self._imports:
                     context.process_import(statement)
@@ -227,7 +231,7 @@ class Reader:
 
 
 class _Lines:
-    """A text as the parser reads it."""
+    """The lines of a text, with the interface that the parser reads."""
 
     def __init__(self, lines: Any):
         self._lines = lines
@@ -237,7 +241,7 @@ class _Lines:
 
 
 def _is_file(path: str) -> bool:
-    """Returns whether a path is a regular file: no pipe or device, which might never end."""
+    """Returns whether a path is a regular file; pipes and devices might never end."""
     return bool(epath.Path(path).is_file()) if "://" in path else os.path.isfile(path)
 
 
@@ -246,15 +250,15 @@ def _macro(scope: str, selector: str) -> str:
 
 
 def _next_statement(text: str, line: int) -> int:
-    """Returns the first line from `line` on that says something."""
+    """Returns the first line from `line` on that is not blank or a comment."""
     for number, content in enumerate(text.splitlines(), 1):
         if number >= line and content.strip() and not content.lstrip().startswith("#"):
             return number
     return line
 
 
-def _unreadable(reason: str, text: str, line: int, place: Place) -> str:
-    """Says which line is no gin, and what would be."""
+def _unreadable(reason: str, text: str, line: int, location: SourceLocation) -> str:
+    """Returns the message for a line that is not valid gin."""
     lines = text.splitlines()
     found = lines[line - 1].strip() if 0 < line <= len(lines) else ""
     found = found if len(found) <= 60 else f"{found[:57]}..."
@@ -262,10 +266,10 @@ def _unreadable(reason: str, text: str, line: int, place: Place) -> str:
     wrong = token.rpartition("Failed to parse token")[2].strip(" '\"")
     if wrong:
         return (
-            f"{found!r} ({place.text}) is no line of gin: {wrong} is no value; texts are written "
-            "in quotes, and True, False and None with a capital letter"
+            f"{found!r} ({location.text}) is no line of gin: {wrong} is no value; texts are "
+            "written in quotes, and True, False and None with a capital letter"
         )
     return (
-        f"{found!r} ({place.text}) is no line of gin: {reason.rstrip('.')}; expected "
+        f"{found!r} ({location.text}) is no line of gin: {reason.rstrip('.')}; expected "
         "NAME.PARAMETER = VALUE, MACRO = VALUE or include 'FILE'"
     )

@@ -1,8 +1,8 @@
-"""The texts of gin files: each read once, and taken apart before gin acts on any of them.
+"""The statements of gin files, parsed before gin acts on any of them.
 
-Gin imports a module, and includes a file, when it comes to the line. Here all lines are known
-first, so that they can be checked; and gin is then given the very texts that were checked, whatever
-has become of the files since.
+Gin imports modules and includes files while it parses. Here all statements are parsed first, so
+that they can be checked. Gin is then given the texts that were checked, even if the files have
+changed since.
 """
 
 import dataclasses
@@ -19,27 +19,27 @@ from gin.config_parser import ConfigParser, IncludeStatement
 
 from moe_jax.errors import UserError
 
-# A configuration is some kilobytes; more is something else, or is to fill the memory.
+# A configuration has some kilobytes; a larger file is none, or an attack on the memory.
 _MOST_BYTES = 4 << 20
-# Files read for one configuration: includes that include can multiply without end.
+# Files read for one configuration: nested includes can multiply without end.
 _MOST_FILES = 1000
-# gs://bucket and its like, up to the bucket; etils takes /gs/bucket for the same.
-NETWORK_PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s'\"*]*|^/(?:gs|s3|az|hf)/[^/\s'\"*]*")
-# How the parser names a text without a file.
+# A remote path such as gs://bucket, up to the bucket; etils treats /gs/bucket as the same.
+NETWORK_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s'\"*]*|^/(?:gs|s3|az|hf)/[^/\s'\"*]*")
+# The location of statements from the command line.
 COMMAND_LINE = "a --gin.NAME=VALUE"
 
 # Gin's `BindingStatement`, `BlockDeclaration`, `ImportStatement` or `IncludeStatement`; gin has no
-# types to check.
-Statement = Any
+# type annotations.
+GinStatement = Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """A reference in a value, `@name` or `@name()`; a macro's is `%name`.
+    """A reference in a value: `@name`, `@name()`, or `%name` to a macro.
 
     Attributes:
-        name: with its scopes, `scope/name`.
-        macro: whether it is a macro.
+        name: the name with its scopes, `scope/name`.
+        macro: whether it refers to a macro.
     """
 
     name: str
@@ -52,28 +52,28 @@ class Reference:
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
-    """One statement of a configuration, in the order in which gin acts on them.
+class Statement:
+    """A statement of a configuration.
 
     Attributes:
-        statement: as gin's parser reads it, with a `Reference` for every name in its values.
-        root: the file given by the user that led to it; empty for the command line.
+        parsed: gin's parsed statement, with a `Reference` for every name in its values.
+        root: the file given by the user that includes it; empty for the command line.
     """
 
-    statement: Statement
+    parsed: GinStatement
     root: str
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         """File and line."""
-        location = self.statement.location
+        location = self.parsed.location
         if location.filename is None:
             return COMMAND_LINE
         return f"{location.filename}, line {location.line_num}"
 
 
 class _Recorder(config_parser.ParserDelegate):
-    """Takes down the names in values, and looks none of them up."""
+    """Keeps the references in values unresolved."""
 
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
         return Reference(scoped_configurable_name)
@@ -83,34 +83,35 @@ class _Recorder(config_parser.ParserDelegate):
 
 
 class _Text(io.StringIO):
-    """A text that errors can name."""
+    """A text with a name, for error messages."""
 
     def __init__(self, name: str, text: str):
         super().__init__(text)
         self.name = name
 
 
-class Sources:
-    """The gin files of one configuration.
+class StatementReader:
+    """Reads the statements of one configuration.
 
     Args:
-        places: directories in which files are looked for, in order; "" for the working directory.
-        run: a run directory's own file, which may include nothing from a network.
+        search_paths: directories in which files are looked up, in this order; "" for the working
+            directory.
+        run: the file of a run directory, which may include nothing from a network.
     """
 
-    def __init__(self, places: Sequence[str], run: str | None = None):
-        self._places, self._run = list(places), run
+    def __init__(self, search_paths: Sequence[str], run: str | None = None):
+        self._search_paths, self._run = list(search_paths), run
         self._texts: dict[str, str] = {}
         self._files = 0
 
-    def lines(self, files: Sequence[str], bindings: Sequence[str]) -> list[Line]:
-        """Returns the statements of files, of what they include, and of bindings over them.
+    def statements(self, files: Sequence[str], bindings: Sequence[str]) -> list[Statement]:
+        """Returns the statements of files, of included files, and of bindings, in gin's order.
 
         Raises:
-            UserError: for a file that is not there, is no text, or includes itself.
-            SyntaxError: gin's own, for text that is not gin.
+            UserError: for a file that does not exist, is not text, or includes itself.
+            SyntaxError: raised by gin for text that is not gin.
         """
-        found: list[Line] = []
+        found: list[Statement] = []
         for file in files:
             self._walk(file, file, (), found)
         self._parse(None, "\n".join(bindings), "", (), found)
@@ -118,13 +119,13 @@ class Sources:
 
     @property
     def texts(self) -> dict[str, str]:
-        """The texts that `lines` has read, by path."""
+        """The texts that `statements` has read, by path."""
         return dict(self._texts)
 
-    def _walk(self, file: str, root: str, chain: tuple[str, ...], found: list[Line]) -> None:
-        if chain and root == self._run and NETWORK_PLACE.match(file):
+    def _walk(self, file: str, root: str, chain: tuple[str, ...], found: list[Statement]) -> None:
+        if chain and root == self._run and NETWORK_PATH.match(file):
             raise UserError(
-                f"include {file!r} was refused ({found[-1].where}): the configuration of a run "
+                f"include {file!r} was refused ({found[-1].location}): the configuration of a run "
                 "includes nothing from a network"
             )
         path = self._find(file, found)
@@ -143,12 +144,12 @@ class Sources:
         text: str,
         root: str,
         chain: tuple[str, ...],
-        found: list[Line],
+        found: list[Statement],
     ) -> None:
         name = path or COMMAND_LINE
         try:
             for statement in ConfigParser(_Text(path, text) if path else text, _Recorder()):
-                found.append(Line(statement, root))
+                found.append(Statement(statement, root))
                 if isinstance(statement, IncludeStatement):
                     self._walk(statement.filename, root, chain, found)
         except tokenize.TokenError as error:
@@ -156,20 +157,20 @@ class Sources:
         except RecursionError:
             raise UserError(f"the values in {name} are nested too deeply") from None
 
-    def _find(self, file: str, found: list[Line]) -> str:
-        """Returns the path of a file, looked for in the same order as gin does."""
-        places = [""] if os.path.isabs(file) else self._places
-        for place in places:
-            path = os.path.join(place, file)
+    def _find(self, file: str, found: list[Statement]) -> str:
+        """Returns the path of a file, looked up in the same order as gin does."""
+        directories = [""] if os.path.isabs(file) else self._search_paths
+        for directory in directories:
+            path = os.path.join(directory, file)
             if path in self._texts or is_file(path):
                 return path
-        where = f" to include ({found[-1].where})" if found else ""
-        shown = ", ".join(place or os.getcwd() for place in places)
+        where = f" to include ({found[-1].location})" if found else ""
+        shown = ", ".join(directory or os.getcwd() for directory in directories)
         raise UserError(f"there is no gin file {file!r}{where}; looked in {shown}")
 
 
 def leaves(value: object) -> Iterator[object]:
-    """Returns what a value holds at any depth, the keys of dictionaries included."""
+    """Yields the leaves of a nested value, including the keys of dictionaries."""
     if isinstance(value, dict):
         value = list(value.items())
     if not isinstance(value, list | tuple):
@@ -181,14 +182,14 @@ def leaves(value: object) -> Iterator[object]:
 
 def is_file(path: str) -> bool:
     """Returns whether a path, local or remote, is a regular file."""
-    if NETWORK_PLACE.match(path):
+    if NETWORK_PATH.match(path):
         return bool(epath.Path(path).is_file())
     # Not a pipe or a device, which epath takes for a file and reading might never end.
     return os.path.isfile(path)
 
 
 def _read(path: str) -> str:
-    """Returns the text of a file, its line ends as Python's text files have them."""
+    """Returns the text of a file with normalized line endings."""
     try:
         with epath.Path(path).open("rb") as file:
             data = file.read(_MOST_BYTES + 1)

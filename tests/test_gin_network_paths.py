@@ -2,10 +2,10 @@
 
 import pytest
 
-from moe_jax import config, experiment, gin_places
+from moe_jax import config, experiment, gin_network_paths
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
-from moe_jax.gin_sources import Sources
+from moe_jax.gin_statements import StatementReader
 
 QUICKSTART = ["runs/quickstart.gin"]
 
@@ -74,7 +74,7 @@ def test_the_packages_own_places_are_allowed(run):
 
 
 def test_a_run_on_a_network_may_name_others():
-    lines = Sources([""]).lines([], ["Data.tfds_data_dir = 'gs://data/c4'"])
-    gin_places.check(lines, "gs://bucket/run/config.gin", [])
+    lines = StatementReader([""]).statements([], ["Data.tfds_data_dir = 'gs://data/c4'"])
+    gin_network_paths.check(lines, "gs://bucket/run/config.gin", [])
     with pytest.raises(UserError, match="was refused"):
-        gin_places.check(lines, "", [])
+        gin_network_paths.check(lines, "", [])
