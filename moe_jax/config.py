@@ -317,7 +317,7 @@ def unused() -> list[str]:
 
 
 def operative() -> str:
-    """Returns all values that were used in what was built, as a gin file."""
+    """Returns all values that the built objects use, as a gin file."""
     return str(gin.operative_config_str())
 
 

@@ -35,7 +35,7 @@ def configurable_names() -> list[str]:
 
 
 def registered() -> list[Configurable]:
-    """Returns what gin files may use: the package's own first, then that of imported modules."""
+    """Returns the available configurables: the package's own, then those of imported modules."""
     found = [
         _describe(selector)
         for selector, _ in gin.config._REGISTRY.items()

@@ -23,7 +23,7 @@ from moe_jax.errors import UserError
 _NUMBERS = "it would change the numbers of a run without a word in its configuration"
 _REFUSES = "JAX would refuse what this program does"
 _DEBUG = "only with --debug: the program deals with values that are not finite itself"
-# Variables that are not followed: the value that JAX has without them, and why.
+# Variables that are not followed: JAX's default value, and the reason.
 _NOT_FOLLOWED: dict[str, tuple[Any, str]] = {
     "JAX_ENABLE_X64": (False, _NUMBERS),
     "JAX_DEFAULT_PRNG_IMPL": ("threefry2x32", _NUMBERS),
@@ -44,10 +44,10 @@ _NOT_FOLLOWED: dict[str, tuple[Any, str]] = {
     "JAX_DISABLE_JIT": (False, "only with --debug: each operation would run on its own"),
 }
 _WITH_DEBUG = ("JAX_DEBUG_NANS", "JAX_DEBUG_INFS", "JAX_DISABLE_JIT")
-# Followed, though it changes numbers: said, and kept with the run.
+# Followed, though it changes numbers: reported, and recorded with the run.
 PRECISION = "JAX_DEFAULT_MATMUL_PRECISION"
 _OFF = ("", "0", "false", "n", "no", "off")
-# What JAX says at its import of a variable that it cannot read.
+# JAX's error, at its import, for a variable that it cannot parse.
 _UNREADABLE = re.compile(r"for environment '?(JAX_\w+)|for JAX flag (jax_\w+)|'(JAX_\w+)'")
 
 
@@ -72,7 +72,7 @@ def prepare(debug: bool, say: Callable[[str], None] | None = None) -> None:
         if variable not in os.environ or (debug and variable in _WITH_DEBUG):
             continue
         value = os.environ.pop(variable)
-        # Where JAX is there already, it has read the environment.
+        # JAX has read the environment already if it is imported.
         if "jax" in sys.modules:
             sys.modules["jax"].config.update(variable.lower(), default)
         if not _is_default(value, default):
@@ -82,12 +82,12 @@ def prepare(debug: bool, say: Callable[[str], None] | None = None) -> None:
 
 
 def followed() -> Mapping[str, str]:
-    """Returns the variables that change numbers and are followed, for the record of a run."""
+    """Returns the followed variables that change numbers, for the record of a run."""
     return {PRECISION: os.environ[PRECISION]} if os.environ.get(PRECISION) else {}
 
 
 def mistake(error: Exception) -> str | None:
-    """Returns a line if an error says that JAX cannot read a variable; otherwise None."""
+    """Explains an error of JAX about an environment variable; None for other errors."""
     text = " ".join(str(error).split())
     platforms = os.environ.get("JAX_PLATFORMS")
     if isinstance(error, RuntimeError) and "backend" in text and platforms:

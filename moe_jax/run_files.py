@@ -1,4 +1,4 @@
-"""What the files of a run directory are called."""
+"""The names of the files in a run directory."""
 
 CONFIG_FILE = "config.gin"
 RUN_FILE = "run.json"

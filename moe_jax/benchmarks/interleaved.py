@@ -48,7 +48,7 @@ class Times:
 
     @property
     def ratio(self) -> float:
-        """Median ratio to the run right before: a machine that drifts drifts for both."""
+        """Median ratio to the reference right before, which cancels drifts of the machine."""
         return statistics.median(a / b for a, b in zip(self.case, self.reference, strict=True))
 
 

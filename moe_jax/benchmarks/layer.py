@@ -57,7 +57,7 @@ def random_inputs(size: Size, dtype: str) -> tuple[jax.Array, jax.Array, jax.Arr
 
 
 def dense_parameters(size: Size, experts: float, dtype: str) -> Arrays:
-    """Returns the weights of a dense layer with the FLOPs of so many experts a token."""
+    """Returns the weights of a dense layer with the FLOPs of `experts` experts per token."""
     shape = (size.width, round(experts * size.hidden))
     return {name: _weight(i, shape, size.width, dtype) for i, name in enumerate(("wi", "wo"))}
 
@@ -117,7 +117,7 @@ def forward_and_backward(layer: Callable, params: Arrays, x: jax.Array, dy: jax.
 
 
 def step_of(layer: Callable) -> Callable:
-    """Returns the forward and backward pass of a layer, to compile."""
+    """Returns the function of a layer's forward and backward pass."""
     return functools.partial(forward_and_backward, layer)
 
 

@@ -9,7 +9,7 @@ from moe_jax.errors import Interrupted, UserError
 
 
 def report_user_error(error: UserError) -> int:
-    """Prints what the user can correct; returns the exit code."""
+    """Prints a mistake that the user can correct; returns the exit code."""
     for line in str(error).splitlines():
         print(f"moe-jax: {line}", file=sys.stderr)
     return 1

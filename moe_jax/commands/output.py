@@ -129,7 +129,7 @@ class Output(io.TextIOBase):
             )
 
 
-def leaves_files(argv: Sequence[str]) -> bool:
+def writes_files(argv: Sequence[str]) -> bool:
     """Returns whether a command line writes files."""
     return argv[:1] in (["train"], ["plot"]) or any(
         argument.startswith(("--output_dir", "--data_dir")) for argument in argv
@@ -145,7 +145,7 @@ def watch_readers(continues: bool) -> None:
     _open_standard_files()
     for name, what in (("stdout", "output"), ("stderr", "error")):
         stream = getattr(sys, name)
-        # Errors of a process that ends are no reason to end otherwise.
+        # Standard error without a reader never ends a process.
         setattr(sys, name, Output(stream, what, continues or name == "stderr"))
 
 
@@ -171,7 +171,7 @@ def _open_standard_files() -> None:
         try:
             os.fstat(number)
         except OSError:
-            # The lowest that is free.
+            # Takes the lowest free descriptor.
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Draws the curves of runs and prints what is in the PNG.
+    """Draws the curves of runs and prints the panels of the PNG.
 
     Raises:
         UserError: for an unknown panel or axis, or if there is nothing to draw.

@@ -1,4 +1,4 @@
-"""What happens between parsing the command line and running the verb."""
+"""The preparation of devices, processes, cache and permissions before a verb runs."""
 
 import argparse
 import contextlib
@@ -29,7 +29,7 @@ def prepare_devices(args: argparse.Namespace) -> None:
 
 
 def hide_native_output() -> None:
-    """Discards what C++ libraries (Gloo) print to standard output; Python's own is kept."""
+    """Discards the standard output of C++ libraries (Gloo), not that of Python."""
     sys.stdout.flush()
     own = os.dup(1)
     with open(os.devnull, "w") as nowhere:

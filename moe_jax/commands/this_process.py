@@ -15,9 +15,9 @@ _DEFER_GARBAGE_COLLECTION = ("train", "eval", "generate")
 
 
 def prepare(argv: Sequence[str]) -> None:
-    """Prepares a process of the command line's own; may start it anew with huge pages."""
+    """Prepares a process that runs only the command line; may restart it with huge pages."""
     protect()
-    output.watch_readers(continues=output.leaves_files(argv))
+    output.watch_readers(continues=output.writes_files(argv))
     restart_with_huge_pages()
     if argv and argv[0] in _DEFER_GARBAGE_COLLECTION:
         garbage_collection.defer()

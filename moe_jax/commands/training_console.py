@@ -1,4 +1,4 @@
-"""What `moe-jax train` prints."""
+"""The output of `moe-jax train` on a console."""
 
 import shlex
 from typing import Any
@@ -32,12 +32,12 @@ class ConsoleListener(TrainingListener):
         self._say(line)
 
     def directory_acquired(self, directory: epath.Path) -> None:
-        """Redirects output that nobody reads any more to a log in the run directory."""
+        """Sets a log in the run directory for output without a reader."""
         if is_main() and not is_remote(directory):
             output.log_to(str(directory / output.LOG_FILE))
 
     def starting(self, run: Run, partition: Partition | None) -> None:
-        """Prints what is about to be trained."""
+        """Prints the header of the run."""
         mesh = mesh_summary(partition) if partition else None
         print_header(self._console, run.experiment, run.directory, mesh)
 

@@ -23,7 +23,7 @@ class Background(Generic[T]):
             self._error = error
 
     def result(self) -> T:
-        """Waits for the function; returns what it returned, or raises what it raised."""
+        """Waits for the function and returns its result, or raises its exception."""
         self._thread.join()
         if self._error is not None:
             raise self._error

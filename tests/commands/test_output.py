@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moe_jax.commands.output import leaves_files
+from moe_jax.commands.output import writes_files
 
 # Prints lines, by Python, by rich and by the descriptor, then leaves a mark.
 SCRIPT = """
@@ -115,9 +115,9 @@ def test_a_help_text_is_cut_short_without_a_word():
 
 
 def test_what_leaves_something_behind():
-    assert leaves_files(["train", "--gin_file=x"])
-    assert leaves_files(["data", "cache", "--output_dir", "x"])
-    assert leaves_files(["compile", "--output_dir=x"])
-    assert not leaves_files(["config", "list"])
-    assert not leaves_files(["status", "runs/train"])
-    assert not leaves_files([])
+    assert writes_files(["train", "--gin_file=x"])
+    assert writes_files(["data", "cache", "--output_dir", "x"])
+    assert writes_files(["compile", "--output_dir=x"])
+    assert not writes_files(["config", "list"])
+    assert not writes_files(["status", "runs/train"])
+    assert not writes_files([])

@@ -15,7 +15,7 @@ from moe_jax.waiting import waiting
 def cache(
     config: DataConfig, output_dir: str, force: bool = False, debug: bool = False
 ) -> dict[str, Any]:
-    """Tokenises a task into a directory that `Data.cache_dir` reads, and prints what is in it.
+    """Tokenises a task into a directory that `Data.cache_dir` reads, and prints the contents.
 
     Raises:
         UserError: if the task cannot be cached, or is in the directory already.
