@@ -46,10 +46,10 @@ def registered() -> list[Configurable]:
 
 def _describe(selector: str) -> Configurable:
     target = inspect.unwrap(gin.config._REGISTRY[selector].wrapped)
-    lines = (inspect.getdoc(target) or "").splitlines()
+    lines = inspect.cleandoc(target.__doc__ or "").splitlines()
     return Configurable(
         name=selector.removeprefix(PACKAGE),
         kind="class" if inspect.isclass(target) else "function",
-        module=target.__module__,
+        module=getattr(target, "__module__", ""),
         summary=lines[0].strip() if lines else "",
     )

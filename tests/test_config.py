@@ -19,8 +19,8 @@ PARTS = {
 
 @pytest.mark.parametrize("run", RUNS)
 def test_every_run_resolves_and_uses_all_its_macros(run):
-    described = experiment.load(ConfigSource([run]))
-    assert described.train.steps > 0
+    loaded = experiment.load(ConfigSource([run]))
+    assert loaded.train.steps > 0
     # What is printed is complete: read again, it describes the same experiment.
     text = config.operative()
     assert "Model.num_layers" in text
@@ -32,10 +32,10 @@ def test_every_run_resolves_and_uses_all_its_macros(run):
 def test_every_file_works_on_top_of_a_run(parts, monkeypatch):
     # Counting the tokens of the text takes longer than all else.
     monkeypatch.setattr(pipeline, "count_tokens", lambda data, batches: (1,) * 8192)
-    described = experiment.load(
+    loaded = experiment.load(
         ConfigSource(QUICKSTART + [p for p in parts if p], ["Data.batch_size=512"])
     )
-    assert described.parameters().total > 0
+    assert loaded.parameters().total > 0
 
 
 def test_the_operative_configuration_describes_the_same_experiment(tmp_path):

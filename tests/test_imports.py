@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = "{'tensorflow', 'seqio', 'jax', 'flax', 'orbax'}"
+HEAVY = "{'tensorflow', 'seqio', 'jax', 'flax', 'orbax', 'numpy', 'gin', 'rich'}"
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,9 @@ def random_inputs(size: Size, dtype: str) -> tuple[jax.Array, jax.Array, jax.Arr
     return x, dy, jax.random.randint(jax.random.key(2), shape[:2], 1, 32000)
 
 
-def dense_parameters(size: Size, experts: float, dtype: str) -> Arrays:
-    """Returns the weights of a dense layer with the FLOPs of `experts` experts per token."""
-    shape = (size.width, round(experts * size.hidden))
+def dense_parameters(size: Size, active_experts: float, dtype: str) -> Arrays:
+    """Returns the weights of a dense layer with the FLOPs of so many experts per token."""
+    shape = (size.width, round(active_experts * size.hidden))
     return {name: _weight(i, shape, size.width, dtype) for i, name in enumerate(("wi", "wo"))}
 
 

@@ -154,9 +154,9 @@ def test_another_router_over_a_run_is_no_reason_to_wonder(capsys):
 
 def test_the_warm_up_of_the_quickstart_follows_its_steps():
     """Of 160 steps 10 as ever, to the bit; of 4 none."""
-    described = experiment.load(ConfigSource(["runs/quickstart.gin"]))
+    loaded = experiment.load(ConfigSource(["runs/quickstart.gin"]))
     before = warmup_cosine(2e-3, 160, 10)
-    rates = [float(described.optimizer.learning_rate(step)) for step in range(161)]
+    rates = [float(loaded.optimizer.learning_rate(step)) for step in range(161)]
     assert rates == [float(before(step)) for step in range(161)]
     short = experiment.load(ConfigSource(["runs/quickstart.gin"], ["STEPS=4"]))
     assert float(short.optimizer.learning_rate(0)) == float(warmup_cosine(2e-3, 4, 0)(0))
