@@ -1,7 +1,7 @@
-"""Gin: finding, reading, checking and printing configurations, with errors people can act on.
+"""Configurations in gin files: registered, parsed, checked, built and printed.
 
-Gin accepts some mistakes silently (a macro that nothing uses) and explains others badly; here
-each is one line that names the nearest right name.
+All mistakes are collected and raised as one error, with a line for each that names the nearest
+right name, also those that gin accepts silently, such as a macro that nothing uses.
 """
 
 import ast
@@ -17,28 +17,32 @@ from typing import Any
 
 import gin
 
-from moe_jax import gin_imports, gin_places, nested_settings, settings
+from moe_jax import gin_imports, gin_network_paths, nested_settings, settings
+from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError, combined, nearest
-from moe_jax.gin_sources import Sources
+from moe_jax.gin_errors import MACRO, explain, explain_circle, references
+from moe_jax.gin_reader import GinReader, SourceLocation, SourceLocations
+from moe_jax.gin_registry import PACKAGE, configurable_names, gin_module, selector_of
+from moe_jax.gin_statements import StatementReader
 from moe_jax.settings import Mistake, Undefined, Unusable, any_unusable, mistakes
-from moe_jax.settings.reading import Place, Places, Reader
 
-_MODULE, _MACRO = "moe_jax", "gin.macro"
+_MODULE = "moe_jax"
 # A gin reference (@Name, @Name(), %MACRO), alone or inside a list.
 _REFERENCE = re.compile(r"(^|[\[({, ])[@%][A-Za-z]")
 
 
-# Mistakes that were made inside `collect`; None outside of it.
+# Mistakes found inside `collect`; None outside of it.
 _found: list[Mistake] | None = None
-# Where values were set in what was parsed last.
-value_places: Places = {}
+# Locations of the values that were parsed last.
+locations: SourceLocations = {}
 
 
 def register(name: str, target: Callable[..., Any]) -> None:
-    """Makes a class or function configurable as `name` in gin files, and leaves it as it is.
+    """Makes a class or function configurable as `name` in gin files.
 
-    Its values are checked against their annotations (`moe_jax.settings`). Registering a class or
-    function of the same module again replaces it, as a notebook does that runs a cell twice.
+    The class or function itself is not changed. Its configured values are checked against their
+    annotations (`moe_jax.settings`). Registering a class or function of the same module again
+    replaces it, as when a cell of a notebook runs twice.
 
     Raises:
         ValueError: for a name that another module has registered.
@@ -51,37 +55,28 @@ def register(name: str, target: Callable[..., Any]) -> None:
             "another name"
         )
     settings.register(name, target)
-    # A configuration that was read has locked gin's registry.
+    # Gin's registry is locked once a configuration has been parsed.
     with gin.unlock_config(), gin.config.interactive_mode():
-        gin.register(name, module=_gin_module(target))(_checking(name, target))
+        gin.register(name, module=gin_module(target))(_checking(name, target))
     gin_imports.note_registered(selector_of(name))
 
 
-def _gin_module(target: Callable[..., Any]) -> str:
-    return _MODULE if target.__module__.partition(".")[0] == _MODULE else target.__module__
-
-
-def selector_of(name: str) -> str:
-    """Returns gin's name, with the module, of something registered."""
-    return f"{_gin_module(settings.REGISTERED[name])}.{name}"
-
-
 def config_root() -> Path:
-    """Returns the directory of the configurations in the package."""
+    """Returns the directory of the package's gin files."""
     return Path(str(importlib.resources.files(_MODULE) / "configs"))
 
 
 def shipped() -> list[str]:
-    """Returns the configurations in the package, as `--gin_file` takes them."""
+    """Returns the package's gin files, as `--gin_file` takes them."""
     root = config_root()
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*.gin"))
 
 
 def binding(argument: str) -> str:
-    """Turns the NAME=VALUE of `--gin.NAME=VALUE` into a line of gin.
+    """Converts NAME=VALUE from the command line into a gin statement.
 
-    A value that is neither a Python literal nor a gin reference is taken as a text, so that the
-    shell's quotes need no second pair inside.
+    A value that is neither a Python literal nor a gin reference is a string, so that it needs no
+    quotes inside the shell's own.
 
     Raises:
         UserError: without a `=`.
@@ -102,10 +97,10 @@ def binding(argument: str) -> str:
 
 @contextlib.contextmanager
 def collect() -> Iterator[None]:
-    """Lets what is inside go on after a mistake, and raises all that were made at its end.
+    """Collects the mistakes found inside the context and raises them together at its end.
 
     Raises:
-        UserError: with the mistakes, one in a line.
+        UserError: for the mistakes, one in a line.
     """
     global _found
     if _found is not None:
@@ -122,69 +117,59 @@ def collect() -> Iterator[None]:
         raise combined(_independent(found))
 
 
-def parse(
-    files: Sequence[str],
-    bindings: Sequence[str] = (),
-    search_paths: Sequence[str] = (),
-    run: str | None = None,
-) -> None:
-    """Reads gin files, later ones over earlier ones, then single bindings over them.
+def parse(source: ConfigSource) -> None:
+    """Parses gin files, later ones over earlier ones, then single bindings over them.
 
-    Files are looked for as given, in `search_paths`, and in the package's configurations. What they
-    import, and which names they use, is checked before gin acts on any of it: see `gin_imports`.
-
-    Args:
-        files: gin files.
-        bindings: NAME=VALUE, over them.
-        search_paths: directories.
-        run: the file among them that belongs to a run directory, which may come from anywhere.
+    Files are looked up as given, in the search paths, and in the package's configurations. Imports
+    and names are checked before gin acts on any statement: see `gin_imports`.
 
     Raises:
-        UserError: for files, names and values that cannot be.
+        UserError: for files, names and values that are not valid.
     """
     gin.clear_config()
-    value_places.clear()
-    places = ["", *search_paths, str(config_root())]
+    locations.clear()
+    directories = ["", *source.search_paths, str(config_root())]
     with collect():
         lines = {}
-        for argument in bindings:
+        for argument in source.bindings:
             try:
                 lines[argument] = binding(argument)
             except UserError as error:
                 note([Mistake(str(error), "reading")])
-        sources = Sources(places, run)
-        is_checked = _check_sources(sources, files, list(lines.values()), run)
-        # The texts that were checked, looked for in the same places. Without the check nothing is
-        # imported: what is wrong is said all the same.
-        texts = sources.texts if is_checked else None
-        reader = Reader(places, _explained, _no_file, texts, is_checked)
-        for file in files:
+        statements = StatementReader(directories, source.run_config)
+        is_checked = _check_permissions(statements, source, list(lines.values()))
+        # Gin is given the texts that were checked. If they could not be checked nothing is
+        # imported, and the mistakes are still reported.
+        texts = statements.texts if is_checked else None
+        reader = GinReader(directories, explain, _no_file, texts, is_checked)
+        for file in source.files:
             reader.read_file(file)
         for argument, line in lines.items():
             shown = argument if len(argument) <= 60 else f"{argument[:57]}..."
             reader.read_binding(line, f"--gin.{shown}")
-        value_places.update(reader.places)
+        locations.update(reader.locations)
         note(reader.mistakes)
         gin.config._set_config_is_locked(True)
 
 
-def _check_sources(
-    sources: Sources, files: Sequence[str], lines: Sequence[str], run: str | None
+def _check_permissions(
+    reader: StatementReader, source: ConfigSource, bindings: Sequence[str]
 ) -> bool:
-    """Checks what a configuration may do; returns False if it cannot be read that far.
+    """Checks the permissions of a configuration; returns False if it cannot be parsed.
 
     Raises:
-        UserError: for what it may not do.
+        UserError: for a statement that is not permitted.
     """
+    run = source.run_config
     try:
-        statements = sources.lines(files, lines)
+        statements = reader.statements(source.files, bindings)
     except (UserError, SyntaxError, ValueError) as error:
         if run is not None:
             raise UserError(" ".join(str(error).split())) from None
         return False
     gin_imports.check(statements, run)
     if run is not None:
-        gin_places.check(statements, run, _shipped_texts())
+        gin_network_paths.check(statements, run, _shipped_texts())
     return True
 
 
@@ -199,20 +184,20 @@ def build(name: str) -> Any:
     """Builds the configured object `name`.
 
     Raises:
-        UserError: for values that are missing, or that the object refuses.
+        UserError: for missing or invalid values.
     """
     nested_settings.fill(name, selector_of)
     with collect(), _undefined_macros():
         try:
             return gin.get_configurable(name)()
         except RecursionError:
-            raise UserError(_circle()) from None
+            raise UserError(explain_circle()) from None
         except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(_explained(error, "")) from error
+            raise UserError(explain(error, "")) from error
 
 
 def _checking(name: str, target: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes what gin calls for `@NAME()`: notes mistakes, and goes on with `Unusable`."""
+    """Wraps a configurable: `@NAME()` collects mistakes and returns `Unusable` for them."""
 
     def make(**values: Any) -> Any:
         scope = gin.current_scope()
@@ -238,7 +223,7 @@ def _checking(name: str, target: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _where(scope: Sequence[str], name: str, parameter: str) -> str:
-    """Returns where the value of a parameter was set, in parentheses; through a macro, that."""
+    """Returns the location of a parameter's value, or of its macro, in parentheses."""
     for depth in range(len(scope), -1, -1):
         key = ("/".join(scope[:depth]), selector_of(name))
         if parameter not in gin.config._CONFIG.get(key, {}):
@@ -247,22 +232,22 @@ def _where(scope: Sequence[str], name: str, parameter: str) -> str:
         is_reference = isinstance(value, gin.config.ConfigurableReference)
         if is_reference and _is_macro(value.config_key[1]):
             macro, _ = value.config_key
-            if set_at := value_places.get((macro, _MACRO, "value")):
+            if set_at := locations.get((macro, MACRO, "value")):
                 return in_parentheses(set_at, f"{macro}, ")
-        return in_parentheses(value_places.get((*key, parameter)))
+        return in_parentheses(locations.get((*key, parameter)))
     return ""
 
 
-def in_parentheses(place: Place | None, before: str = "") -> str:
-    """Returns a place for the end of a message, such as ` (my.gin, line 3)`."""
-    return f" ({before}{place.text})" if place else ""
+def in_parentheses(location: SourceLocation | None, before: str = "") -> str:
+    """Returns a location for the end of a message, such as ` (my.gin, line 3)`."""
+    return f" ({before}{location.text})" if location else ""
 
 
 @contextlib.contextmanager
 def _undefined_macros() -> Iterator[None]:
-    """Gives macros that nothing defines a value that says so, while something is built."""
+    """Defines undefined macros as `Undefined` inside the context."""
     defined = set(_macros())
-    used = {reference.config_key for reference in _references(gin.config._CONFIG)}
+    used = {reference.config_key for reference in references(gin.config._CONFIG)}
     undefined = [key for key in used if _is_macro(key[1]) and key[0] not in defined]
     for key in undefined:
         gin.config._CONFIG[key] = {"value": Undefined(key[0], nearest(key[0], defined))}
@@ -273,35 +258,8 @@ def _undefined_macros() -> Iterator[None]:
             del gin.config._CONFIG[key]
 
 
-def _references(values: Any) -> list[gin.config.ConfigurableReference]:
-    return list(gin.config.iterate_references(values))
-
-
-def _circle() -> str:
-    """Returns which values are made of each other."""
-    follows = {
-        key: [reference.config_key for reference in _references(values) if reference.evaluate]
-        for key, values in gin.config._CONFIG.items()
-    }
-
-    def search(path: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        for key in follows.get(path[-1], []):
-            if key in path:
-                return [*path[path.index(key) :], key]
-            if circle := search([*path, key]):
-                return circle
-        return []
-
-    circle: list[tuple[str, str]] = next(filter(None, (search([key]) for key in follows)), [])
-    names = [
-        f"%{scope}" if _is_macro(name) else f"@{name.removeprefix(_MODULE + '.')}()"
-        for scope, name in circle
-    ]
-    return f"values are made of each other in a circle: {' -> '.join(names)}"
-
-
 def note(found: Iterable[Mistake]) -> None:
-    """Keeps mistakes for the end of `collect`."""
+    """Collects mistakes; raises them outside of `collect`."""
     if _found is not None:
         _found.extend(found)
     elif texts := [mistake.text for mistake in found]:
@@ -309,37 +267,37 @@ def note(found: Iterable[Mistake]) -> None:
 
 
 def _independent(found: Sequence[Mistake]) -> list[str]:
-    """Returns the mistakes that stay, whatever a line that could not be followed was to say."""
+    """Returns the mistakes that do not follow from statements that could not be read."""
     kinds = {mistake.kind for mistake in found}
     dropped: set[str] = set()
     if kinds & {"reading", "broken"}:
         dropped |= {"missing", "unused"}
     if "broken" in kinds:
         dropped |= {"rule"}
-    # A macro that several settings take is wrong once.
+    # A wrong macro that several settings use is reported once.
     once = {(m.kind, m.where or m.text): m.text for m in reversed(found) if m.kind not in dropped}
     return list(reversed(once.values()))
 
 
 def check_macros(bindings: Sequence[str] = ()) -> None:
-    """Refuses macros that nothing uses: most likely misspelt.
+    """Refuses macros that nothing uses, which are most likely misspelt.
 
-    Macros of the package's own files may go unused: something set over them takes their place.
-    Call it after everything has been built.
+    Macros of the package's own files may be unused, as other values can override their uses. Call
+    it after everything has been built.
 
     Args:
-        bindings: the NAME=VALUE that were parsed over the files; a macro among them must be used.
+        bindings: the NAME=VALUE of the command line; macros among them must be used.
 
     Raises:
-        UserError: with the nearest macro that is used.
+        UserError: for unused macros, with the nearest macro that is used.
     """
     used = {scope for scope, selector in gin.config._OPERATIVE_CONFIG if _is_macro(selector)}
     replaceable = _shipped_macros() - {b.partition("=")[0].strip() for b in bindings}
     hint = f" Macros in use: {', '.join(sorted(used))}." if used else ""
     note(
         Mistake(
-            f"nothing uses {name!r}{in_parentheses(value_places.get((name, _MACRO, 'value')))}."
-            + nearest(name, sorted(used) + configurables())
+            f"nothing uses {name!r}{in_parentheses(locations.get((name, MACRO, 'value')))}."
+            + nearest(name, sorted(used) + configurable_names())
             + hint,
             "unused",
         )
@@ -361,59 +319,27 @@ def _shipped_texts() -> list[str]:
 
 
 def unused() -> list[str]:
-    """Returns the bindings of things that were not built: allowed, but worth a look.
+    """Returns the bindings of objects that were not built, which have no effect.
 
-    Only those of the command line and of the user's own files that it names: included files, such
-    as the package's, are made to serve several configurations.
+    Only bindings of the command line and of the user's files that it names are returned: included
+    files may serve several configurations.
     """
     known = gin.config._OPERATIVE_CONFIG
     return sorted(
-        f"{selector.removeprefix(_MODULE + '.')}.{name}{in_parentheses(place)}"
-        for (scope, selector, name), place in value_places.items()
-        if place.is_named and (scope, selector) not in known and not _is_macro(selector)
+        f"{selector.removeprefix(PACKAGE)}.{name}{in_parentheses(location)}"
+        for (scope, selector, name), location in locations.items()
+        if location.is_named and (scope, selector) not in known and not _is_macro(selector)
     )
 
 
 def operative() -> str:
-    """Returns everything that had a say in what was built, as a gin file."""
+    """Returns all values that the built objects use, as a gin file."""
     return str(gin.operative_config_str())
 
 
-def configurables() -> list[str]:
-    """Returns the names that gin files can configure."""
-    return sorted(settings.REGISTERED)
-
-
 def _is_macro(selector: str) -> bool:
-    return selector == _MACRO
-
-
-def _explained(error: Exception, where: str) -> str:
-    """Returns a one-line account of one of gin's errors, and where it was."""
-    text = str(error)
-    if match := re.search(r"No configurable matching '([^']+)'", text):
-        name = match[1].split("/")[-1].removeprefix(_MODULE + ".")
-        return f"nothing called {name!r} can be configured{where}." + _near_name(name)
-    if match := re.search(r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'", text):
-        owner = match[1].removeprefix(_MODULE + ".")
-        hint = nearest(match[2], _parameters(match[1]))
-        return f"{owner} has no parameter {match[2]!r}{where}.{hint}"
-    if match := re.search(r"No configurable matching reference '@([^'()]+)", text):
-        return f"nothing is called @{match[1]}{where}." + _near_name(match[1])
-    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    return f"{first}{where}"
+    return selector == MACRO
 
 
 def _macros() -> list[str]:
     return sorted(scope for scope, selector in gin.config._CONFIG if _is_macro(selector))
-
-
-def _near_name(name: str) -> str:
-    return nearest(name.split(".")[0], configurables()) or (
-        f" Known: {', '.join(configurables())}."
-    )
-
-
-def _parameters(selector: str) -> Iterable[str]:
-    target = gin.config._REGISTRY.get_match(selector).wrapped
-    return list(inspect.signature(target).parameters)

@@ -6,6 +6,7 @@ from typing import Any
 import gin
 
 from moe_jax import config, settings
+from moe_jax.gin_registry import selector_of
 from moe_jax.settings import Mistake
 
 
@@ -16,7 +17,7 @@ def referred(name: str, parameter: str) -> Callable[..., Any] | None:
         name: of something registered, such as `Experiment`.
         parameter: of it, such as `router`.
     """
-    value = gin.config._CONFIG.get(("", config.selector_of(name)), {}).get(parameter)
+    value = gin.config._CONFIG.get(("", selector_of(name)), {}).get(parameter)
     if not isinstance(value, gin.config.ConfigurableReference):
         return None
     return settings.REGISTERED.get(value.config_key[1].rpartition(".")[2])
@@ -24,7 +25,7 @@ def referred(name: str, parameter: str) -> Callable[..., Any] | None:
 
 def add_items(name: str, parameter: str, items: Mapping[str, Any]) -> None:
     """Adds items that are not set to a dictionary among the values that were parsed."""
-    bindings = gin.config._CONFIG.setdefault(("", config.selector_of(name)), {})
+    bindings = gin.config._CONFIG.setdefault(("", selector_of(name)), {})
     value = bindings.get(parameter, {})
     if isinstance(value, Mapping):
         bindings[parameter] = {**items, **value}
@@ -43,15 +44,17 @@ def check_bases(name: str, parameter: str) -> None:
     chosen = referred(name, parameter)
     bases = {base.__name__ for base in getattr(chosen, "__mro__", ())[1:]}
     is_after = False
-    for (_, selector, field), place in config.value_places.items():
-        if (selector, field) == (config.selector_of(name), parameter):
+    for (_, selector, field), location in config.locations.items():
+        if (selector, field) == (selector_of(name), parameter):
             is_after = True
             continue
         owner = selector.rpartition(".")[2]
-        if is_after and owner in bases and owner in settings.REGISTERED and not place.is_packaged:
+        if not is_after or location.is_packaged:
+            continue
+        if owner in bases and owner in settings.REGISTERED:
             used = getattr(chosen, "settings_name", "")
             text = (
-                f"{owner}.{field}{config.in_parentheses(place)} has no effect on "
+                f"{owner}.{field}{config.in_parentheses(location)} has no effect on "
                 f"{name}.{parameter} = @{used}(): set {used}.{field}"
             )
             config.note([Mistake(text, "rule")])

@@ -1,24 +1,24 @@
-"""What the command line reports without a traceback."""
+"""Errors that the command line reports without a traceback."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend: the message says what, where, and what would be right."""
+    """A mistake that the user can correct; the message says what, where, and what is right."""
 
 
 def combined(messages: Iterable[str]) -> UserError:
-    """Returns one error that says several things, each in a line of its own, none twice."""
+    """Combines messages into one error, each in a line of its own, without duplicates."""
     return UserError("\n".join(dict.fromkeys(messages)))
 
 
 class Interrupted(Exception):
-    """Stopped by a signal, with everything saved; `args`: the signal, a message, any result."""
+    """The end by a signal, with everything saved; `args`: the signal, a message, any result."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns " Did you mean 'x'?" for the known name nearest to `name`, or an empty string."""
+    """Suggests the known name nearest to `name`: " Did you mean 'x'?", or an empty string."""
     known = list(known)
     matches = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if not matches:

@@ -7,6 +7,7 @@ import jax
 
 import moe_jax.routers  # noqa: F401  Registers the routers.
 from moe_jax import config, config_choice
+from moe_jax.config_source import ConfigSource
 from moe_jax.configurable import configurable
 from moe_jax.data.config import DataConfig
 from moe_jax.errors import UserError
@@ -199,49 +200,38 @@ def token_frequencies(data: DataConfig, batches: PositiveInt = 16) -> tuple[int,
     return count_tokens(data, batches)
 
 
-def load(
-    files: list[str],
-    bindings: list[str],
-    search_paths: list[str] | None = None,
-    run: str | None = None,
-) -> Experiment:
-    """Reads gin files and bindings and builds the experiment they describe.
-
-    Args:
-        files: gin files, later ones over earlier ones.
-        bindings: NAME=VALUE, over them.
-        search_paths: directories in which files are looked for.
-        run: the file among them that belongs to a run directory, which may come from anywhere.
+def load(source: ConfigSource) -> Experiment:
+    """Builds the experiment that gin files and bindings configure.
 
     Raises:
-        UserError: for all mistakes in them, one in a line, and for what they may not do
+        UserError: for all mistakes in the configuration, one in a line, and for what it may not do
             (`gin_imports`).
     """
     with config.collect():
-        config.parse(files, bindings, search_paths or [], run)
+        config.parse(source)
         config_choice.check_bases("Experiment", "router")
         router = config_choice.referred("Experiment", "router")
-        # What a run keeps says with which weights it was trained.
+        # A run keeps the weights that it was trained with.
         config_choice.add_items("Loss", "weights", getattr(router, "loss_weights", {}))
         experiment = config.build("Experiment")
-        config.check_macros(bindings)
+        config.check_macros(source.bindings)
     assert isinstance(experiment, Experiment)
     return experiment
 
 
-def load_data(
-    files: list[str], bindings: list[str], search_paths: list[str] | None = None
-) -> DataConfig:
-    """Reads gin files and bindings and builds the data they describe, whatever else they do.
+def load_data(source: ConfigSource) -> DataConfig:
+    """Builds only the data that gin files and bindings configure.
+
+    A data file or a `--gin.TASK` is enough: the rest of a run need not be configured.
 
     Raises:
-        UserError: for any mistake in what describes the data.
+        UserError: for any mistake in the configuration of the data.
     """
-    # A single data file, or a `--gin.TASK`, is enough: no run has to be described around it.
-    macro = any(b.partition("=")[0].strip() == "TASK" for b in bindings) or bool(files)
+    sets_macro = any(b.partition("=")[0].strip() == "TASK" for b in source.bindings)
+    if sets_macro or source.files:
+        source = dataclasses.replace(source, bindings=(*source.bindings, "Data.task=%TASK"))
     with config.collect():
-        bindings = [*bindings, *(["Data.task=%TASK"] if macro else [])]
-        config.parse(files, bindings, search_paths or [])
+        config.parse(source)
         data = config.build("Data")
     assert isinstance(data, DataConfig)
     return data

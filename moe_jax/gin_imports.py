@@ -1,11 +1,10 @@
-"""What gin files may import, and which names they may use: a gin file must not run code.
+"""Permissions of gin files: modules that they may import and names that they may use.
 
-A gin file describes; it does not run. Without permission it reaches what this package registers
-with gin and nothing else. `--allow_imports=my_tasks`, or `MOE_JAX_ALLOW_IMPORTS` in the user's
-environment, permits a module: `import my_tasks` then works, and so do the names that the module
-registers. The configuration of a run directory, which may come from anywhere, goes by the flag
-alone. Gin's dynamic registration, by which a file can name any function of any module, is always
-refused.
+Without permission a gin file can use only what this package registers with gin.
+`--allow_imports=my_tasks`, or `MOE_JAX_ALLOW_IMPORTS` in the user's environment, permits a module:
+`import my_tasks` then works, and so do the names that the module registers. The configuration of a
+run directory, which is not trusted, is given the permissions of the flag only. Gin's dynamic
+registration, by which a file can name any function of any module, is always refused.
 """
 
 import contextlib
@@ -21,18 +20,18 @@ import gin
 from gin.config_parser import BindingStatement, BlockDeclaration, ImportStatement
 
 from moe_jax.errors import UserError
-from moe_jax.gin_sources import Line, Reference, leaves
+from moe_jax.gin_statements import Reference, Statement, leaves
 
 VARIABLE = "MOE_JAX_ALLOW_IMPORTS"
 FLAG = "--allow_imports"
 
 _OWN = "moe_jax"
-# Modules of the package that act when they are imported, or are for the command line only.
+# Modules of the package with side effects at import, or for the command line only.
 _NOT_FOR_FILES = ("moe_jax.cli", "moe_jax.commands")
 _BUILTIN = ("gin.macro", "gin.constant", "gin.singleton")
 _MODULE_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
-# The modules that the command line permits, and the names that each import has registered.
+# Modules permitted by the command line, and the names that each import has registered.
 _allowed: list[str] = []
 _registered_by: dict[str, set[str]] = {}
 # Names that Python code has registered by `moe_jax.configurable`, not an import of a gin file.
@@ -48,7 +47,7 @@ def allowing(modules: Iterable[str]) -> Iterator[None]:
         modules: names, each permitting its submodules too; commas may separate several.
 
     Raises:
-        UserError: for what is no name of a module.
+        UserError: for an invalid module name.
     """
     before = list(_allowed)
     _allowed.extend(_names(modules, FLAG))
@@ -69,13 +68,13 @@ def _names(texts: Iterable[str], where: str) -> list[str]:
 
 
 def permitted(of_a_run: bool = False) -> list[str]:
-    """Returns the modules that may be imported besides the package's.
+    """Returns the modules that gin files may import besides the package's own.
 
     Args:
-        of_a_run: by the configuration of a run directory.
+        of_a_run: for the configuration of a run directory.
 
     Raises:
-        UserError: for a name in `MOE_JAX_ALLOW_IMPORTS` that is none.
+        UserError: for an invalid module name in `MOE_JAX_ALLOW_IMPORTS`.
     """
     from_environment = [] if of_a_run else _names([os.environ.get(VARIABLE, "")], VARIABLE)
     return [*_allowed, *from_environment]
@@ -88,58 +87,63 @@ def note_registered(selector: str) -> None:
 
 
 def as_environment() -> dict[str, str]:
-    """Returns the variables that give a process of our own the same permissions."""
+    """Returns environment variables that give a child process the same permissions."""
     names = permitted()
     return {VARIABLE: ",".join(names)} if names else {}
 
 
-def check(lines: Sequence[Line], run: str | None = None) -> None:
-    """Refuses a configuration that would run code, and imports what it may import.
+def check(statements: Sequence[Statement], run: str | None = None) -> None:
+    """Refuses a configuration that would run code, and imports its permitted modules.
 
-    Nothing is imported unless everything may be.
+    Nothing is imported if any import is refused.
 
     Args:
-        lines: every statement of the configuration.
-        run: the file among the roots of the lines that is a run directory's own.
+        statements: every statement of the configuration.
+        run: the root of the statements that belong to a run directory.
 
     Raises:
         UserError: for an import that is not permitted or fails, and for a name that neither the
             package nor a permitted module has registered.
     """
-    imports = [line for line in lines if isinstance(line.statement, ImportStatement)]
+    imports = [s for s in statements if isinstance(s.parsed, ImportStatement)]
     refused = []
-    for line in imports:
-        name = line.statement.module
+    for statement in imports:
+        name = statement.parsed.module
         if name.partition(".")[0] == "__gin__":
             raise UserError(
-                f"{line.statement.format()!r} was refused ({line.where}): with it a gin file can "
-                "call any function there is. Register what the file needs in a module of your own "
-                f"(gin.register), import that, and permit it with {FLAG}"
+                f"{statement.parsed.format()!r} was refused ({statement.location}): with it a gin "
+                "file can call any function there is. Register what the file needs in a module of "
+                f"your own (gin.register), import that, and permit it with {FLAG}"
             )
-        if not _is_own(name) and not _is_under(name, permitted(line.root == run)):
-            refused.append(line)
+        if not _is_own(name) and not _is_under(name, permitted(statement.root == run)):
+            refused.append(statement)
     if refused:
         raise _refusal(refused, run)
-    for line in imports:
-        if not _is_own(line.statement.module):
-            _import(line, run)
-    for line in lines:
-        names = permitted(line.root == run)
-        for selector in _selectors(line):
-            _check_reachable(selector, line, names)
+    for statement in imports:
+        if not _is_own(statement.parsed.module):
+            _import(statement, run)
+    for statement in statements:
+        names = permitted(statement.root == run)
+        for selector in _selectors(statement):
+            _check_reachable(selector, statement, names)
 
 
-def _refusal(lines: list[Line], run: str | None) -> UserError:
-    """Returns the error for imports that are not permitted, with the flag that would."""
-    first, modules = lines[0], dict.fromkeys(line.statement.module for line in lines)
-    more = f" and {len(lines) - 1} more were" if len(lines) > 1 else " was"
+def is_available(selector: str) -> bool:
+    """Returns whether gin files of the user may use a registered name."""
+    return selector not in _BUILTIN and _is_reachable(selector, permitted())
+
+
+def _refusal(refused: list[Statement], run: str | None) -> UserError:
+    """Returns the error for imports that are not permitted, with the flag that permits them."""
+    first, modules = refused[0], dict.fromkeys(statement.parsed.module for statement in refused)
+    more = f" and {len(refused) - 1} more were" if len(refused) > 1 else " was"
     advice = f"If you trust {'it' if len(modules) == 1 else 'them'}, add {FLAG}={','.join(modules)}"
     if first.root == run and run is not None:
         why = "the configuration of a run imports only what this command's flag permits"
     else:
         why = f"a gin file may run no code but that of {_OWN}"
         advice += f" (or name it in {VARIABLE})"
-    return UserError(f"{first.statement.format()!r}{more} refused ({first.where}): {why}. {advice}")
+    return UserError(f"{first.parsed.format()!r}{more} refused ({first.location}): {why}. {advice}")
 
 
 def _is_own(module: str) -> bool:
@@ -147,28 +151,28 @@ def _is_own(module: str) -> bool:
 
 
 def _is_under(module: str, names: Iterable[str]) -> bool:
-    """Returns whether a module is one of those named, or in one of them."""
+    """Returns whether a module is one of the named modules or a submodule of one."""
     return any(module == name or module.startswith(f"{name}.") for name in names)
 
 
-def _import(line: Line, run: str | None) -> None:
-    """Imports a permitted module, and keeps what it registers with gin."""
-    name = line.statement.module
-    # A run's own directory is no place for code: it is somebody else's.
-    own = [] if line.root == run else [os.path.dirname(os.path.abspath(line.root))]
-    places = list(dict.fromkeys([*(own if line.root else []), os.getcwd()]))
+def _import(statement: Statement, run: str | None) -> None:
+    """Imports a permitted module, and notes which names it registers with gin."""
+    name = statement.parsed.module
+    # The directory of a run is not searched for code, as it is not trusted.
+    own = [] if statement.root == run else [os.path.dirname(os.path.abspath(statement.root))]
+    directories = list(dict.fromkeys([*(own if statement.root else []), os.getcwd()]))
     known = name in sys.modules
     if not known:
-        _make_findable(name, places)
+        _make_findable(name, directories)
     before = set(_registry())
     try:
         with _import_of_a_gin_file():
             module = importlib.import_module(name)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name in _with_parents(name):
-            raise UserError(_not_found(name, error.name or name, line, places)) from None
+            raise UserError(_not_found(name, error.name or name, statement, directories)) from None
         raise UserError(
-            f"{name} cannot be imported ({line.where}): {type(error).__name__}: {error}"
+            f"{name} cannot be imported ({statement.location}): {type(error).__name__}: {error}"
         ) from error
     _registered_by.setdefault(name, set()).update(set(_registry()) - before)
     if not known:
@@ -186,26 +190,27 @@ def _import_of_a_gin_file() -> Iterator[None]:
         _importing = False
 
 
-def _make_findable(name: str, places: list[str]) -> None:
-    """Makes a module importable that lies in one of the places.
+def _make_findable(name: str, directories: list[str]) -> None:
+    """Makes a module in one of the directories importable.
 
-    A place is searched last, and only if it holds a module that Python would not find without: so
-    that no file there takes the place of Python's own modules or of what is installed.
+    A directory is searched last, and only for a module that Python would not find otherwise, so
+    that no file there can replace a standard or an installed module.
     """
     top = name.partition(".")[0]
-    if top in sys.modules or _holds(importlib.util.find_spec(top), name):
+    if top in sys.modules or _contains(importlib.util.find_spec(top), name):
         return
-    for place in places:
-        if _holds(importlib.machinery.PathFinder.find_spec(top, [place]), name):
-            sys.path.append(place)
+    for directory in directories:
+        if _contains(importlib.machinery.PathFinder.find_spec(top, [directory]), name):
+            sys.path.append(directory)
             importlib.invalidate_caches()
             return
 
 
-def _holds(top: importlib.machinery.ModuleSpec | None, name: str) -> bool:
-    """Returns whether what was found for the first part of a name is the module's own.
+def _contains(top: importlib.machinery.ModuleSpec | None, name: str) -> bool:
+    """Returns whether the spec of the first part of a dotted name contains the module.
 
-    A directory without `__init__.py` is found too, whatever it is for: the next part must be in it.
+    Python also finds directories without `__init__.py`, which need not be packages: those must
+    contain the next part of the name.
     """
     if top is None or top.origin is not None:
         return top is not None
@@ -213,7 +218,7 @@ def _holds(top: importlib.machinery.ModuleSpec | None, name: str) -> bool:
     inner = importlib.machinery.PathFinder.find_spec(
         rest.partition(".")[0], list(top.submodule_search_locations or ())
     )
-    return bool(dot) and _holds(inner, rest)
+    return bool(dot) and _contains(inner, rest)
 
 
 def _with_parents(name: str) -> list[str]:
@@ -221,14 +226,14 @@ def _with_parents(name: str) -> list[str]:
     return [".".join(parts[: count + 1]) for count in range(len(parts))]
 
 
-def _not_found(name: str, missing: str, line: Line, places: list[str]) -> str:
+def _not_found(name: str, missing: str, statement: Statement, directories: list[str]) -> str:
     top = sys.modules.get(name.partition(".")[0])
     if missing != name.partition(".")[0] and top is not None:
         found = getattr(top, "__file__", None) or top.__name__
-        return f"there is no module {missing} in {found} ({line.where})"
+        return f"there is no module {missing} in {found} ({statement.location})"
     return (
-        f"there is no module {missing} ({line.where}); looked in {', '.join(places)} and where "
-        "Python looks"
+        f"there is no module {missing} ({statement.location}); looked in "
+        f"{', '.join(directories)} and where Python looks"
     )
 
 
@@ -236,28 +241,29 @@ def _registry() -> list[str]:
     return [selector for selector, _ in gin.config._REGISTRY.items()]
 
 
-def _selectors(line: Line) -> Iterator[str]:
+def _selectors(statement: Statement) -> Iterator[str]:
     """Yields the names that a statement uses, without scopes."""
-    statement = line.statement
-    if isinstance(statement, BlockDeclaration):
-        yield statement.selector
-    elif isinstance(statement, BindingStatement):
-        if statement.arg_name:
-            yield statement.selector
-        found = (leaf for leaf in leaves(statement.value) if isinstance(leaf, Reference))
+    parsed = statement.parsed
+    if isinstance(parsed, BlockDeclaration):
+        yield parsed.selector
+    elif isinstance(parsed, BindingStatement):
+        if parsed.arg_name:
+            yield parsed.selector
+        found = (leaf for leaf in leaves(parsed.value) if isinstance(leaf, Reference))
         yield from (reference.selector for reference in found if not reference.macro)
 
 
-def _check_reachable(selector: str, line: Line, modules: list[str]) -> None:
-    """Refuses a name that something else in this process has registered with gin."""
+def _check_reachable(selector: str, statement: Statement, modules: list[str]) -> None:
+    """Refuses a name that was registered with gin by a module without permission."""
     found = gin.config._REGISTRY.matching_selectors(selector)
-    # What nothing has registered is gin's to report.
+    # Gin itself reports names that are not registered.
     if not found or any(_is_reachable(name, modules) for name in found):
         return
     owner = gin.config._REGISTRY[found[0]].wrapped.__module__
     raise UserError(
-        f"{selector!r} was refused ({line.where}): {owner} registers it, which this configuration "
-        f"may not use. If it is meant, import the module in the file and add {FLAG}={owner}"
+        f"{selector!r} was refused ({statement.location}): {owner} registers it, which this "
+        "configuration may not use. If it is meant, import the module in the file and add "
+        f"{FLAG}={owner}"
     )
 
 

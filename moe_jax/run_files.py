@@ -1,4 +1,4 @@
-"""Names of the files in a run directory."""
+"""The names of the files in a run directory."""
 
 CONFIG_FILE = "config.gin"
 RUN_FILE = "run.json"

@@ -1,7 +1,7 @@
-"""JSON as its standard has it: numbers that are not finite become null, and are named.
+"""JSON by its standard: numbers that are not finite are written as null.
 
-Python's own `json` writes `NaN` and `Infinity`, which no other reader takes. All that is printed
-with `--json` and all JSON files of a run are written here.
+Python's own `json` writes `NaN` and `Infinity`, which other readers reject. All `--json` output and
+all JSON files of a run are written here.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
-    """Returns a value as JSON; what is not finite is null."""
+    """Serializes a value to JSON; numbers that are not finite become null."""
     return json.dumps(_plain(value), allow_nan=False, indent=indent)
 
 
@@ -27,7 +27,7 @@ def not_finite(value: Any, name: str = "") -> list[str]:
 
 
 def _plain(value: Any, keep: bool = False) -> Any:
-    """Makes Python's own types of all; with `keep`, what is not finite stays as it is."""
+    """Converts a value to plain Python types; `keep` keeps numbers that are not finite."""
     if hasattr(value, "tolist"):  # Arrays and scalars of NumPy and JAX.
         value = value.tolist()
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""Says what a person waits for: a line that moves on a terminal, elsewhere one every few seconds.
+"""Progress messages of long operations: a spinner on a terminal, elsewhere a line now and then.
 
-It all goes to standard error, so that standard output holds results only. The environment variable
-`MOE_JAX_WAITING=0` turns it off.
+They are printed to standard error, so that standard output holds results only. The environment
+variable `MOE_JAX_WAITING=0` turns them off.
 """
 
 import contextlib
@@ -13,26 +13,26 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-# A log is never silent for five seconds.
+# Between two lines in a log: it is never silent for five seconds.
 BEAT_SECONDS = 3.5
-# What takes less is not worth a line.
+# Shorter operations are not shown.
 SHORT_SECONDS = 0.5
 _TICK_SECONDS = 0.25
-# Of all waits: when the last line was printed, at first when the process began to import.
+# When the last line of any wait was printed; at first, when this module was imported.
 _last_line = time.monotonic()
 _lock = threading.RLock()
 _open: list["Wait"] = []
 
 
 class Wait:
-    """What is waited for now; made by `waiting`.
+    """An operation in progress; made by `waiting`.
 
     Args:
-        what: in words.
-        show: shows a line; None takes away what moves.
+        what: the operation in words.
+        show: shows a line; None hides the spinner.
         moves: whether lines replace each other, as on a terminal.
         gives_way: whether it ends when another wait begins.
-        clock: seconds that only grow.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Wait:
         self._detail, self._start = "", clock()
 
     def say(self, detail: str) -> None:
-        """Adds what is being done now."""
+        """Sets the detail that is shown after the operation."""
         self._detail = detail
 
     def tick(self) -> None:
-        """Shows how long it has taken, if it is time for a line."""
+        """Shows the elapsed time, if a line is due."""
         global _last_line
         now = self._clock()
         if now - self._start < SHORT_SECONDS:
@@ -60,27 +60,27 @@ class Wait:
         if self._moves or now - _last_line >= BEAT_SECONDS:
             _last_line = now
             text = f"{self._what}: {self._detail}" if self._detail else self._what
-            # Nobody has to read it.
+            # Standard error may be closed.
             with contextlib.suppress(OSError, ValueError):
                 self._show(f"{text} ... {now - self._start:.0f} s")
 
     def hide(self) -> None:
-        """Takes away what moves, until the next tick."""
+        """Hides the spinner until the next tick."""
         with contextlib.suppress(OSError, ValueError):
             self._show(None)
 
 
 @contextlib.contextmanager
 def waiting(what: str, *, silent: bool = False, gives_way: bool = False) -> Iterator[Wait]:
-    """Says on standard error what is done inside and for how long, until it ends.
+    """Shows on standard error the operation inside the context and its elapsed time.
 
-    Of waits inside each other the innermost is shown.
+    Of nested waits the innermost is shown.
 
     Args:
-        what: such as "reading the data".
-        silent: say nothing, as all processes but the first.
-        gives_way: end with the first wait inside instead of coming back after it; it never moves,
-            so that anything can be printed meanwhile.
+        what: the operation in words, such as "reading the data".
+        silent: show nothing, as in all processes but the first.
+        gives_way: end when the first nested wait begins. It never shows a spinner, so that
+            anything can be printed meanwhile.
     """
     global _last_line
     silent = silent or os.environ.get("MOE_JAX_WAITING") == "0"
@@ -106,7 +106,7 @@ def waiting(what: str, *, silent: bool = False, gives_way: bool = False) -> Iter
 
 
 def hide() -> None:
-    """Takes the line that moves away for a moment: something else is about to be printed."""
+    """Hides the spinner for a moment, before something else is printed."""
     with _lock:
         if _open:
             _open[-1].hide()
@@ -126,14 +126,14 @@ def _watch() -> None:
 
 
 class _Spinner:
-    """The line that moves."""
+    """A spinner with a text."""
 
     def __init__(self, file: TextIO):
         self._file = file
         self._status: Any = None
 
     def show(self, text: str | None) -> None:
-        """Shows a line in place of the one before, or none."""
+        """Replaces the text; None hides the spinner."""
         if text is None:
             if self._status is not None:
                 self._status.stop()
@@ -166,7 +166,7 @@ def _is_terminal(file: TextIO) -> bool:
 
 
 def _standard_error() -> TextIO:
-    """Returns standard error, where it is the process's as it was before `quiet` redirected it."""
+    """Returns standard error as it was before `library_output` redirected the descriptor."""
     try:
         return _process_standard_error() if sys.stderr.fileno() == 2 else sys.stderr
     except (OSError, ValueError, AttributeError):

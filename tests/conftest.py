@@ -56,7 +56,7 @@ LONGEST = (
     "dispatch/test_routed.py",
     "faults/test_disk.py",
     "dispatch/test_transports.py",
-    "commands/test_cli.py",
+    "tests/test_cli.py",
     "invariance/test_causality.py",
     "commands/test_data.py",
     "training/test_router_files.py",

@@ -5,7 +5,8 @@ import itertools
 import pytest
 
 from moe_jax import config, experiment
-from moe_jax.data.pipeline import input_pipeline
+from moe_jax.config_source import ConfigSource
+from moe_jax.data import pipeline
 from moe_jax.errors import UserError
 
 QUICKSTART = ["runs/quickstart.gin"]
@@ -18,8 +19,8 @@ PARTS = {
 
 @pytest.mark.parametrize("run", RUNS)
 def test_every_run_resolves_and_uses_all_its_macros(run):
-    described = experiment.load([run], [])
-    assert described.train.steps > 0
+    loaded = experiment.load(ConfigSource([run]))
+    assert loaded.train.steps > 0
     # What is printed is complete: read again, it describes the same experiment.
     text = config.operative()
     assert "Model.num_layers" in text
@@ -30,26 +31,37 @@ def test_every_run_resolves_and_uses_all_its_macros(run):
 )
 def test_every_file_works_on_top_of_a_run(parts, monkeypatch):
     # Counting the tokens of the text takes longer than all else.
-    monkeypatch.setattr(input_pipeline, "count_tokens", lambda data, batches: (1,) * 8192)
-    described = experiment.load(QUICKSTART + [p for p in parts if p], ["Data.batch_size=512"])
-    assert described.parameters().total > 0
+    monkeypatch.setattr(pipeline, "count_tokens", lambda data, batches: (1,) * 8192)
+    loaded = experiment.load(
+        ConfigSource(QUICKSTART + [p for p in parts if p], ["Data.batch_size=512"])
+    )
+    assert loaded.parameters().total > 0
 
 
 def test_the_operative_configuration_describes_the_same_experiment(tmp_path):
-    first = experiment.load(QUICKSTART, ["Model.num_layers=2", "ExpertChoice.capacity_factor=1.5"])
+    first = experiment.load(
+        ConfigSource(QUICKSTART, ["Model.num_layers=2", "ExpertChoice.capacity_factor=1.5"])
+    )
     (tmp_path / "config.gin").write_text(config.operative())
-    again = experiment.load([str(tmp_path / "config.gin")], [])
+    again = experiment.load(ConfigSource([str(tmp_path / "config.gin")]))
     assert (again.model, again.router, again.data) == (first.model, first.router, first.data)
     assert (again.train, again.sampling) == (first.train, first.sampling)
-    over = experiment.load([str(tmp_path / "config.gin")], ["ExpertChoice.capacity_factor=1"])
+    over = experiment.load(
+        ConfigSource([str(tmp_path / "config.gin")], ["ExpertChoice.capacity_factor=1"])
+    )
     assert over.router.capacity_factor == 1
 
 
 def test_later_files_win(tmp_path):
     own = tmp_path / "own.gin"
     own.write_text("Model.num_layers = 6\n")
-    assert experiment.load([*QUICKSTART, str(own)], []).model.num_layers == 6
-    assert experiment.load([*QUICKSTART, "own.gin"], [], [str(tmp_path)]).model.num_layers == 6
+    assert experiment.load(ConfigSource([*QUICKSTART, str(own)])).model.num_layers == 6
+    assert (
+        experiment.load(
+            ConfigSource([*QUICKSTART, "own.gin"], [], [str(tmp_path)])
+        ).model.num_layers
+        == 6
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +118,7 @@ def test_bindings_need_no_second_quotes(argument, line):
 )
 def test_mistakes_are_one_line(bindings, message):
     with pytest.raises(UserError, match=message) as error:
-        experiment.load(QUICKSTART, bindings)
+        experiment.load(ConfigSource(QUICKSTART, bindings))
     assert "\n" not in str(error.value)
 
 
@@ -114,13 +126,13 @@ def test_mistakes_in_files_name_file_and_line(tmp_path):
     path = tmp_path / "own.gin"
     path.write_text("include 'runs/quickstart.gin'\nModel.num_layrs = 3\n")
     with pytest.raises(UserError, match=r"own.gin, line 2.* Did you mean 'num_layers'"):
-        experiment.load([str(path)], [])
+        experiment.load(ConfigSource([str(path)]))
     with pytest.raises(UserError, match=r"no gin file 'runs/quikstart.gin'.*'runs/quickstart.gin'"):
-        experiment.load(["runs/quikstart.gin"], [])
+        experiment.load(ConfigSource(["runs/quikstart.gin"]))
 
 
 def test_a_required_value_that_is_missing_is_named(tmp_path):
     path = tmp_path / "own.gin"
     path.write_text("Experiment.model = @Model()\nModel.num_layers = 2\n")
     with pytest.raises(UserError, match=r"Model.vocab_size needs a value"):
-        experiment.load([str(path)], [])
+        experiment.load(ConfigSource([str(path)]))

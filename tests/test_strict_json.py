@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from moe_jax import cli
+from moe_jax.commands import status
 from moe_jax.strict_json import dumps, not_finite
 
 PACKAGE = Path(__file__).parent.parent / "moe_jax"
 # Messages between processes, and files of names, paths and whole numbers.
 OTHER = {
-    "commands/load.py",
     "data/cache.py",
     "data/curriculum.py",
     "data/jsonl.py",
@@ -26,6 +26,7 @@ OTHER = {
     "evaluation/complexity.py",
     "pods/child.py",
     "pods/compiler.py",
+    "runs/loading.py",
     "sharding/processes.py",
     "sharding/rendezvous.py",
     "training/run_directory/data_manifest.py",
@@ -67,7 +68,7 @@ def test_what_is_not_finite_is_named():
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_a_verb_with_figures_that_are_not_finite_fails(monkeypatch, capsys, asked):
-    monkeypatch.setitem(cli._VERBS, "status", lambda args, bindings: VALUE)
+    monkeypatch.setattr(status, "run", lambda args: VALUE)
     assert cli.main(["status", "runs/x", *["--json"] * asked]) == 1
     out, err = capsys.readouterr()
     assert err == "moe-jax: not finite: loss, rows/0/seconds, rows/1/1, load/0/1\n"

@@ -18,7 +18,7 @@ from moe_jax.routers import ROUTERS
 ROOT = Path(__file__).parent.parent
 MESH = "tests/invariance/test_mesh_expert_choice.py"
 STEP = "tests/training/test_step.py"
-CLI = "tests/commands/test_cli.py"
+CLI = "tests/test_cli.py"
 ENDS = "tests/faults/test_ends.py"
 JSONL = "tests/training/metric_writers/test_jsonl_writer.py"
 FAULT_TOLERANCE = "tests/training/fault_tolerance"
@@ -60,9 +60,9 @@ VERBS = {
     "train": f"{CLI}::test_training_leaves_a_complete_run_directory",
     "eval": f"{CLI}::test_eval_gives_the_figures_of_training",
     "generate": f"{CLI}::test_generate_writes_text",
-    "status": "tests/commands/test_status.py::test_a_run_that_goes",
-    "plot": "tests/commands/test_plot.py::test_two_runs_in_one_png",
-    "config": "tests/commands/test_show_sharding.py::test_a_mesh_that_does_not_fit_is_refused",
+    "status": "tests/runs/test_status.py::test_a_run_that_goes",
+    "plot": "tests/runs/test_curves.py::test_two_runs_in_one_png",
+    "config": "tests/commands/config/test_sharding.py::test_a_mesh_that_does_not_fit_is_refused",
     "data": "tests/commands/test_data.py::test_show",
     "compile": "tests/commands/test_compile.py::test_what_fits_is_printed_and_written",
     "bench": "tests/commands/test_bench.py::test_routing_rows",
@@ -123,7 +123,7 @@ def test_every_law(default_tier, law):
 
 
 def test_every_verb(default_tier):
-    assert set(VERBS) == set(cli._VERBS)
+    assert set(VERBS) == {verb.NAME for verb in cli.VERBS}
     for test in VERBS.values():
         assert_has(default_tier, test)
 

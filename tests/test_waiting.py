@@ -122,9 +122,9 @@ def test_lines_come_by_themselves_through_what_quiet_hides():
     code = """
 import time
 from moe_jax import waiting as module
-from moe_jax.commands.quiet import quiet
+from moe_jax.library_output import suppress_library_output
 module.BEAT_SECONDS, module.SHORT_SECONDS, module._TICK_SECONDS = 0.1, 0.02, 0.01
-with module.waiting("reading"), quiet():
+with module.waiting("reading"), suppress_library_output():
     time.sleep(0.5)
 print("result")
 """

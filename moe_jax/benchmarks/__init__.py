@@ -1,1 +1,1 @@
-"""Measure on the machine at hand: always ratios of things timed in one run."""
+"""Benchmarks on this machine, reported as ratios of cases timed in the same run."""

@@ -1,8 +1,8 @@
-"""What adaptive gating saves: layer time at given shares of one-expert tokens.
+"""Layer time of adaptive gating by share of one-expert tokens.
 
-The threshold is set to the quantile of the gaps on the very inputs that are timed, so that the
-share is what it says. Beside it, the paper's figures: MoE layer time and computation relative to
-top-2 on A100 GPUs (Li et al. 2023, table 1).
+The threshold is a quantile of the gaps on the inputs that are timed, so that the share is exact.
+For comparison, the figures of the paper: MoE layer time and computation relative to top-2 on A100
+GPUs (Li et al. 2023, table 1).
 """
 
 import dataclasses
@@ -26,15 +26,15 @@ PAPER = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One measurement, relative to two experts for all tokens, run right before.
+class AdaptiveGatingTime:
+    """The time of a layer relative to two experts for all tokens, which runs right before.
 
     Attributes:
         top1_share: measured share of one-expert tokens.
-        relative_time: median.
-        relative_flops: of the experts.
-        paper_time: the paper's.
-        paper_flops: the paper's.
+        relative_time: median of the relative times.
+        relative_flops: relative FLOPs of the experts.
+        paper_time: relative time in the paper.
+        paper_flops: relative computation in the paper.
     """
 
     top1_share: float
@@ -44,7 +44,7 @@ class Row:
     paper_flops: float
 
 
-def measure(size: layer.Size, dispatch: str, dtype: str, rounds: int) -> list[Row]:
+def measure(size: layer.Size, dispatch: str, dtype: str, rounds: int) -> list[AdaptiveGatingTime]:
     """Measures all shares in one interleaved run, forward and backward, router included."""
     x, dy, tokens = layer.random_inputs(size, dtype)
     params = layer.expert_parameters(size, dtype)
@@ -60,7 +60,7 @@ def measure(size: layer.Size, dispatch: str, dtype: str, rounds: int) -> list[Ro
     full = dict.fromkeys(cases, cases["0.0"])
     times = interleaved.measure(cases, full, rounds)
     return [
-        Row(
+        AdaptiveGatingTime(
             top1_share=shares[share],
             relative_time=times[f"{share}"].ratio,
             relative_flops=1.0 - 0.5 * shares[share],
@@ -72,14 +72,14 @@ def measure(size: layer.Size, dispatch: str, dtype: str, rounds: int) -> list[Ro
 
 
 def _gaps(router_kernel: jax.Array, x_BSD: jax.Array) -> jax.Array:
-    """Returns what the two largest probabilities of each token are apart, [T]."""
+    """Returns the difference of the two largest probabilities of each token, [T]."""
     p_BSE = jax.nn.softmax(router_logits(x_BSD, router_kernel), axis=-1)
     best_BS2 = jax.lax.top_k(p_BSE, 2)[0]
     return (best_BS2[..., 0] - best_BS2[..., 1]).reshape(-1)
 
 
 def _threshold(sorted_gaps: jax.Array, share: float) -> float:
-    """Returns T so that the share of gaps above it is as wanted: half-way between two gaps."""
+    """Returns the threshold that a share of the gaps exceeds, half-way between two gaps."""
     if share == 0.0:
         return 1.0
     if share == 1.0:

@@ -14,8 +14,8 @@ class Case:
     """A compiled function on its inputs.
 
     Attributes:
-        run: runs it once and waits.
-        temporary_bytes: memory it takes beside inputs and outputs, by the compiler's account.
+        run: runs the function once and waits for it.
+        temporary_bytes: memory besides inputs and outputs, from the compiler's analysis.
     """
 
     run: Callable[[], object]
@@ -36,19 +36,19 @@ def compile_case(function: Callable, *arguments: object) -> Case:
 
 @dataclasses.dataclass
 class Times:
-    """Seconds of every run of a case, and of the reference right before it."""
+    """Times of every run of a case and of its reference right before it, in seconds."""
 
     case: list[float] = dataclasses.field(default_factory=list)
     reference: list[float] = dataclasses.field(default_factory=list)
 
     @property
     def seconds(self) -> float:
-        """Median of the case."""
+        """Median time of the case."""
         return statistics.median(self.case)
 
     @property
     def ratio(self) -> float:
-        """Median ratio to the run right before: a machine that drifts drifts for both."""
+        """Median ratio to the reference right before, which cancels drifts of the machine."""
         return statistics.median(a / b for a, b in zip(self.case, self.reference, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""One feed-forward layer, dense or routed, forward and backward: what the benchmarks time."""
+"""A feed-forward layer, dense or routed, with its backward pass, for the benchmarks."""
 
 import dataclasses
 import functools
@@ -25,22 +25,22 @@ class Size:
         tokens: T.
         width: D.
         hidden: F, of one expert.
-        experts: E.
+        num_experts: E.
     """
 
     tokens: int
     width: int
     hidden: int
-    experts: int
+    num_experts: int
 
     @property
     def rows(self) -> int:
-        """Rows of the batch that the tokens come from."""
+        """Number of rows in the batch."""
         return self.tokens // _LENGTH
 
 
 SIZES = {
-    # For a look at whether everything runs.
+    # Smoke tests.
     "XS": Size(512, 32, 64, 8),
     "S": Size(4096, 256, 1024, 16),
     "M": Size(4096, 512, 2048, 32),
@@ -56,9 +56,9 @@ def random_inputs(size: Size, dtype: str) -> tuple[jax.Array, jax.Array, jax.Arr
     return x, dy, jax.random.randint(jax.random.key(2), shape[:2], 1, 32000)
 
 
-def dense_parameters(size: Size, experts: float, dtype: str) -> Arrays:
-    """Returns the weights of a dense layer with the FLOPs of so many experts a token."""
-    shape = (size.width, round(experts * size.hidden))
+def dense_parameters(size: Size, active_experts: float, dtype: str) -> Arrays:
+    """Returns the weights of a dense layer with the FLOPs of so many experts per token."""
+    shape = (size.width, round(active_experts * size.hidden))
     return {name: _weight(i, shape, size.width, dtype) for i, name in enumerate(("wi", "wo"))}
 
 
@@ -71,9 +71,9 @@ def dense(params: Arrays, x_BSD: jax.Array) -> jax.Array:
 
 def expert_parameters(size: Size, dtype: str) -> Arrays:
     """Returns the weights of the experts, and the router's matrix in float32."""
-    shape = (size.experts, size.width, size.hidden)
+    shape = (size.num_experts, size.width, size.hidden)
     params = {name: _weight(i, shape, size.width, dtype) for i, name in enumerate(("wi", "wo"))}
-    params["router"] = _weight(2, (size.width, size.experts), size.width, "float32")
+    params["router"] = _weight(2, (size.width, size.num_experts), size.width, "float32")
     return params
 
 
@@ -117,7 +117,7 @@ def forward_and_backward(layer: Callable, params: Arrays, x: jax.Array, dy: jax.
 
 
 def step_of(layer: Callable) -> Callable:
-    """Returns the forward and backward pass of a layer, to compile."""
+    """Returns the function of a layer's forward and backward pass."""
     return functools.partial(forward_and_backward, layer)
 
 

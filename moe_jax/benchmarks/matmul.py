@@ -1,4 +1,4 @@
-"""The machine's own matrix-product rate: what utilisation is relative to."""
+"""The matrix-product rate of the machine, the reference of utilisation."""
 
 import time
 from collections.abc import Callable

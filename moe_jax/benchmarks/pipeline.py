@@ -1,4 +1,4 @@
-"""How fast the training data come, and which stage of the pipeline bounds them."""
+"""Throughput of the data pipeline, by stage."""
 
 import dataclasses
 import itertools
@@ -13,17 +13,17 @@ from moe_jax.data.config import DataConfig
 from moe_jax.data.pipeline.input_pipeline import TrainBatches
 from moe_jax.data.tasks.registry import find_task
 
-# What is read before the clock starts: the pipelines' buffers fill, the first calls are traced.
+# Examples read before the clock starts: buffers are filled and the first calls traced.
 _WARM_UP = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A stage of the pipeline with all before it.
+    """The throughput of a stage of the pipeline together with all stages before it.
 
     Attributes:
-        name: what it adds.
-        tokens_per_second: rate, in tokens that are no padding.
+        name: what the stage does.
+        tokens_per_second: throughput, without padding tokens.
     """
 
     name: str
@@ -36,7 +36,7 @@ def measure(config: DataConfig, seconds: float) -> list[Stage]:
     Text is counted in tokens by the mean number of bytes in a token.
 
     Raises:
-        UserError: if the task is not there.
+        UserError: if there is no such task.
     """
     task = find_task(config)
     parts = [p for p in seqio.get_subtasks(task.provider) if "train" in p.splits]

@@ -1,4 +1,4 @@
-"""Where the time of a compiled function goes, by the named scopes of its source.
+"""Time of a compiled function by the named scopes of its source.
 
 The function runs under JAX's profiler. Every operation in the trace is an instruction of the
 compiled program, whose metadata names the scopes (`jax.named_scope`) it came from; a fused
@@ -46,7 +46,7 @@ def time_by_scope(
         scopes: names of the scopes.
 
     Returns:
-        seconds by scope, "other" included, and the seconds in which any operation ran.
+        the seconds by scope, "other" included, and the seconds in which any operation ran.
     """
     scope_of = scopes_of_instructions(hlo, scopes)
     with tempfile.TemporaryDirectory() as directory:

@@ -1,4 +1,4 @@
-"""What every router costs with every transport, beside a dense layer of equal active FLOPs."""
+"""Cost of every router with every dispatch, next to a dense layer of equal active FLOPs."""
 
 import dataclasses
 import functools
@@ -10,12 +10,12 @@ from moe_jax.routers import get_router
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """One measurement.
+class RoutingCost:
+    """The cost of a router with a dispatch.
 
     Attributes:
-        router: registered name.
-        dispatch: transport.
+        router: registered name of the router.
+        dispatch: registered name of the dispatch.
         seconds: median wall time of a layer, forward and backward, router included.
         ratio_to_dense: median ratio to a dense layer of the same active FLOPs, run right before.
         flops: counted FLOPs of the experts of both passes.
@@ -31,24 +31,24 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
-    """All rows of one interleaved run.
+class RoutingCosts:
+    """The costs measured in one interleaved run.
 
     Attributes:
-        rows: routers by transports.
+        costs: one for each pair of a router and a dispatch.
         dense_seconds: median time of the dense layer, by active experts.
-        matmul_flops_per_second: of a large matrix product in the same run.
+        matmul_flops_per_second: rate of a large matrix product in the same run.
     """
 
-    rows: list[Row]
+    costs: list[RoutingCost]
     dense_seconds: dict[float, float]
     matmul_flops_per_second: float
 
 
 def measure(
     size: layer.Size, routers: list[str], dispatches: list[str], dtype: str, rounds: int
-) -> Result:
-    """Measures in one interleaved run, after one to warm up."""
+) -> RoutingCosts:
+    """Measures all pairs in one interleaved run, after a warm-up."""
     x, dy, tokens = layer.random_inputs(size, dtype)
     experts = layer.expert_parameters(size, dtype)
     made = {name: get_router(name) for name in routers}
@@ -58,7 +58,7 @@ def measure(
         dense[active] = interleaved.compile_case(layer.step_of(layer.dense), params, x, dy)
     cases, references = {}, {}
     for name, router in made.items():
-        router.check(size.rows, tokens.shape[1], size.experts)
+        router.check(size.rows, tokens.shape[1], size.num_experts)
         for dispatch in dispatches:
             run = functools.partial(layer.routed, router, dispatch, tokens)
             case = f"{name} {dispatch}"
@@ -67,15 +67,15 @@ def measure(
     matmul, matmul_flops = make_matmul(dtype)
     cases["matmul"] = references["matmul"] = interleaved.Case(matmul, 0)
     times = interleaved.measure(cases, references, rounds)
-    rows: list[Row] = []
+    costs: list[RoutingCost] = []
     dense_seconds: dict[float, list[float]] = {}
     for name, router in made.items():
         active = router.experts_per_token
         for dispatch in dispatches:
             case = f"{name} {dispatch}"
             dense_seconds.setdefault(active, []).extend(times[case].reference)
-            rows.append(
-                Row(
+            costs.append(
+                RoutingCost(
                     router=name,
                     dispatch=dispatch,
                     seconds=times[case].seconds,
@@ -84,8 +84,8 @@ def measure(
                     memory_to_dense=cases[case].temporary_bytes / dense[active].temporary_bytes,
                 )
             )
-    return Result(
-        rows=rows,
+    return RoutingCosts(
+        costs=costs,
         dense_seconds={k: statistics.median(v) for k, v in dense_seconds.items()},
         matmul_flops_per_second=matmul_flops / times["matmul"].seconds,
     )

@@ -1,4 +1,4 @@
-"""Where a training step's time goes, and how near it comes to the machine's own speed."""
+"""Time of a training step by part, and its utilisation of the machine."""
 
 import dataclasses
 import statistics
@@ -29,14 +29,14 @@ SCOPES = {
 
 @dataclasses.dataclass(frozen=True)
 class StepTimes:
-    """The measurement.
+    """The measured times of a training step.
 
     Attributes:
         step_seconds: median wall time of a step, the batch included.
         parts: median seconds by part; `input` and `other` included; they add up to the step.
         tokens: tokens in a step.
         flops: counted FLOPs of a step (`moe_jax.flops`).
-        matmul_flops_per_second: of a large matrix product, median of the same run.
+        matmul_flops_per_second: median rate of a large matrix product in the same run.
     """
 
     step_seconds: float
@@ -51,26 +51,26 @@ class StepTimes:
         return self.flops / self.step_seconds / self.matmul_flops_per_second
 
 
-def measure(described: Experiment, next_batch: Callable[[], Batch], steps: int) -> StepTimes:
+def measure(experiment: Experiment, next_batch: Callable[[], Batch], steps: int) -> StepTimes:
     """Measures steps of an experiment, interleaved with matrix products, after one to warm up.
 
     Args:
-        described: the experiment.
-        next_batch: gives the next batch.
+        experiment: the experiment.
+        next_batch: returns the next batch.
         steps: steps to measure, each twice: for its wall time, and under the profiler.
     """
-    model = described.language_model()
+    model = experiment.language_model()
     step = make_train_step(
         model,
-        described.optimizer,
-        described.loss,
-        described.train.accumulation,
-        described.train.seed,
+        experiment.optimizer,
+        experiment.loss,
+        experiment.train.accumulation,
+        experiment.train.seed,
     )
-    state = make_state(model, described.optimizer, described.train.seed)
+    state = make_state(model, experiment.optimizer, experiment.train.seed)
     batch = next_batch()
     hlo = step.lower(state, batch).compile().as_text()
-    matmul, matmul_flops = make_matmul(described.model.compute_dtype)
+    matmul, matmul_flops = make_matmul(experiment.model.compute_dtype)
 
     def run() -> None:
         nonlocal state
@@ -92,7 +92,7 @@ def measure(described: Experiment, next_batch: Callable[[], Batch], steps: int) 
         step_seconds=statistics.median(walls),
         parts=_parts(statistics.median(walls), statistics.median(inputs), profiles),
         tokens=tokens,
-        flops=described.train_flops_per_token() * tokens,
+        flops=experiment.train_flops_per_token() * tokens,
         matmul_flops_per_second=matmul_flops / statistics.median(matmuls),
     )
 

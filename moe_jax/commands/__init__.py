@@ -1,1 +1,1 @@
-"""What the verbs of the command line do, one module each."""
+"""The verbs of the command line, one module or package each: see `moe_jax.commands.verb`."""

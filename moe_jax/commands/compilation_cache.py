@@ -1,16 +1,14 @@
-"""Compiled programs are kept on disk, so that a second start does not compile again.
+"""The location and the size of JAX's persistent compilation cache.
 
-JAX's persistent compilation cache does the work; here it gets a place, and is kept small.
-
-| run            | place                                                                         |
+| run            | directory                                                                     |
 |----------------|-------------------------------------------------------------------------------|
 | one process    | `moe_jax/compiled` in the user's cache directory (`XDG_CACHE_HOME`, `~/.cache`) |
 | several        | `.compiled` beside the output directory, which all hosts can read              |
 | any            | `--cache_dir=DIR`, local or gs://                                               |
 
-Reading a compiled program is running it, so the place is never taken from a checkpoint's directory.
-Programs for CPUs use the instructions of the CPU that they were compiled on: each kind of CPU has a
-directory of its own in that place.
+Reading a compiled program means running it, so the directory is never taken from a checkpoint.
+Programs for CPUs use the instructions of the CPU that they were compiled on, so each kind of CPU
+has a subdirectory.
 """
 
 import hashlib
@@ -20,9 +18,9 @@ from collections.abc import Callable
 
 from etils import epath
 
-# Programs that compile faster than this are not worth a file, seconds.
+# Programs that compile in fewer seconds are not cached.
 MIN_COMPILE_SECONDS = 0.1
-# Above this the programs that were not used for longest are deleted.
+# Above this size the least recently used programs are deleted.
 MAX_BYTES = 4 << 30
 
 
@@ -34,56 +32,55 @@ def enable(
     is_main: bool = True,
     warn: Callable[[str], None] = lambda line: None,
 ) -> epath.Path | None:
-    """Lets JAX keep compiled programs, and returns where; None where there is no place for them.
+    """Enables the cache and returns its directory; None if it cannot be enabled.
 
-    Nothing is changed if `JAX_COMPILATION_CACHE_DIR` says already where they are kept and no
-    directory is given.
+    Nothing is changed if `JAX_COMPILATION_CACHE_DIR` is set and no directory is given.
 
     Args:
-        directory: where the user wants them; None for the places above.
-        output_dir: of the run, if it writes one.
-        processes: of the run.
-        is_main: whether this process deletes what is too much.
-        warn: told in one line why nothing can be kept.
+        directory: the directory chosen by the user; None for the default.
+        output_dir: the output directory of the run, if it has one.
+        processes: number of processes of the run.
+        is_main: whether this process limits the size of the cache.
+        warn: prints a line if nothing can be cached.
     """
     import jax
 
     if directory is None and getattr(jax.config, "jax_compilation_cache_dir", None):
         return None
-    place = _place(directory, output_dir, processes)
-    if place is None:
+    location = _location(directory, output_dir, processes)
+    if location is None:
         return None
-    place = place / f"cpu-{cpu_kind()}"
+    location = location / f"cpu-{cpu_kind()}"
     try:
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if "://" not in str(place) and not os.access(place, os.W_OK):
+        location.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if "://" not in str(location) and not os.access(location, os.W_OK):
             raise PermissionError("it is not writable")
         if is_main:
-            shrink(place, MAX_BYTES)
+            shrink(location, MAX_BYTES)
     except OSError as error:
         reason = error.strerror or str(error)
         warn(
-            f"compiled programs are not kept, every start compiles anew: {place}: {reason}; "
+            f"compiled programs are not kept, every start compiles anew: {location}: {reason}; "
             "--cache_dir=DIR names another place, --no_cache does without one"
         )
         return None
-    jax.config.update("jax_compilation_cache_dir", str(place))
+    jax.config.update("jax_compilation_cache_dir", str(location))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
-    return place
+    return location
 
 
 def disable() -> None:
-    """Makes JAX compile everything anew, whatever the environment says."""
+    """Disables the cache, also one that the environment enables."""
     import jax
 
     jax.config.update("jax_enable_compilation_cache", False)
 
 
-def _place(directory: str | None, output_dir: str | None, processes: int) -> epath.Path | None:
+def _location(directory: str | None, output_dir: str | None, processes: int) -> epath.Path | None:
     if directory is not None:
         return epath.Path(directory).expanduser()
     if processes > 1:
-        # Only process 0 writes: a directory of each host's own would stay empty on the others.
+        # Only process 0 writes: a local directory would stay empty on the other hosts.
         return None if output_dir is None else _parent(output_dir) / ".compiled"
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return epath.Path(home).expanduser() / "moe_jax" / "compiled"
@@ -95,7 +92,7 @@ def _parent(output_dir: str) -> epath.Path:
 
 
 def cpu_kind() -> str:
-    """Returns a short name for this machine's CPU and the instructions that it has."""
+    """Returns a short hash of this machine's CPU model and instructions."""
     text = platform.machine()
     try:
         with open("/proc/cpuinfo") as file:
@@ -108,7 +105,7 @@ def cpu_kind() -> str:
 
 
 def shrink(directory: epath.Path, max_bytes: int) -> None:
-    """Deletes the files that were not used for longest until the rest has at most so many bytes."""
+    """Deletes the least recently used files until at most `max_bytes` are left."""
     files = []
     for path in directory.iterdir():
         try:

@@ -1,4 +1,4 @@
-"""Virtual CPU devices: for trying out a mesh without the chips."""
+"""Virtual CPU devices, to try out a mesh without accelerators."""
 
 import os
 import re
@@ -11,17 +11,17 @@ _THREADS = 16
 
 
 def prepare(devices: int | None, processes: int | None = None) -> None:
-    """Asks for so many CPU devices in this process, before JAX starts.
+    """Sets the number of CPU devices of this process, before JAX starts.
 
-    It also sees to a thread pool that is large enough for them, and for those that the environment
-    asks for (`XLA_FLAGS`, `JAX_NUM_CPU_DEVICES`); `NPROC` sets it otherwise.
+    The thread pool is made large enough for them, and for those that the environment asks for
+    (`XLA_FLAGS`, `JAX_NUM_CPU_DEVICES`), unless `NPROC` sets its size.
 
     Args:
-        devices: CPU devices; None leaves it to the environment.
-        processes: processes of this run, if there are several.
+        devices: number of CPU devices; None leaves it to the environment.
+        processes: number of processes of this run, if there are several.
 
     Raises:
-        UserError: if it is not a number above 0, or the platform is not the CPU.
+        UserError: if the number is not above 0, or the platform is not the CPU.
     """
     if devices is not None:
         if devices < 1:

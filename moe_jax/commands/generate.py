@@ -1,51 +1,53 @@
 """`moe-jax generate`: text from a checkpoint."""
 
+import argparse
 from typing import Any
 
-from moe_jax.commands import garbage
-from moe_jax.commands.console import make_console
-from moe_jax.commands.load import load_experiment, load_variables
-from moe_jax.commands.other_router import other_router
-from moe_jax.commands.quiet import quiet
-from moe_jax.commands.samples import print_samples
-from moe_jax.evaluation.generate import Generator
+from moe_jax.commands import arguments
+from moe_jax.errors import UserError
 from moe_jax.waiting import waiting
 
+NAME, HELP = "generate", "write text"
 
-def generate(
-    checkpoint: str,
-    step: int | None,
-    prompt: str,
-    samples: int,
-    files: list[str],
-    bindings: list[str],
-    search_paths: list[str],
-    debug: bool = False,
-) -> dict[str, Any]:
-    """Writes text that follows the prompt, routed causally, and prints it.
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `generate`."""
+    arguments.add_gin_flags(parser)
+    arguments.add_checkpoint_flags(parser)
+    arguments.add_cache_flags(parser)
+    parser.add_argument("--prompt", default="", metavar="TEXT")
+    parser.add_argument("--samples", type=int, default=1, metavar="N")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Generates texts that follow a prompt, routed causally; prints and returns them.
 
     Raises:
-        UserError: for anything the user can mend.
+        UserError: for everything that the user can correct.
     """
-    directory, described = load_experiment(checkpoint, files, bindings, search_paths)
-    console = make_console()
-    model = described.language_model()
-    with waiting("loading the checkpoint"), quiet(debug):
-        from moe_jax.data.pipeline.example_prompts import encode_prompt, has_questions
-        from moe_jax.data.tasks.vocabulary import load_vocabulary
+    if args.samples < 1:
+        raise UserError(f"--samples must be above 0, not {args.samples}")
 
-        vocabulary = load_vocabulary(described.data.vocabulary)
-        step, variables = load_variables(directory, step, model)
-        tokens = encode_prompt(described.data, vocabulary, prompt)
-        are_answers = has_questions(described.data)
-    garbage.resume(collect=True)
-    generator = Generator(model, described.sampling, vocabulary.eos_id)
-    texts = []
-    for index in range(samples):
-        with waiting(f"writing sample {index + 1} of {samples}"):
-            new = generator(variables, tokens, described.sampling.seed + index)
-        texts.append(vocabulary.decode(new))
-    if (note := other_router(directory)) is not None:
-        console.print(f"Mind that {note}", highlight=False, markup=False, soft_wrap=True)
-    print_samples(console, prompt, texts, are_answers)
-    return {"step": step, "prompt": prompt, "texts": texts}
+    from moe_jax.commands.console import line_printer, make_console
+    from moe_jax.commands.samples import print_samples
+    from moe_jax.library_output import suppress_library_output
+    from moe_jax.runs import garbage_collection
+    from moe_jax.runs.generation import TextGenerator
+    from moe_jax.runs.loading import load_model, load_run
+    from moe_jax.runs.trained_router import router_mismatch
+
+    loaded = load_run(args.checkpoint, arguments.config_source(args))
+    console = make_console()
+    with waiting("loading the checkpoint"), suppress_library_output(args.debug):
+        trained = load_model(loaded, args.step)
+        generate = TextGenerator(trained)
+        samples = generate(args.prompt, args.samples)
+    garbage_collection.resume(collect=True)
+    texts: list[str] = []
+    for number in range(1, args.samples + 1):
+        with waiting(f"writing sample {number} of {args.samples}"):
+            texts.append(next(samples))
+    if (mismatch := router_mismatch(loaded)) is not None:
+        line_printer(console)(f"Mind that {mismatch}")
+    print_samples(console, args.prompt, texts, generate.answers_questions)
+    return {"step": trained.step, "prompt": args.prompt, "texts": texts}

@@ -1,9 +1,9 @@
-"""Huge pages for a CPU's memory: a tenth to a quarter of a layer's time, for one variable.
+"""Huge pages for memory on CPUs, which save a tenth to a quarter of a layer's time.
 
-A step allocates and frees hundreds of megabytes. With pages of 4 KiB the kernel spends a good part
-of it handing them out one by one; glibc's malloc asks for pages of 2 MiB if `GLIBC_TUNABLES` says
-so when the process starts. So the process starts itself again, once, with the variable set. The
-measurement is in docs/results/routing.md.
+A step allocates and frees hundreds of megabytes. With pages of 4 KiB the kernel spends much of the
+time on page faults; glibc's malloc uses pages of 2 MiB if `GLIBC_TUNABLES` says so when the process
+starts. So the process restarts itself once with the variable set. The measurement is in
+docs/results/routing.md.
 """
 
 import glob
@@ -16,10 +16,10 @@ _ACCELERATORS = ("/dev/accel*", "/dev/vfio/*", "/dev/nvidia*")
 
 
 def restart_with_huge_pages() -> None:
-    """Replaces this process by itself with huge pages, where that is possible and of use.
+    """Restarts this process with huge pages, where that is possible and useful.
 
-    That is on Linux, if the kernel leaves it to the process (`madvise`), the computation is on the
-    CPU, and `GLIBC_TUNABLES` does not say anything about it already (`=0` turns it off).
+    That is on Linux, if the kernel leaves the choice to the process (`madvise`), the computation is
+    on the CPU, and `GLIBC_TUNABLES` does not set the option already (`=0` turns it off).
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if _TUNABLE in tunables or not _is_useful():

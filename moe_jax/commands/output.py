@@ -1,7 +1,7 @@
-"""Output that nobody reads any more: `moe-jax train ... | head -1`, a terminal that is closed.
+"""Standard output without a reader: `moe-jax train ... | head -1`, or a closed terminal.
 
-What leaves something on disk goes on, and what it would have printed goes to a log file; what only
-prints has nothing left to do and ends quietly, as other programs do.
+A verb that writes files continues, and its output is appended to a log file; a verb that only
+prints ends quietly, as other programs do.
 """
 
 import contextlib
@@ -16,102 +16,102 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 LOG_FILE = "log.txt"
-# The reader of a pipe went, or the terminal.
-_GONE = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF)
+# Errors of a pipe whose reader has ended, or of a terminal that is closed.
+_NO_READER = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF)
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Output(io.TextIOBase):
-    """A standard stream whose reader may go.
+    """A standard stream whose reader may end before the process.
 
     Args:
-        stream: with a file descriptor.
-        name: for the message.
-        goes_on: go on without a reader; else the process ends, as by SIGPIPE.
+        stream: a stream with a file descriptor.
+        name: `output` or `error`, for the message.
+        continues: continue without a reader; otherwise the process ends, as by SIGPIPE.
     """
 
-    def __init__(self, stream: TextIO, name: str, goes_on: bool):
-        self._stream, self._name, self._goes_on = stream, name, goes_on
+    def __init__(self, stream: TextIO, name: str, continues: bool):
+        self._stream, self._name, self._continues = stream, name, continues
         self._log: str | None = None
-        self._gone = False
+        self._has_no_reader = False
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of the stream."""
+        """The attribute of the wrapped stream."""
         return self._stream.encoding
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]
-        """Of the stream."""
+        """The attribute of the wrapped stream."""
         return self._stream.errors
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def fileno(self) -> int:
-        """Returns the stream's descriptor."""
+        """Returns the file descriptor of the stream."""
         return self._stream.fileno()
 
     def isatty(self) -> bool:
-        """Returns whether a terminal reads it."""
+        """Returns whether the stream is a terminal."""
         return self._stream.isatty()
 
     def writable(self) -> bool:
-        """Returns that it can be written to."""
+        """Returns True."""
         return True
 
     def write(self, text: str) -> int:
         """Writes a text."""
-        with self._tried():
-            self._stream.write(_ESCAPES.sub("", text) if self._gone else text)
+        with self._handle_errors():
+            self._stream.write(_ESCAPES.sub("", text) if self._has_no_reader else text)
         return len(text)
 
     def flush(self) -> None:
-        """Hands on what was written."""
-        with self._tried():
+        """Flushes the stream."""
+        with self._handle_errors():
             self._stream.flush()
 
     def log_to(self, path: str) -> None:
-        """Says where the output goes when nobody reads it."""
+        """Sets the file that receives the output when it has no reader."""
         self._log = path
-        if self._gone:
-            self._turn()
+        if self._has_no_reader:
+            self._redirect()
 
     def moved(self, stream: TextIO) -> "Output":
-        """Returns the same for another stream."""
-        other = Output(stream, self._name, self._goes_on)
+        """Wraps another stream with the same settings."""
+        other = Output(stream, self._name, self._continues)
         other._log = self._log
         return other
 
     def finish(self) -> None:
-        """Hands on all output; what cannot be is dropped."""
+        """Flushes all output and drops what cannot be written."""
         self.flush()
         try:
             self._stream.flush()
         except OSError:
             self._log = None
-            self._turn()
+            self._redirect()
             self._stream.flush()
 
     @contextlib.contextmanager
-    def _tried(self) -> Iterator[None]:
+    def _handle_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if error.errno not in _GONE or self._gone:
+            if error.errno not in _NO_READER or self._has_no_reader:
                 # A full disk, perhaps: what is still in the buffer is written later.
                 return
-            self._gone = True
-            if not self._goes_on:
-                self._turn()
+            self._has_no_reader = True
+            if not self._continues:
+                self._redirect()
                 raise SystemExit(128 + signal.SIGPIPE) from None
-            self._turn()
+            self._redirect()
             with contextlib.suppress(OSError):
                 self._stream.flush()
 
-    def _turn(self) -> None:
-        """Puts the log, or nothing, in the place of the descriptor, for libraries in C too."""
-        path = self._log if self._goes_on and self._log is not None else os.devnull
+    def _redirect(self) -> None:
+        """Redirects the descriptor to the log or to nothing, also for libraries in C."""
+        path = self._log if self._continues and self._log is not None else os.devnull
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         except OSError:
@@ -129,34 +129,34 @@ class Output(io.TextIOBase):
             )
 
 
-def leaves_files(argv: Sequence[str]) -> bool:
-    """Returns whether a command line leaves something on disk."""
+def writes_files(argv: Sequence[str]) -> bool:
+    """Returns whether a command line writes files."""
     return argv[:1] in (["train"], ["plot"]) or any(
         argument.startswith(("--output_dir", "--data_dir")) for argument in argv
     )
 
 
-def watch_readers(goes_on: bool) -> None:
-    """Lets this process outlive the readers of its standard output and error.
+def watch_readers(continues: bool) -> None:
+    """Handles readers of standard output and error that end before this process.
 
     Args:
-        goes_on: whether it leaves something behind; else it ends when its output is not read.
+        continues: continue without a reader of the output; otherwise the process ends.
     """
     _open_standard_files()
     for name, what in (("stdout", "output"), ("stderr", "error")):
         stream = getattr(sys, name)
-        # Errors of a process that ends are no reason to end otherwise.
-        setattr(sys, name, Output(stream, what, goes_on or name == "stderr"))
+        # Standard error without a reader never ends a process.
+        setattr(sys, name, Output(stream, what, continues or name == "stderr"))
 
 
 def log_to(path: str) -> None:
-    """Says where output goes that nobody reads; nothing unless `watch_readers` was called."""
+    """Sets the log for output without a reader, if `watch_readers` was called."""
     for stream in _streams():
         stream.log_to(path)
 
 
 def finish() -> None:
-    """Hands on all output, so that Python's own end has none left that it could fail with."""
+    """Flushes all output, so that the interpreter cannot fail with it when it exits."""
     for stream in _streams():
         stream.finish()
 
@@ -166,12 +166,12 @@ def _streams() -> Iterable[Output]:
 
 
 def _open_standard_files() -> None:
-    """Makes sure that descriptors 0 to 2 are taken: a checkpoint could get the number of one."""
+    """Opens descriptors 0 to 2 if they are closed, so that no other file gets their numbers."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest that is free.
+            # Takes the lowest free descriptor.
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"

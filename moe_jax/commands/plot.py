@@ -1,207 +1,31 @@
 """`moe-jax plot`: curves of several runs in one PNG."""
 
-import json
-import math
-from collections.abc import Iterable, Sequence
+import argparse
 from typing import Any
 
-import numpy as np
-from etils import epath
-
-from moe_jax.commands.console import make_console
-from moe_jax.errors import UserError, nearest
-from moe_jax.training.metric_writers.jsonl_writer import read_metrics
-from moe_jax.training.monitoring.goodput import read_goodput
-from moe_jax.training.run_directory import run_directory
-
-# What can be drawn: kind of record, metric, label.
-PANELS = {
-    "loss": ("train", "loss", "training loss (nats/token)"),
-    "eval": ("eval", "causal_loss", "held-out causal loss (nats/token)"),
-    "speed": ("train", "tokens_per_second", "tokens per second"),
-    "balance": ("train", "router/max_violation", "max violation, worst layer"),
-}
-# Why a panel can be empty.
-_NO_POINT = {
-    "nothing": "no step is on record yet (Train.log_every)",
-    "loss": "no loss is on record",
-    "eval": "no evaluation is on record yet (Train.eval_every, and after the last step)",
-    "speed": "it is known from the second step on, and no later one is on record",
-    "balance": "no router is on record: the model is dense",
-}
-_NO_PLACE = {
-    "tokens": "run.json does not say how many tokens a step has; draw it by steps",
-    "hours": "time.jsonl has no record; draw it by steps",
-}
-AXES = {"steps": "step", "tokens": "training tokens (millions)", "hours": "hours since the start"}
-# Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is too light for lines.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_STYLES = ("-", "--", "-.", ":")
-
-Curves = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
+NAME, HELP = "plot", "curves of runs, as a PNG"
 
 
-def plot(
-    directories: Sequence[str],
-    output: str,
-    what: Sequence[str] = tuple(PANELS),
-    x: str = "steps",
-    smoothing: int = 15,
-) -> dict[str, Any]:
-    """Draws curves of runs into a PNG.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `plot`."""
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="run directories")
+    parser.add_argument("--output", default="curves.png", metavar="FILE", help="the PNG to write")
+    parser.add_argument("--what", default="loss,eval,speed,balance", metavar="A,B", help="panels")
+    parser.add_argument("--x", default="steps", help="steps, tokens or hours")
 
-    Args:
-        directories: run directories.
-        output: the PNG to write.
-        what: names of `PANELS`.
-        x: a name of `AXES`.
-        smoothing: records that the smooth line of the training loss is a mean over.
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Draws the curves of runs and prints the panels of the PNG.
 
     Raises:
-        UserError: for what is not known, or if there is nothing to draw.
+        UserError: for an unknown panel or axis, or if there is nothing to draw.
     """
-    choices: list[tuple[str, Iterable[str]]] = [*((name, PANELS) for name in what), (x, AXES)]
-    for name, known in choices:
-        if name not in known:
-            raise UserError(
-                f"cannot plot {name!r}; known: {', '.join(known)}." + nearest(name, known)
-            )
-    runs = [run_directory.find_run(directory) for directory in directories]
-    curves: Curves = {name: {} for name in what}
-    missing: dict[str, dict[str, str]] = {name: {} for name in what}
-    for label, run in zip(_labels(runs), runs, strict=True):
-        found, reasons = _curves(run, what, x)
-        for name in what:
-            if name in found:
-                curves[name][label] = found[name]
-            else:
-                missing[name][label] = reasons[name]
-    missing = {name: reasons for name, reasons in missing.items() if reasons}
-    curves = {name: drawable for name, drawable in curves.items() if drawable}
-    notes = [_why(name, reasons, len(runs)) for name, reasons in missing.items()]
-    if not curves:
-        raise UserError(f"nothing to draw: {'; '.join(notes)}")
-    path = epath.Path(output).expanduser()
-    drawn = figure(curves, x, smoothing)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            drawn.savefig(file, dpi=150, format="png")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-    for line in (f"{path}: {', '.join(curves)}", *(f"not drawn: {note}" for note in notes)):
-        make_console().print(line, markup=False, highlight=False, soft_wrap=True)
-    drawn_runs = {name: list(drawable) for name, drawable in curves.items()}
-    return {"output": str(path), "drawn": drawn_runs, "not_drawn": missing}
+    from moe_jax.commands.console import line_printer, make_console
+    from moe_jax.runs.curves import plot
 
-
-def _why(name: str, reasons: dict[str, str], runs: int) -> str:
-    """Returns in words why a panel lacks runs; the runs by name unless all have one reason."""
-    if len(reasons) == runs and len(set(reasons.values())) == 1:
-        return f"{name}: {next(iter(reasons.values()))}"
-    return f"{name} of " + "; of ".join(f"{label}: {why}" for label, why in reasons.items())
-
-
-def figure(curves: Curves, x: str, smoothing: int) -> Any:
-    """Returns the matplotlib figure: a panel for each of `curves`, one legend by run."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns = 1 if len(curves) == 1 else 2
-    rows = math.ceil(len(curves) / columns)
-    drawn = Figure(figsize=(4.2 * columns, 3.0 * rows + 0.4), layout="constrained")
-    FigureCanvasAgg(drawn)
-    labels = list(dict.fromkeys(label for found in curves.values() for label in found))
-    handles: dict[str, Any] = {}
-    for index, (name, found) in enumerate(curves.items()):
-        axes = drawn.add_subplot(rows, columns, index + 1)
-        for label, (xs, ys) in found.items():
-            number = labels.index(label)
-            style: dict[str, Any] = {
-                "color": _COLOURS[number % len(_COLOURS)],
-                "linestyle": _STYLES[number // len(_COLOURS) % len(_STYLES)],
-            }
-            if name == "loss" and smoothing > 1:
-                axes.plot(xs, ys, color=style["color"], alpha=0.25, linewidth=0.8)
-                ys = _smooth(ys, smoothing)
-            marker = "o" if (len(xs) < 20 and name == "eval") or len(xs) == 1 else None
-            (handles[label],) = axes.plot(xs, ys, linewidth=1.6, marker=marker, ms=4, **style)
-        axes.set_xlabel(AXES[x], fontsize=10)
-        axes.set_ylabel(PANELS[name][2], fontsize=10)
-        axes.tick_params(labelsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.6)
-        if name in ("speed", "balance"):
-            axes.set_ylim(bottom=0)
-            for line in axes.lines:  # One that lies on the axis is seen whole.
-                line.set_clip_on(False)
-    drawn.legend(
-        [handles[label] for label in labels],
-        labels,
-        loc="outside upper center",
-        ncols=min(len(labels), 2 * columns),
-        frameon=False,
-        fontsize=10,
-    )
-    return drawn
-
-
-def _labels(runs: Sequence[epath.Path]) -> list[str]:
-    """Returns the runs' names, longer where two are the same."""
-    names = [run.name for run in runs]
-    return [
-        name if names.count(name) == 1 else f"{run.parent.name}/{name}"
-        for name, run in zip(names, runs, strict=True)
-    ]
-
-
-def _curves(
-    run: epath.Path, what: Sequence[str], x: str
-) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, str]]:
-    """Returns the curves of a run by panel, and why the other panels have none."""
-    records, place = read_metrics(run), _places(run, x)
-    found: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
-    for name in what:
-        kind, metric, _ = PANELS[name]
-        points = [
-            (r["step"], float(np.max(np.asarray(r[metric], float))))
-            for r in records
-            if r["kind"] == kind and r.get(metric) is not None
-        ]
-        # The first step has no speed yet.
-        drawable = [p for p in points if np.isfinite(p[1]) and (name != "speed" or p[1] > 0)]
-        if drawable and place is not None:
-            steps, values = np.asarray(drawable).T
-            found[name] = (place(steps), values)
-        elif drawable:
-            reasons[name] = _NO_PLACE[x]
-        elif points and name != "speed":
-            reasons[name] = "no value on record is finite"
-        else:
-            is_begun = kind == "eval" or any(r["kind"] == kind for r in records)
-            reasons[name] = _NO_POINT[name if is_begun else "nothing"]
-    return found, reasons
-
-
-def _places(run: epath.Path, x: str) -> Any:
-    """Returns what makes places on the x axis of steps; None if the run does not tell."""
-    if x == "steps":
-        return lambda steps: steps
-    if x == "hours":
-        elapsed = read_goodput(run).elapsed()
-        if not elapsed:
-            return None
-        known, seconds = np.asarray(elapsed).T
-        return lambda steps: np.interp(steps, known, seconds) / 3600
-    path = run / run_directory.RUN_FILE
-    tokens = json.loads(path.read_text()).get("tokens_per_step") if path.exists() else None
-    return (lambda steps: steps * tokens / 1e6) if tokens else None
-
-
-def _smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Returns the mean over the records around each, evenly to both sides: fewer at the ends."""
-    at = np.arange(len(values))
-    half = np.minimum(width // 2, np.minimum(at, len(values) - 1 - at))
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    return np.asarray((sums[at + half + 1] - sums[at - half]) / (2 * half + 1))
+    drawn = plot(args.directories, args.output, args.what.split(","), args.x)
+    say = line_printer(make_console())
+    say(f"{drawn.path}: {', '.join(drawn.drawn)}")
+    for note in drawn.notes:
+        say(f"not drawn: {note}")
+    return {"output": str(drawn.path), "drawn": drawn.drawn, "not_drawn": drawn.missing}

@@ -1,4 +1,4 @@
-"""Tables and headers that people read."""
+"""The header of a training run and the table of an evaluation."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moe_jax import config
+from moe_jax.commands.console import line_printer
 from moe_jax.data.pipeline.example_prompts import has_padding
 from moe_jax.experiment import Experiment
 from moe_jax.formatting import count, printable
@@ -14,14 +15,14 @@ from moe_jax.routing.router import Router
 
 
 def print_header(
-    console: Console, described: Experiment, directory: epath.Path, mesh: str | None = None
+    console: Console, experiment: Experiment, directory: epath.Path, mesh: str | None = None
 ) -> None:
-    """Prints what is about to be trained, on what mesh, and which settings have no part in it."""
-    model, data = described.model, described.data
-    counts = described.parameters()
-    tokens, steps = data.batch_size * data.sequence_length, described.train.steps
+    """Prints the model, data and mesh of a run, and the settings that it does not use."""
+    model, data = experiment.model, experiment.data
+    counts = experiment.parameters()
+    tokens, steps = data.batch_size * data.sequence_length, experiment.train.steps
     shape = f"{model.num_layers} layers, width {model.d_model}"
-    if (router := described.active_router) is not None:
+    if (router := experiment.active_router) is not None:
         shape += (
             f", {model.num_experts} experts in {model.num_moe_layers} of them, "
             f"{router.name} ({router.pool.kind} pool)"
@@ -35,8 +36,9 @@ def print_header(
         f"Run:   {directory}",
         *(f"Not used in this configuration: {unused}" for unused in config.unused()),
     ]
+    say = line_printer(console)
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
 
 
 def print_results(console: Console, figures: Mapping[str, float], router: Router | None) -> None:

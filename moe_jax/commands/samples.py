@@ -1,4 +1,4 @@
-"""Text that a model wrote, as people read it: numbered, an answer apart from its question."""
+"""Generated texts and the commands that follow a training run."""
 
 import shlex
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from moe_jax.data.config import DataConfig
 
 
 def print_samples(console: Console, prompt: str, texts: Sequence[str], are_answers: bool) -> None:
-    """Prints what a model wrote.
+    """Prints generated texts.
 
     Args:
-        console: to print to.
-        prompt: what it was given.
-        texts: what it wrote, each of them after the same prompt.
-        are_answers: the prompt is a question; otherwise the texts go on where it ends.
+        console: the console to print to.
+        prompt: the prompt of the texts.
+        texts: the generated texts.
+        are_answers: whether the texts answer the prompt; otherwise they continue it.
     """
     several = len(texts) > 1
     if are_answers and prompt:
@@ -34,13 +34,13 @@ def print_samples(console: Console, prompt: str, texts: Sequence[str], are_answe
 
 
 def next_commands(program: str, directory: str, data: DataConfig, prompt: str) -> list[str]:
-    """Returns commands that a finished run's owner may want next, and that work on its data.
+    """Returns command lines to suggest after a finished run.
 
     Args:
-        program: as the user can type it.
-        directory: of the run.
-        data: that it was trained on.
-        prompt: one that fits the data; empty if none is known.
+        program: the name of the program, as the user can type it.
+        directory: the run directory.
+        data: the training data.
+        prompt: a prompt that fits the data; empty if none is known.
     """
     shown = shlex.quote(directory)
     asked = f" --prompt={shlex.quote(prompt)}" if prompt else ""

@@ -1,6 +1,6 @@
-"""Registers the task of a configuration with seqio when it is imported.
+"""Registers the configured task with seqio when it is imported.
 
-For seqio's own tools, which find tasks by importing modules:
+For seqio's own tools, which import modules to register tasks:
 
     MOE_JAX_GIN_BINDINGS='TASK=c4' python -m seqio.scripts.cache_tasks_main \
         --module_import=moe_jax.commands.seqio_tasks --tasks='c4__.*' ...
@@ -11,6 +11,7 @@ For seqio's own tools, which find tasks by importing modules:
 import os
 
 from moe_jax import experiment
+from moe_jax.config_source import ConfigSource
 from moe_jax.data.tasks.registry import find_task
 
 
@@ -19,5 +20,7 @@ def _listed(variable: str) -> list[str]:
 
 
 task = find_task(
-    experiment.load_data(_listed("MOE_JAX_GIN_FILES"), _listed("MOE_JAX_GIN_BINDINGS"))
+    experiment.load_data(
+        ConfigSource(tuple(_listed("MOE_JAX_GIN_FILES")), tuple(_listed("MOE_JAX_GIN_BINDINGS")))
+    )
 )

@@ -22,11 +22,12 @@ def run(job: dict[str, Any], write: Any) -> None:
         write: called with what is known: once lowered, once compiled.
     """
     from moe_jax import experiment
+    from moe_jax.config_source import ConfigSource
     from moe_jax.pods.lowering import lower_step
     from moe_jax.pods.topologies import parse
 
     topology = parse(job["topology"])
-    described = experiment.load(job["files"], job["bindings"], job["search_paths"])
+    described = experiment.load(ConfigSource(job["files"], job["bindings"], job["search_paths"]))
     step = lower_step(described, topology.devices())
     known = {
         "mesh": step.mesh,

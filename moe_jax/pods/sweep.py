@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
+from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 from moe_jax.experiment import Experiment, load
 from moe_jax.pods.answer import Answer, read_answer
@@ -87,7 +88,7 @@ def load_job(job: Job) -> Experiment:
     Raises:
         UserError: for a mistake in them.
     """
-    return load(list(job.files), list(job.bindings), list(job.search_paths))
+    return load(ConfigSource(tuple(job.files), tuple(job.bindings), tuple(job.search_paths)))
 
 
 def least_bytes(job: Job) -> dict[str, int]:

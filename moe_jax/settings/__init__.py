@@ -1,4 +1,4 @@
-"""Settings that are checked: what a value has to be is said once, by its annotation.
+"""Settings whose values are checked against their annotations.
 
 A dataclass derived from `Settings`, or a function decorated with `checked`, accepts a value only
 if it fits the annotation of its field or parameter:
@@ -13,8 +13,8 @@ if it fits the annotation of its field or parameter:
 | a class, `Callable`                        | an instance, something to call                  |
 | `Annotated[X, "to do this"]`               | X; the text follows what a message says is right |
 
-What involves several values is a `rule`. All mistakes are found at once, one line each, under the
-names that gin files use.
+Conditions on several values are functions decorated with `rule`. All mistakes are reported
+together, one line each, under the names that gin files use.
 """
 
 from moe_jax.settings.checked import (
@@ -43,7 +43,7 @@ from moe_jax.settings.ranges import (
     Share,
     counted,
 )
-from moe_jax.settings.values import REGISTERED, understand
+from moe_jax.settings.values import REGISTERED, check_annotation
 
 __all__ = [
     "LARGEST_INT",
@@ -63,11 +63,11 @@ __all__ = [
     "Undefined",
     "Unusable",
     "any_unusable",
+    "check_annotation",
     "checked",
     "counted",
     "mistakes",
     "parameters",
     "register",
     "rule",
-    "understand",
 ]

@@ -1,4 +1,4 @@
-"""Dataclasses and functions that accept only values that fit their annotations."""
+"""Dataclasses and functions whose arguments are checked against their annotations."""
 
 import dataclasses
 import functools
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, get_type_hints
 
 from moe_jax.errors import UserError, combined
-from moe_jax.settings.values import REGISTERED, mistake_of
+from moe_jax.settings.values import REGISTERED, describe_mismatch
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -16,14 +16,14 @@ _NO_DEFAULT = inspect.Parameter.empty
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
-    """One thing that is wrong with a configuration.
+    """A mistake in a configuration.
 
     Attributes:
-        text: in one line.
-        kind: `value`, of its own; `missing`, a value that has to be given; `rule`, values that do
-            not go together; `reading`, a line that cannot be followed; `broken`, a file of which
-            the rest was not read; `unused`, a macro that nothing uses.
-        where: where a wrong value was set, such as ` (my.gin, line 3)`.
+        text: the message, in one line.
+        kind: `value`, an invalid value; `missing`, a required value that is not set; `rule`, a
+            conflict between values; `reading`, a statement that cannot be executed; `broken`, a
+            file whose rest was not read; `unused`, a macro that nothing uses.
+        where: where an invalid value was set, such as ` (my.gin, line 3)`.
     """
 
     text: str
@@ -32,14 +32,14 @@ class Mistake:
 
 
 class Unusable:
-    """Stands for a value that could not be made, for a reason that was said already."""
+    """Placeholder for a value that could not be built, for a mistake noted already."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Unusable":
         return self
 
 
 class Undefined(Unusable):
-    """Stands for the value of a macro that nothing defines."""
+    """Placeholder for the value of an undefined macro."""
 
     def __init__(self, macro: str, hint: str):
         self.macro, self.hint = macro, hint
@@ -47,11 +47,11 @@ class Undefined(Unusable):
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """What a class or function takes.
+    """A parameter of a class or function.
 
     Attributes:
-        hint: its annotation.
-        default: returns the default; None if a value has to be given.
+        hint: the annotation.
+        default: returns the default; None if the parameter is required.
     """
 
     hint: Any
@@ -59,13 +59,13 @@ class Parameter:
 
 
 class Settings:
-    """Base of the dataclasses that gin files configure: checked when they are made.
+    """Base class of the dataclasses that gin files configure; checks the fields of new objects.
 
-    Subclasses are decorated with `dataclasses.dataclass`; what involves several fields is a
-    static method decorated with `rule`.
+    Subclasses are decorated with `dataclasses.dataclass`. Conditions on several fields are static
+    methods decorated with `rule`.
 
     Raises:
-        UserError: for values that do not fit, all of them, one in a line.
+        UserError: for all invalid values, one in a line.
     """
 
     settings_name: ClassVar[str] = ""
@@ -85,20 +85,20 @@ class Settings:
 
 
 def rule(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Marks a method of `Settings` that raises `UserError` if values do not go together.
+    """Marks a method of `Settings` that raises `UserError` for a conflict between fields.
 
     It is a static method, or a class method whose messages name the class. Its parameters are named
-    like the fields that it needs; it is called if these are right.
+    like the fields that it needs; it is called if these are valid.
     """
     function.is_rule = True  # type: ignore[attr-defined]
     return function
 
 
 def checked(called: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """Makes a function check its arguments against their annotations before it runs.
+    """Decorates a function so that its arguments are checked against their annotations.
 
     Args:
-        called: its name in gin files, for messages.
+        called: the name of the function in gin files, for messages.
     """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -116,10 +116,10 @@ def checked(called: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
 
 
 def register(name: str, target: Callable[..., Any]) -> None:
-    """Makes a class or function known under the name that gin files use.
+    """Registers a class or function under the name that gin files use.
 
     Raises:
-        ValueError: if it calls itself something else.
+        ValueError: if it is not `Settings` or `checked` with that name.
     """
     own = getattr(target, "settings_name", None)
     if own != name:
@@ -129,7 +129,7 @@ def register(name: str, target: Callable[..., Any]) -> None:
 
 @functools.cache
 def parameters(target: Callable[..., Any]) -> dict[str, Parameter]:
-    """Returns what a dataclass or a function takes, by name."""
+    """Returns the parameters of a dataclass or a function by name."""
     hints = get_type_hints(target, include_extras=True)
     if dataclasses.is_dataclass(target):
         fields = (field for field in dataclasses.fields(target) if field.init)
@@ -148,23 +148,23 @@ def mistakes(
     values: Mapping[str, Any],
     where: Callable[[str], str] = lambda name: "",
 ) -> list[Mistake]:
-    """Returns all that is wrong with the values for a dataclass or a function.
+    """Returns all mistakes in the arguments of a dataclass or a function.
 
-    Values that are `Unusable` are left out, and with them the rules that need them.
+    Values that are `Unusable`, and rules that need them, are skipped.
 
     Args:
         target: the class or function.
-        values: by the name of the field or parameter.
-        where: returns where a value was set, such as ` (my.gin, line 3)`.
+        values: the arguments by name.
+        where: returns where an argument was set, such as ` (my.gin, line 3)`.
     """
-    name, found, right = getattr(target, "settings_name", ""), [], {}
+    name, found, valid = getattr(target, "settings_name", ""), [], {}
     for parameter, takes in parameters(target).items():
         label = f"{name}.{parameter}"
         if parameter not in values:
             if takes.default is None:
                 found.append(Mistake(f"{label} needs a value", "missing"))
             else:
-                right[parameter] = takes.default()
+                valid[parameter] = takes.default()
             continue
         value = values[parameter]
         unusable = list(_unusable(value))
@@ -173,22 +173,22 @@ def mistakes(
             found.append(Mistake(f"{text}.{macro.hint}", "missing"))
         if unusable:
             continue
-        if wrong := mistake_of(label, takes.hint, value, place := where(parameter)):
+        if wrong := describe_mismatch(label, takes.hint, value, place := where(parameter)):
             found.append(Mistake(wrong, "value", place))
         else:
-            right[parameter] = value
-    for asked in _rules(target):
-        needs = inspect.signature(asked).parameters
-        if needs.keys() <= right.keys():
+            valid[parameter] = value
+    for check in _rules(target):
+        needs = inspect.signature(check).parameters
+        if needs.keys() <= valid.keys():
             try:
-                asked(**{need: right[need] for need in needs})
+                check(**{need: valid[need] for need in needs})
             except UserError as error:
                 found.append(Mistake(str(error), "rule"))
     return found
 
 
 def any_unusable(values: Iterable[Any]) -> bool:
-    """Returns whether one of the values could not be made, or something in it."""
+    """Returns whether any of the nested values is `Unusable`."""
     return any(True for value in values for _ in _unusable(value))
 
 

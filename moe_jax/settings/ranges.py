@@ -9,14 +9,14 @@ LARGEST_INT = 2**31 - 1
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that a setting can have; bounds that are None do not bound it.
+    """A range of numbers; bounds that are None do not apply.
 
     Attributes:
         least: smallest allowed number.
         above: largest number that is too small.
         most: largest allowed number.
         below: smallest number that is too large.
-        zero: what 0 means, in a word or two, where it is special.
+        zero: the meaning of 0 in a word or two, if it is special.
     """
 
     least: float | None = None
@@ -25,7 +25,7 @@ class Range:
     below: float | None = None
     zero: str = ""
 
-    def holds(self, value: float) -> bool:
+    def contains(self, value: float) -> bool:
         """Returns whether a number is in the range."""
         return (
             (self.least is None or value >= self.least)
@@ -34,8 +34,8 @@ class Range:
             and (self.below is None or value < self.below)
         )
 
-    def words(self, value: object) -> str:
-        """Returns the range in words, with the largest integer only if `value` is beyond it."""
+    def describe(self, value: object) -> str:
+        """Describes the range; the largest integer is left out unless `value` exceeds it."""
         most = self.most
         if most == LARGEST_INT and not (isinstance(value, int | float) and value > most):
             most = None
@@ -55,20 +55,20 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class NotBlank:
-    """A text with something in it.
+    """A text that is not blank.
 
     Attributes:
-        what: what the text is, for messages.
+        what: a description of the text, for messages.
     """
 
     what: str = "a name"
 
-    def holds(self, value: str) -> bool:
-        """Returns whether there is something in it."""
+    def contains(self, value: str) -> bool:
+        """Returns whether a text is not blank."""
         return bool(value.strip())
 
-    def words(self, value: object) -> str:
-        """Returns what it is."""
+    def describe(self, value: object) -> str:
+        """Describes the text."""
         del value
         return self.what
 
@@ -78,7 +78,7 @@ def _text(bound: float) -> str:
 
 
 def counted(zero: str = "") -> Range:
-    """Returns the range of a count that can be 0, and what 0 means."""
+    """Returns the range of a count that can be 0, with the meaning of 0."""
     return Range(least=0, most=LARGEST_INT, zero=zero)
 
 

@@ -1,4 +1,4 @@
-"""Whether a value fits an annotation and, if not, what would be right, in one line."""
+"""Checks of values against annotations, with a one-line message for a mismatch."""
 
 import collections.abc
 import inspect
@@ -12,7 +12,7 @@ import numpy as np
 
 from moe_jax.errors import nearest
 
-# What gin files can build, by name: `register` puts it there.
+# The registered classes and functions by name: see `checked.register`.
 REGISTERED: dict[str, Callable[..., Any]] = {}
 
 _WORDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
@@ -21,39 +21,41 @@ _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _BOUNDED = f" and at most {_LARGEST_FLOAT:.2g} (float32)"
 
 
-def mistake_of(label: str, hint: Any, value: object, where: str = "") -> str | None:
-    """Returns what is wrong with a value, in one line; None if it fits the annotation.
+def describe_mismatch(label: str, hint: Any, value: object, where: str = "") -> str | None:
+    """Describes why a value does not match an annotation, in one line; None if it matches.
 
     Args:
-        label: what the value is of, such as `Model.d_model`.
+        label: the name of the setting, such as `Model.d_model`.
         hint: the annotation.
-        value: what it is.
+        value: the value.
         where: where it was set, such as ` (my.gin, line 3)`.
     """
-    if fits(hint, value):
+    if matches(hint, value):
         return None
     label, hint, value = _innermost(label, hint, value)
-    if name := reference(value):
-        return f"{label} must be {words(hint, None)}, not @{name}{where}: write @{name}()"
+    if name := reference_name(value):
+        return f"{label} must be {expected(hint, None)}, not @{name}{where}: write @{name}()"
     choices = _choices(hint)
     if isinstance(value, str) and choices:
-        return f"{label} = {show(value)}{where} is unknown; known: {', '.join(choices)}." + nearest(
-            value, choices
+        return (
+            f"{label} = {format_value(value)}{where} is unknown; known: {', '.join(choices)}."
+            + nearest(value, choices)
         )
-    return f"{label} must be {words(hint, value)}, not {show(value)}{_advice(hint, value)}{where}"
+    advice = _advice(hint, value)
+    return f"{label} must be {expected(hint, value)}, not {format_value(value)}{advice}{where}"
 
 
-def fits(hint: Any, value: object) -> bool:
-    """Returns whether a value fits an annotation.
+def matches(hint: Any, value: object) -> bool:
+    """Returns whether a value matches an annotation.
 
     Raises:
-        TypeError: for an annotation that there is no rule for.
+        TypeError: for an annotation that is not supported.
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         base, *notes = arguments
         ranges = [note for note in notes if not isinstance(note, str)]
-        return fits(base, value) and all(note.holds(_used(base, value)) for note in ranges)
+        return matches(base, value) and all(note.contains(_used(base, value)) for note in ranges)
     if hint is Any:
         return True
     if hint is None or hint is types.NoneType:
@@ -61,46 +63,47 @@ def fits(hint: Any, value: object) -> bool:
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in arguments)
     if origin in (Union, types.UnionType):
-        return any(fits(argument, value) for argument in arguments)
+        return any(matches(argument, value) for argument in arguments)
     if hint in _WORDS:
         return _is_plain(hint, value)
     if origin is tuple and arguments[-1:] != (...,):
         return _is_list(value, arguments)
     if origin in (tuple, collections.abc.Sequence):
-        return isinstance(value, _SEQUENCES) and all(fits(arguments[0], item) for item in value)
+        return isinstance(value, _SEQUENCES) and all(matches(arguments[0], item) for item in value)
     if origin is collections.abc.Mapping:
         return isinstance(value, Mapping) and all(
-            fits(arguments[0], key) and fits(arguments[1], item) for key, item in value.items()
+            matches(arguments[0], key) and matches(arguments[1], item)
+            for key, item in value.items()
         )
     if origin is collections.abc.Callable:
-        return callable(value) and not inspect.isclass(value) and reference(value) is None
+        return callable(value) and not inspect.isclass(value) and reference_name(value) is None
     if inspect.isclass(hint) and origin is None:
         return isinstance(value, hint)
     raise TypeError(f"there is no rule for the annotation {hint}")
 
 
-def understand(hint: Any) -> None:
-    """Makes sure that an annotation, and all inside it, can be checked and put into words.
+def check_annotation(hint: Any) -> None:
+    """Checks that an annotation, with all annotations inside it, is supported.
 
     Raises:
-        TypeError: if there is no rule for it.
+        TypeError: if it is not.
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is not Annotated:
-        fits(hint, None)
+        matches(hint, None)
     else:
-        understand(arguments[0])
-        if not all(isinstance(note, str) or hasattr(note, "holds") for note in arguments[1:]):
+        check_annotation(arguments[0])
+        if not all(isinstance(note, str) or hasattr(note, "contains") for note in arguments[1:]):
             raise TypeError(f"there is no rule for the annotation {hint}")
     if origin not in (Annotated, Literal, collections.abc.Callable):
         for argument in arguments:
             if argument is not ...:
-                understand(argument)
-    words(hint, None)
+                check_annotation(argument)
+    expected(hint, None)
 
 
-def words(hint: Any, value: object) -> str:
-    """Returns what would be right in the place of `value`."""
+def expected(hint: Any, value: object) -> str:
+    """Describes the values that match an annotation, for a message about `value`."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _annotated(arguments[0], arguments[1:], value)
@@ -111,7 +114,7 @@ def words(hint: Any, value: object) -> str:
     if origin is Literal:
         return " or ".join(map(repr, arguments))
     if origin in (Union, types.UnionType):
-        parts = [words(argument, value) for argument in arguments]
+        parts = [expected(argument, value) for argument in arguments]
         return ", or ".join(parts)
     if origin in (tuple, collections.abc.Sequence):
         return "a tuple in parentheses"
@@ -123,9 +126,9 @@ def words(hint: Any, value: object) -> str:
     )
 
 
-def show(value: object) -> str:
-    """Returns a value as gin files have it, cut to a length that can be read."""
-    if name := reference(value):
+def format_value(value: object) -> str:
+    """Formats a value as in gin files, truncated to a readable length."""
+    if name := reference_name(value):
         return f"@{name}"
     for name, target in REGISTERED.items():
         if inspect.isclass(target) and type(value) is target:
@@ -134,8 +137,8 @@ def show(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def reference(value: object) -> str | None:
-    """Returns the name of what a gin file refers to without calling it (`@Name`)."""
+def reference_name(value: object) -> str | None:
+    """Returns the name of a registered class or function that is not called (`@Name`)."""
     if not (inspect.isfunction(value) or inspect.isclass(value)):
         return None
     name = getattr(value, "settings_name", None)
@@ -160,37 +163,37 @@ def _is_finite(value: Any) -> bool:
 
 
 def _used(base: Any, value: Any) -> Any:
-    """Returns a value as it is computed with: numbers in float32."""
+    """Rounds a number to float32, in which it will be used."""
     return float(np.float32(value)) if base is float else value
 
 
 def _is_list(value: object, hints: tuple[Any, ...]) -> bool:
     if not isinstance(value, _SEQUENCES) or len(value) != len(hints):
         return False
-    return all(fits(hint, item) for hint, item in zip(hints, value, strict=True))
+    return all(matches(hint, item) for hint, item in zip(hints, value, strict=True))
 
 
 def _innermost(label: str, hint: Any, value: object) -> tuple[str, Any, object]:
-    """Follows a wrong value to what is wrong in it."""
+    """Returns label, annotation and value of the innermost mismatch."""
     for branch in _branches(hint):
         origin, arguments = get_origin(branch), get_args(branch)
         if origin is collections.abc.Mapping and isinstance(value, Mapping):
             for key, item in value.items():
-                if not fits(arguments[0], key):
+                if not matches(arguments[0], key):
                     return _innermost(f"a key of {label}", arguments[0], key)
-                if not fits(arguments[1], item):
-                    return _innermost(f"{label}[{show(key)}]", arguments[1], item)
+                if not matches(arguments[1], item):
+                    return _innermost(f"{label}[{format_value(key)}]", arguments[1], item)
         if origin in (tuple, collections.abc.Sequence) and isinstance(value, _SEQUENCES):
             same = arguments[-1:] == (...,) or origin is not tuple
             inner = [arguments[0]] * len(value) if same else list(arguments)
             for place, (one, item) in enumerate(zip(inner, value, strict=False)):
-                if not fits(one, item):
+                if not matches(one, item):
                     return _innermost(f"{label}[{place}]", one, item)
     return label, hint, value
 
 
 def _branches(hint: Any) -> list[Any]:
-    """Returns the alternatives of an annotation, without what is said about them."""
+    """Returns the alternatives of an annotation without their metadata."""
     if get_origin(hint) is Annotated:
         return _branches(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
@@ -207,7 +210,7 @@ def _annotated(base: Any, notes: tuple[Any, ...], value: object) -> str:
     said = " ".join(f" {note}" for note in notes if isinstance(note, str))
     for note in notes:
         if not isinstance(note, str):
-            text = note.words(value)
+            text = note.describe(value)
             if base is int:
                 comma = "" if text.startswith(("above", "from")) else ","
                 return f"a whole number{comma} {text}{said}"
@@ -215,7 +218,7 @@ def _annotated(base: Any, notes: tuple[Any, ...], value: object) -> str:
                 is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
                 return f"{'' if is_number else 'a number '}{text}{_finite(value)}{said}"
             return f"{text}{said}"
-    return words(base, value) + said
+    return expected(base, value) + said
 
 
 def _finite(value: object) -> str:
@@ -225,10 +228,10 @@ def _finite(value: object) -> str:
 
 
 def _advice(hint: Any, value: object) -> str:
-    """Returns how a value that is nearly right is written, in parentheses."""
+    """Suggests how to write a value that is nearly right, in parentheses."""
     wanted = {get_args(b)[0] if get_origin(b) is Annotated else b for b in _branches(hint)}
     if int in wanted and isinstance(value, float) and _is_finite(value) and value.is_integer():
-        return f" (write {int(value)})" if fits(hint, int(value)) else ""
+        return f" (write {int(value)})" if matches(hint, int(value)) else ""
     if float in wanted and isinstance(value, float) and _is_finite(value):
         used = _used(float, value)
         return f" ({used:g} in float32)" if used != value and used in (0.0, 1.0) else ""

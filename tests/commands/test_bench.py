@@ -2,19 +2,9 @@
 
 import json
 
-import optax
 import pytest
-import tiny
-from tiers import mostly_slow
 
 from moe_jax import cli
-from moe_jax.benchmarks import interleaved, layer, train_step
-from moe_jax.benchmarks.profile import scopes_of_instructions
-from moe_jax.benchmarks.routing import expert_flops
-from moe_jax.routers.expert_choice import ExpertChoice
-from moe_jax.training.optimizers import Optimizer
-from moe_jax.training.state import make_state
-from moe_jax.training.step import LossConfig, make_train_step
 
 
 def run(capsys, *arguments):
@@ -69,45 +59,3 @@ def test_mistakes_are_one_line(capsys, arguments, message):
     assert not out
     assert message in err
     assert err.count("\n") == 1
-
-
-def test_ratios_compare_neighbours_in_time():
-    """A machine that turns twice as slow in the middle does not change them."""
-    times = interleaved.Times(case=[2.0, 2.0, 4.0, 4.0], reference=[1.0, 1.0, 2.0, 2.0])
-    assert times.ratio == 2.0
-    assert times.seconds == 3.0
-
-
-def test_every_case_runs_right_after_its_reference():
-    ran = []
-    cases = {n: interleaved.Case(lambda n=n: ran.append(n), 0) for n in ("a", "b", "dense")}
-    references = dict.fromkeys(cases, cases["dense"])
-    times = interleaved.measure({"a": cases["a"], "b": cases["b"]}, references, rounds=2)
-    # Each twice, the second time timed.
-    assert ran == ["dense", "dense", "a", "a", "dense", "dense", "b", "b"] * 2
-    assert len(times["a"].case) == len(times["b"].reference) == 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dispatch", mostly_slow(["grouped", "gather"]))
-def test_every_printed_part_of_a_step_is_found_in_the_program(dispatch):
-    model, _ = tiny.make(ExpertChoice(), dispatch=dispatch)
-    optimizer, batch = Optimizer(optax.sgd(0.1), lambda step: 0.1), tiny.make_batch(2, 16)
-    step = make_train_step(model, optimizer, LossConfig(), accumulation=1, seed=0)
-    hlo = step.lower(make_state(model, optimizer, seed=0), batch).compile().as_text()
-    found = scopes_of_instructions(hlo, list(train_step.SCOPES))
-    assert set(found.values()) == {*train_step.SCOPES, "other"}
-
-
-def test_counted_flops_are_the_compilers():
-    """Of the dense layer with the FLOPs of one expert, by XLA's own account."""
-    import jax
-
-    size = layer.SIZES["XS"]
-    x, dy, _ = layer.random_inputs(size, "float32")
-    params = layer.dense_parameters(size, 1.0, "float32")
-    compiled = jax.jit(layer.step_of(layer.dense)).lower(params, x, dy).compile()
-    counted = compiled.cost_analysis()["flops"]
-    # The compiler also counts what is done elementwise, some tens of operations a hidden unit.
-    elementwise = 60 * size.tokens * size.hidden
-    assert expert_flops(size) <= counted <= expert_flops(size) + elementwise

@@ -7,8 +7,8 @@ import jax
 import pytest
 from etils import epath
 
+from moe_jax.cli import make_parser
 from moe_jax.commands import compilation_cache
-from moe_jax.commands.arguments import make_parser
 
 
 @pytest.fixture

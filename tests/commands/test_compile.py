@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from moe_jax import cli
-from moe_jax.commands import compile as command
+from moe_jax.commands.compile import report as command
 from moe_jax.errors import UserError
 from moe_jax.pods import answer as answers
 from moe_jax.pods import fit as fitting

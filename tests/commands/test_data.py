@@ -26,6 +26,17 @@ Checkpoints.every = 1000
 """
 
 
+TASK = """
+import seqio
+
+seqio.TaskRegistry.add(
+    "own_listed_task",
+    source=seqio.FunctionDataSource(lambda split, shuffle_files, seed=None: None, splits=["train"]),
+    output_features={},
+)
+"""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory):
     """The runs of this module share what they compile."""
@@ -98,6 +109,22 @@ def test_list(run):
         assert name in shown
     for prefix in ("text:FILES", "jsonl:FILES", "tfrecord:FILES", "tfds:NAME"):
         assert prefix in shown
+
+
+def test_list_of_tasks_that_a_module_registers(run, tmp_path):
+    import gin
+    import seqio
+
+    (tmp_path / "listed_task.py").write_text(TASK)
+    (tmp_path / "my.gin").write_text("import listed_task\n")
+    flags = [f"--gin_file={tmp_path / 'my.gin'}", "--allow_imports=listed_task"]
+    try:
+        result, shown = run("data", "list", *flags)
+    finally:
+        gin.clear_config()
+        seqio.TaskRegistry.remove("own_listed_task")
+    assert "own_listed_task" in result["registered"]
+    assert "own_listed_task" in shown
 
 
 def test_show(run, home):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moe_jax.commands.output import leaves_files
+from moe_jax.commands.output import writes_files
 
 # Prints lines, by Python, by rich and by the descriptor, then leaves a mark.
 SCRIPT = """
@@ -16,8 +16,8 @@ from pathlib import Path
 from rich.console import Console
 from moe_jax.commands import output
 
-home, goes_on = Path(sys.argv[1]), sys.argv[2] == "on"
-output.watch_readers(goes_on)
+home, continues = Path(sys.argv[1]), sys.argv[2] == "on"
+output.watch_readers(continues)
 output.log_to(str(home / "log.txt"))
 console = Console()
 try:
@@ -34,11 +34,11 @@ sys.exit(3)
 """
 
 
-def run(home, goes_on, shell):
+def run(home, continues, shell):
     """Runs the script with a shell line around it; returns the exit code, output and errors."""
     script = home / "script.py"
     script.write_text(SCRIPT)
-    command = f"{sys.executable} {script} {home} {'on' if goes_on else 'off'}"
+    command = f"{sys.executable} {script} {home} {'on' if continues else 'off'}"
     root = str(Path(__file__).parents[2])
     result = subprocess.run(
         ["bash", "-c", shell.format(command)],
@@ -50,7 +50,7 @@ def run(home, goes_on, shell):
     return result.returncode, result.stdout, result.stderr
 
 
-def test_training_goes_on_and_says_where(tmp_path):
+def test_training_continues_and_says_where(tmp_path):
     code, out, err = run(tmp_path, True, "{} | head -1; exit ${{PIPESTATUS[0]}}")
     assert (code, out) == (3, "line 0\n")
     assert (tmp_path / "done").exists()
@@ -75,10 +75,10 @@ def test_both_streams_in_one_pipe(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shell", "goes_on"), [("{} >&-", False), ("{} >&- 2>&- <&-", True), ("{} >/dev/full", False)]
+    ("shell", "continues"), [("{} >&-", False), ("{} >&- 2>&- <&-", True), ("{} >/dev/full", False)]
 )
-def test_streams_that_were_never_there(tmp_path, shell, goes_on):
-    code, out, err = run(tmp_path, goes_on, shell)
+def test_streams_that_were_never_there(tmp_path, shell, continues):
+    code, out, err = run(tmp_path, continues, shell)
     assert (code, out) == (3, "")
     assert (tmp_path / "done").exists()
     assert "Exception" not in err
@@ -89,7 +89,7 @@ def test_a_terminal_that_is_closed(tmp_path):
     (tmp_path / "script.py").write_text(
         SCRIPT.replace("console = Console()", "console = Console(force_terminal=True)")
         .replace('f"line', 'f"[red]line')
-        .replace("home, goes_on", "sys.stdin.readline()\nhome, goes_on")
+        .replace("home, continues", "sys.stdin.readline()\nhome, continues")
     )
     ours, theirs = os.openpty()
     process = subprocess.Popen(
@@ -115,9 +115,9 @@ def test_a_help_text_is_cut_short_without_a_word():
 
 
 def test_what_leaves_something_behind():
-    assert leaves_files(["train", "--gin_file=x"])
-    assert leaves_files(["data", "cache", "--output_dir", "x"])
-    assert leaves_files(["compile", "--output_dir=x"])
-    assert not leaves_files(["config", "list"])
-    assert not leaves_files(["status", "runs/train"])
-    assert not leaves_files([])
+    assert writes_files(["train", "--gin_file=x"])
+    assert writes_files(["data", "cache", "--output_dir", "x"])
+    assert writes_files(["compile", "--output_dir=x"])
+    assert not writes_files(["config", "list"])
+    assert not writes_files(["status", "runs/train"])
+    assert not writes_files([])

@@ -34,7 +34,7 @@ class Terminal(io.StringIO):
 )
 def test_escape_sequences_of_others_are_shown(text, shown):
     stream = Terminal()
-    assert terminal.Shown(stream).write(text) == len(text)
+    assert terminal.EscapingStream(stream).write(text) == len(text)
     assert stream.getvalue() == shown
 
 
@@ -50,7 +50,7 @@ def test_rich_writes_the_same(monkeypatch):
             pass
 
     plain = Terminal()
-    draw(terminal.Shown(plain))
+    draw(terminal.EscapingStream(plain))
     assert "\\x1b" not in plain.getvalue()
     assert "\x1b[" in plain.getvalue()
 

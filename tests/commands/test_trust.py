@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from moe_jax import cli, config, experiment, gin_imports
+from moe_jax.config_source import ConfigSource
 
 DYNAMIC = "from __gin__ import dynamic_registration\n"
 # Each would make the file {mark} if gin acted on it.
@@ -87,7 +88,7 @@ def write_run(here, text):
     """Makes the directory of a run whose configuration is a good one but for a text."""
     if not (here / "run").exists():
         (here / "run" / "checkpoints").mkdir(parents=True)
-    experiment.load(["runs/quickstart.gin"], [])
+    experiment.load(ConfigSource(["runs/quickstart.gin"]))
     # Dynamic registration has to come first, and leaves no other names.
     good = "" if text.startswith("from __gin__") else config.operative()
     (here / "run" / "config.gin").write_text(good + text)

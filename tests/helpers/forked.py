@@ -2,7 +2,7 @@
 
 A server process imports the libraries once; every run is forked from it, before JAX has started
 anything. What a run does is what `python -m moe_jax.cli` would do; that this starts at all is
-tested in tests/commands/test_cli.py and tests/e2e/test_processes.py.
+tested in tests/test_cli.py and tests/e2e/test_processes.py.
 """
 
 import atexit
@@ -20,7 +20,7 @@ from unittest import mock
 import compiling
 
 # What `moe-jax train` imports; found by the server without the paths of the tests.
-PRELOADED = ["moe_jax.cli", "moe_jax.commands.train", "moe_jax.data.pipeline.device_batches"]
+PRELOADED = ["moe_jax.cli", "moe_jax.commands.training_console", "moe_jax.data.placed"]
 # JAX reads these as it is imported: they are the same for all runs.
 ENVIRONMENT = {
     **compiling.ENVIRONMENT,

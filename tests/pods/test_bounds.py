@@ -3,6 +3,7 @@
 import math
 
 from moe_jax import experiment
+from moe_jax.config_source import ConfigSource
 from moe_jax.pods.bounds import filled_share, lower_bounds
 
 D, FF, HEADS, K, EXPERTS, VOCABULARY = 64, 128, 4, 16, 8, 512
@@ -38,7 +39,7 @@ TOKENS = 4 * 2 * MOE_LAYERS * ROW
 def bounds(rules=None, capacity=1.0, **mesh):
     lines = [f"Mesh.{axis} = {size}" for axis, size in {"data": 1, "fsdp": 1, **mesh}.items()]
     lines += [f"Mesh.rules = {rules or {}!r}", f"TokenChoice.capacity_factor = {capacity}"]
-    run = experiment.load(FILES, [*BINDINGS, *lines])
+    run = experiment.load(ConfigSource(FILES, [*BINDINGS, *lines]))
     model = run.language_model(run.partition())
     found = lower_bounds(run, model)
     assert len({(b.kind, b.axes, b.what) for b in found}) == len(found)
@@ -113,9 +114,9 @@ def test_what_a_balanced_router_fills_of_the_buffers():
     """Rows to each of 4 devices are multiples of 8."""
     mesh = {"slice": 1, "data": 1, "fsdp": 2, "expert": 4, "tensor": 1}
     tokens = BATCH * LENGTH // 8
-    run = experiment.load(FILES, [*BINDINGS, "Mesh.buffer_factor = 1.7"])
+    run = experiment.load(ConfigSource(FILES, [*BINDINGS, "Mesh.buffer_factor = 1.7"]))
     expected = 2 * tokens / 4
     assert filled_share(run, mesh) == expected / (8 * math.ceil(expected * 1.7 / 8))
-    run = experiment.load(FILES, [*BINDINGS, "Mesh.buffer_factor = 0.5"])
+    run = experiment.load(ConfigSource(FILES, [*BINDINGS, "Mesh.buffer_factor = 0.5"]))
     assert filled_share(run, mesh) == 1.0
     assert filled_share(run, {**mesh, "expert": 1, "fsdp": 8}) == 1.0

@@ -7,6 +7,7 @@ import pytest
 from fake_compiler import V5E, Compiler, Told, install
 
 from moe_jax import experiment
+from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 from moe_jax.pods import fit, variants
 from moe_jax.pods.fit import least_chips, slice_of
@@ -156,7 +157,7 @@ def test_refused_ways_are_reported_and_passed_over(use):
 
 def test_chips_that_the_state_fills():
     files = ["runs/pretrain.gin", "models/tiny_8e.gin", "mesh/fsdp.gin"]
-    described = experiment.load(files, ["Data.batch_size=512"])
+    described = experiment.load(ConfigSource(files, ["Data.batch_size=512"]))
     # Adafactor keeps a row and a column of a matrix: little; the batch has some megabytes.
     parameters = 4 * described.parameters().total
     whole = sum(
@@ -188,9 +189,9 @@ def test_the_state_on_a_mesh_is_cut_as_its_rules_say():
         "fsdp": ["Mesh.data=1", "Mesh.fsdp=16"],
         "expert": ["Mesh.data=2", "Mesh.expert=8"],
     }.items():
-        described = experiment.load(files, ["Data.batch_size=512", *bindings])
+        described = experiment.load(ConfigSource(files, ["Data.batch_size=512", *bindings]))
         sizes[name] = argument_bytes(described, 16)
-    counted = experiment.load(files, []).parameters()
+    counted = experiment.load(ConfigSource(files)).parameters()
     assert sizes["whole"]["parameters"] == 4 * counted.total
     # All that has an axis `embed` is cut over all 16; norms and such are not.
     assert sizes["fsdp"]["parameters"] == pytest.approx(4 * counted.total / 16, rel=0.02)
@@ -198,4 +199,4 @@ def test_the_state_on_a_mesh_is_cut_as_its_rules_say():
     rows = 512 // 16
     assert sizes["whole"]["batch"] == sizes["fsdp"]["batch"] == rows * 1024 * (4 + 4 + 4)
     with pytest.raises(UserError, match="does not make 16 devices"):
-        argument_bytes(experiment.load(files, ["Mesh.expert=64"]), 16)
+        argument_bytes(experiment.load(ConfigSource(files, ["Mesh.expert=64"])), 16)

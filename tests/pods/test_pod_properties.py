@@ -9,6 +9,7 @@ import pytest
 import tpu_compiler
 
 from moe_jax import experiment
+from moe_jax.config_source import ConfigSource
 from moe_jax.models.decoder import in_compute_precision
 from moe_jax.pods import compiler
 from moe_jax.pods.collectives import find_collectives
@@ -54,7 +55,7 @@ class Step:
 
     def __init__(self, topology, files, bindings):
         self.topology = parse(topology)
-        self.described = experiment.load(list(files), list(bindings))
+        self.described = experiment.load(ConfigSource(list(files), list(bindings)))
         names, read = [], compiler._read
 
         def reading(job, directory):

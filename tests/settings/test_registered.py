@@ -4,10 +4,16 @@ import pytest
 from gin import config as gin_config
 
 import moe_jax.experiment  # noqa: F401
-from moe_jax import config
 from moe_jax.errors import UserError
-from moe_jax.settings import REGISTERED, mistakes, parameters, register, understand
-from moe_jax.settings.values import fits
+from moe_jax.gin_registry import configurable_names
+from moe_jax.settings import (
+    REGISTERED,
+    check_annotation,
+    mistakes,
+    parameters,
+    register,
+)
+from moe_jax.settings.values import matches
 
 # Importing `experiment` registers all of the package's.
 TARGETS = {
@@ -21,7 +27,7 @@ class Nothing:
 
 
 def test_all_that_gin_can_configure_is_registered_here():
-    assert sorted(TARGETS) == [n for n in config.configurables() if n in TARGETS]
+    assert sorted(TARGETS) == [n for n in configurable_names() if n in TARGETS]
     assert len(PARAMETERS) > 100
 
 
@@ -29,9 +35,9 @@ def test_all_that_gin_can_configure_is_registered_here():
 def test_a_parameter_has_an_annotation_that_is_checked(name, parameter):
     target = TARGETS[name]
     takes = parameters(target)[parameter]
-    understand(takes.hint)
+    check_annotation(takes.hint)
     if takes.default is not None:
-        assert fits(takes.hint, takes.default())
+        assert matches(takes.hint, takes.default())
     (line,) = [
         m.text
         for m in mistakes(target, {parameter: Nothing()}, lambda name: " (here)")

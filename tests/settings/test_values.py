@@ -19,11 +19,11 @@ from moe_jax.settings import (
     Seed,
     Settings,
     Share,
+    check_annotation,
     checked,
     counted,
-    understand,
 )
-from moe_jax.settings.values import fits, mistake_of
+from moe_jax.settings.values import describe_mismatch, matches
 
 INF, NAN = float("inf"), float("nan")
 Choice = Literal["one", "two"]
@@ -59,11 +59,11 @@ Tasks = Name | tuple[tuple[Name, Positive], ...] | Mapping[Name, Positive]
     ids=str,
 )
 def test_what_fits(hint, right, wrong):
-    understand(hint)
-    assert [fits(hint, value) for value in right] == [True] * len(right)
-    assert [fits(hint, value) for value in wrong] == [False] * len(wrong)
+    check_annotation(hint)
+    assert [matches(hint, value) for value in right] == [True] * len(right)
+    assert [matches(hint, value) for value in wrong] == [False] * len(wrong)
     for value in wrong:
-        line = mistake_of("X.y", hint, value, " (my.gin, line 3)")
+        line = describe_mismatch("X.y", hint, value, " (my.gin, line 3)")
         assert line.startswith(("X.y", "a key of X.y"))
         assert "(my.gin, line 3)" in line
         assert "\n" not in line
@@ -97,14 +97,14 @@ def test_what_fits(hint, right, wrong):
     ids=str,
 )
 def test_what_the_line_says(hint, value, line):
-    found = mistake_of("X.y", hint, value)
+    found = describe_mismatch("X.y", hint, value)
     assert found == line if line is None else found.startswith(line)
 
 
 def test_an_annotation_without_a_rule_is_refused():
     for hint in (set[int], Annotated[int, 3], Mapping[str, set[int]]):
         with pytest.raises(TypeError, match="no rule for the annotation"):
-            understand(hint)
+            check_annotation(hint)
 
 
 def test_python_code_is_checked_like_gin_files():

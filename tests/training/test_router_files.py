@@ -8,6 +8,7 @@ import tiny
 from tiers import mostly_slow
 
 from moe_jax import config, experiment
+from moe_jax.config_source import ConfigSource
 from moe_jax.models.functional import Variables
 from moe_jax.models.layer_routing import RoutingContext
 from moe_jax.routers import ROUTERS, get_router
@@ -34,7 +35,7 @@ KERNEL = "groups/layers/0/ffn/router_kernel"
 
 def load(name):
     """Returns the quickstart, made small, with a file of routers."""
-    return experiment.load(["runs/quickstart.gin", f"routers/{name}.gin"], SMALL)
+    return experiment.load(ConfigSource(["runs/quickstart.gin", f"routers/{name}.gin"], SMALL))
 
 
 @pytest.mark.parametrize("name", mostly_slow(NAMES, ()))

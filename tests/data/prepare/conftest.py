@@ -7,7 +7,7 @@ import socket
 import pytest
 from rich.console import Console
 
-from moe_jax.commands.prepare import prepare
+from moe_jax.commands.data.prepare import prepare
 
 
 @pytest.fixture(autouse=True)

@@ -23,11 +23,11 @@ VARIABLE = "MOE_JAX_TEST_FAULT"
 
 
 def install(faults: str) -> None:
-    """Injects faults into the training data of this process."""
-    from moe_jax.commands.quiet import quiet
+    """Puts faults into the training data of this process."""
+    from moe_jax.library_output import suppress_library_output
 
-    with quiet():
-        from moe_jax.data.pipeline.input_pipeline import TrainBatches
+    with suppress_library_output():
+        from moe_jax.data.pipeline import TrainBatches
 
     for fault in faults.split(","):
         kind, _, value = fault.partition(":")

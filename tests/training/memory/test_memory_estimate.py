@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from moe_jax import experiment
+from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 from moe_jax.training.memory import memory_estimate
 from moe_jax.training.memory.memory_estimate import (
@@ -30,8 +31,8 @@ HOST = MemoryLimit(10 * GIB, 2, False, "this machine")
 @pytest.fixture(scope="module")
 def state():
     """Returns the shapes of a state of AdamW."""
-    loaded = experiment.load([*FILES, "optim/adamw.gin"], ["Model.num_layers=2"])
-    return abstract_state(loaded.language_model(), loaded.optimizer)
+    described = experiment.load(ConfigSource([*FILES, "optim/adamw.gin"], ["Model.num_layers=2"]))
+    return abstract_state(described.language_model(), described.optimizer)
 
 
 def test_a_state_counts_every_byte(state):

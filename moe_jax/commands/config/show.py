@@ -1,0 +1,33 @@
+"""`moe-jax config show`: a configuration with everything resolved."""
+
+from typing import Any
+
+from moe_jax import config, experiment
+from moe_jax.commands.console import line_printer, make_console
+from moe_jax.config_source import ConfigSource
+
+
+def show(source: ConfigSource) -> dict[str, Any]:
+    """Prints the operative configuration with its parameter and FLOP counts.
+
+    Raises:
+        UserError: for mistakes in the configuration.
+    """
+    loaded = experiment.load(source)
+    counts = loaded.parameters()
+    tokens = loaded.data.batch_size * loaded.data.sequence_length
+    flops = loaded.train_flops_per_token()
+    say = line_printer(make_console())
+    say(config.operative())
+    say(
+        f"# {counts.total:,} parameters, {counts.active:,} active a token\n"
+        f"# {tokens:,} tokens and {flops * tokens:.3g} FLOPs a step "
+        f"({flops:.3g} a token; counting rule: moe_jax/flops.py)"
+    )
+    return {
+        "config": config.operative(),
+        "parameters": counts.total,
+        "active_parameters": counts.active,
+        "tokens_per_step": tokens,
+        "train_flops_per_token": flops,
+    }

@@ -1,0 +1,50 @@
+"""Held-out evaluation of a trained model."""
+
+import dataclasses
+
+import numpy as np
+
+from moe_jax.data.batch import Batch
+from moe_jax.evaluation.perplexity import Evaluator, Perplexity
+from moe_jax.runs.loading import Run, TrainedModel
+from moe_jax.sharding.processes import propagate_errors
+from moe_jax.training.run_directory.data_manifest import evaluation_notes
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationData:
+    """The evaluation split of a run's task.
+
+    Attributes:
+        batches: the batches to evaluate on.
+        bytes_of_token: bytes of text that each token stands for, [V].
+        notes: differences between these data and those of training, one line each.
+    """
+
+    batches: list[Batch]
+    bytes_of_token: np.ndarray
+    notes: tuple[str, ...]
+
+
+def read_evaluation_data(run: Run) -> EvaluationData:
+    """Reads the evaluation split of a run's task.
+
+    All processes of a run call it propagate_errors.
+
+    Raises:
+        UserError: if the data cannot be used.
+    """
+    with propagate_errors():
+        from moe_jax.data.pipeline import input_pipeline
+
+        data = run.experiment.data
+        return EvaluationData(
+            batches=input_pipeline.eval_batches(data),
+            bytes_of_token=input_pipeline.token_bytes(data, run.experiment.model.vocab_size),
+            notes=tuple(evaluation_notes(run.directory, data)),
+        )
+
+
+def evaluate(trained: TrainedModel, data: EvaluationData) -> Perplexity:
+    """Computes the held-out loss of a trained model, routed as in training and causally."""
+    return Evaluator(trained.model, data.batches, data.bytes_of_token)(trained.variables)

@@ -1,0 +1,75 @@
+"""Text generation with a trained model."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from moe_jax.data.pipeline.example_prompts import ExamplePrompt, encode_prompt, has_questions
+from moe_jax.evaluation.generate import Generator
+from moe_jax.experiment import Experiment
+from moe_jax.models.functional import Variables
+from moe_jax.runs.loading import TrainedModel
+from moe_jax.sharding.partition import Partition
+from moe_jax.sharding.processes import is_main
+
+# A larger model generates no sample on a mesh: one device has to hold it.
+_MAX_SAMPLE_BYTES = 2 << 30
+
+
+class TextGenerator:
+    """Generates text with a trained model on one device, routed causally.
+
+    Args:
+        trained: the model; its partition is None.
+
+    Raises:
+        UserError: if the vocabulary cannot be read.
+
+    Attributes:
+        answers_questions: whether the model was trained on questions and answers.
+    """
+
+    def __init__(self, trained: TrainedModel):
+        from moe_jax.data.tasks.vocabulary import load_vocabulary
+
+        experiment = trained.run.experiment
+        self._data, self._variables = experiment.data, trained.variables
+        self._seed = experiment.sampling.seed
+        self._vocabulary = load_vocabulary(experiment.data.vocabulary)
+        self._generate = Generator(trained.model, experiment.sampling, self._vocabulary.eos_id)
+        self.answers_questions = has_questions(experiment.data)
+
+    def __call__(self, prompt: str, samples: int = 1) -> Iterator[str]:
+        """Yields texts that follow a prompt, each sampled with another seed."""
+        tokens = encode_prompt(self._data, self._vocabulary, prompt)
+        for index in range(samples):
+            new = self._generate(self._variables, tokens, self._seed + index)
+            yield str(self._vocabulary.decode(new))
+
+
+def sample_after_training(
+    experiment: Experiment,
+    partition: Partition | None,
+    variables: Variables,
+    vocabulary: Any,
+    asked: ExamplePrompt,
+) -> str | None:
+    """Generates one text on one device: an answer if the data are questions and answers.
+
+    Returns:
+        the text; None on all processes but the first, and for a model that is too large for one
+        device.
+    """
+    if partition is not None:
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
+        if size > _MAX_SAMPLE_BYTES:
+            return None
+        whole = jax.jit(lambda tree: tree, out_shardings=partition.replicated)(variables)
+        variables = jax.tree.map(lambda array: array.addressable_data(0), whole)
+    if not is_main():
+        return None
+    generator = Generator(experiment.language_model(), experiment.sampling, vocabulary.eos_id)
+    question = asked.prompt if asked.is_question else ""
+    tokens = encode_prompt(experiment.data, vocabulary, question)
+    return str(vocabulary.decode(generator(variables, tokens)))

@@ -1,0 +1,346 @@
+"""Training of an experiment in a run directory, new or resumed from its latest checkpoint."""
+
+import contextlib
+import dataclasses
+import math
+import shlex
+from collections.abc import Iterator
+
+import jax
+from etils import epath
+
+from moe_jax import config, experiment, jax_environment
+from moe_jax.config_source import ConfigSource
+from moe_jax.data.pipeline.example_prompts import has_padding
+from moe_jax.errors import Interrupted, UserError
+from moe_jax.evaluation.perplexity import Evaluator
+from moe_jax.experiment import Experiment
+from moe_jax.library_output import suppress_library_output
+from moe_jax.models.functional import LanguageModel
+from moe_jax.runs import garbage_collection
+from moe_jax.runs.device_mesh import make_checked_partition, mesh_sizes
+from moe_jax.runs.generation import sample_after_training
+from moe_jax.runs.listener import TrainingListener
+from moe_jax.runs.loading import Run
+from moe_jax.runs.preparation import OpenData, PreparedRun, RunSetup, prepare
+from moe_jax.sharding.partition import Partition
+from moe_jax.sharding.processes import barrier, is_main, propagate_errors
+from moe_jax.training.checkpointing.checkpoint_manager import CheckpointManager
+from moe_jax.training.checkpointing.mismatch import explain_mismatch
+from moe_jax.training.fault_tolerance.watchdog import HangReport, Watchdog
+from moe_jax.training.loop import Curriculum, Instruments, Loop
+from moe_jax.training.memory.memory_estimate import (
+    MemoryCheckedStep,
+    MemoryLimit,
+    check_state,
+    find_limit,
+)
+from moe_jax.training.metric_writers.jsonl_writer import read_metrics
+from moe_jax.training.metric_writers.make_writer import make_writer
+from moe_jax.training.monitoring.goodput_recorder import GoodputRecorder
+from moe_jax.training.monitoring.profiling import Profiler
+from moe_jax.training.run_directory import data_manifest, run_directory
+from moe_jax.training.run_directory.config_difference import compare_configs
+from moe_jax.training.run_directory.directory_lock import DirectoryLock
+from moe_jax.training.state import TrainState, abstract_state
+from moe_jax.waiting import waiting
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions:
+    """Settings of one training process.
+
+    Attributes:
+        command: the command line that continues the run, for messages and `owner.json`.
+        process_age: seconds since the process started, which count as wall time of the run.
+        debug: show the output of libraries.
+    """
+
+    command: tuple[str, ...] = ()
+    process_age: float = 0.0
+    debug: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """The result of a finished run.
+
+    Attributes:
+        figures: the last evaluation, by name; empty on all processes but the first.
+        sample: a generated text; None for a run that was finished already, and where the model is
+            too large for one device.
+        prompt: a prompt that fits the data; empty if none is known.
+        has_answer: whether the sample is the answer to the prompt.
+    """
+
+    figures: dict[str, float]
+    sample: str | None = None
+    prompt: str = ""
+    has_answer: bool = False
+
+
+def prepare_run(output_dir: str, source: ConfigSource) -> tuple[Run, Partition | None]:
+    """Loads an experiment and makes the directory to train it in.
+
+    All processes of a run call it propagate_errors.
+
+    Returns:
+        the run, and its partition over all devices; None for a single device.
+
+    Raises:
+        UserError: for a mistake in the configuration, a mesh that does not fit the devices, or a
+            directory that cannot be used.
+    """
+    with propagate_errors():
+        loaded = experiment.load(source)
+    operative = config.operative()
+    partition = make_checked_partition(loaded, operative)
+    return Run(run_directory.prepare(output_dir), loaded, operative), partition
+
+
+def train(
+    run: Run,
+    partition: Partition | None,
+    options: TrainingOptions | None = None,
+    listener: TrainingListener | None = None,
+) -> TrainingResult:
+    """Trains an experiment up to its last step, or continues it from the latest checkpoint.
+
+    All processes of a run call it propagate_errors.
+
+    Args:
+        run: the experiment and its directory, see `prepare_run`.
+        partition: shards the run over devices; None for one device.
+        options: settings of this process.
+        listener: receives messages and progress.
+
+    Raises:
+        UserError: for everything that the user can correct.
+        Interrupted: after Ctrl-C or SIGTERM, with everything saved.
+    """
+    options, listener = options or TrainingOptions(), listener or TrainingListener()
+    directory, say = run.directory, listener.message
+    recorder = GoodputRecorder(directory, age=options.process_age, warn=say)
+    with DirectoryLock(directory, list(options.command), say) as owner:
+        listener.directory_acquired(directory)
+        checkpoints = CheckpointManager(
+            directory / run_directory.CHECKPOINTS, run.experiment.checkpoints, say, owner.check
+        )
+        session = _Session(run, partition, options, listener, checkpoints, owner, recorder)
+        try:
+            return _result(directory, session.train())
+        finally:
+            checkpoints.close()
+
+
+def _result(directory: epath.Path, sample: str | None) -> TrainingResult:
+    """Returns the result of a run once all processes have finished.
+
+    Raises:
+        UserError: if the run has no evaluation on record.
+    """
+    barrier("finished")
+    if not is_main():
+        return TrainingResult({})
+    evaluations = [r for r in read_metrics(directory) if r["kind"] == "eval"]
+    if not evaluations:
+        raise UserError(
+            f"{directory} has no evaluation in its metrics.jsonl; "
+            f"`moe-jax eval --checkpoint={directory}` makes one"
+        )
+    # The record has null for numbers that are not finite.
+    figures = {n: math.nan if v is None else v for n, v in evaluations[-1].items()}
+    record = run_directory.read_record(directory)
+    return TrainingResult(
+        figures, sample, record.get("prompt", ""), record.get("is_question", False)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Session:
+    """A run in a directory that this process is the only writer of."""
+
+    run: Run
+    partition: Partition | None
+    options: TrainingOptions
+    listener: TrainingListener
+    checkpoints: CheckpointManager
+    owner: DirectoryLock
+    recorder: GoodputRecorder
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.run.experiment
+
+    @property
+    def directory(self) -> epath.Path:
+        return self.run.directory
+
+    def train(self) -> str | None:
+        """Trains up to the last step and returns a sample; None if all steps are done already."""
+        latest = self.checkpoints.latest()
+        if latest is not None and latest >= self.experiment.train.steps:
+            self._report_finished(latest)
+            return None
+        if latest is not None:
+            for line in run_directory.config_changes(self.directory, self.run.config):
+                self.listener.message(f"  configuration changed: {line}")
+        model = self.experiment.language_model(self.partition)
+        limit, step = checked_limit(self.experiment, model), self.experiment.train_step(model)
+        self.listener.starting(self.run, self.partition)
+        setup = RunSetup(
+            self.experiment, model, step, self.directory, limit, resumes=latest is not None
+        )
+        with self._waiting("opening the data and compiling the step"):
+            prepared = prepare(setup, self.recorder, self.listener.message)
+        data_manifest.check_same_files(self.experiment.data)
+        for note in prepared.data.notes:
+            self.listener.message(note)
+        fits = explain_mismatch(self.directory, self.run.config, trains=True)
+        with self._waiting("restoring the parameters"), fits:
+            restored = self.checkpoints.restore(
+                model, self.experiment.optimizer, prepared.data.batches
+            )
+        first, state = restored or (0, prepared.state or setup.new_state())
+        if latest is not None:
+            self.listener.message(f"Going on from step {first} in {self.directory}")
+        # Only now: a configuration that does not fit the checkpoint must not replace the run's.
+        self._write_files(prepared.data)
+        loop = self._make_loop(setup, prepared, first)
+        garbage_collection.resume(collect=restored is not None)
+        return self._finish(loop, state, prepared.data)
+
+    @contextlib.contextmanager
+    def _waiting(self, what: str) -> Iterator[None]:
+        with waiting(what, silent=not is_main()), suppress_library_output(self.options.debug):
+            yield
+
+    def _report_finished(self, latest: int) -> None:
+        """Reports a run that has all its steps, and the settings that differ from its own.
+
+        Raises:
+            UserError: if the configuration is that of another model.
+        """
+        path = self.directory / run_directory.CONFIG_FILE
+        now = self.run.config
+        found = compare_configs(path.read_text() if path.exists() else now, now)
+        if found.model:
+            more = f"; and {len(found.model) - 5} more" if len(found.model) > 5 else ""
+            raise UserError(
+                f"{self.directory} is a finished run of another configuration: "
+                f"{'; '.join(found.model[:5])}{more}. To train this one, give another "
+                "--output_dir; for the figures of the other, use `moe-jax eval`"
+            )
+        self.listener.message(
+            f"Done already: {self.directory} has {latest} steps of "
+            f"{self.experiment.train.steps}. Its last evaluation:"
+        )
+        for line in found.other:
+            self.listener.message(f"  differs, but not in the model: {line}")
+
+    def _write_files(self, data: OpenData) -> None:
+        """Writes the configuration and `run.json`, if the directory is still this run's."""
+        self.owner.check()
+        if not is_main():
+            return
+        experiment = self.experiment
+        run_directory.write_config(self.directory, self.run.config)
+        run_directory.write_record(
+            self.directory,
+            data=data_manifest.write_data_manifest(self.directory, experiment.data),
+            mesh=mesh_sizes(self.partition),
+            environment=jax_environment.followed(),
+            parameters=vars(experiment.parameters()),
+            train_flops_per_token=experiment.train_flops_per_token(),
+            tokens_per_step=experiment.data.batch_size * experiment.data.sequence_length,
+            has_padding=has_padding(experiment.data),
+            **vars(data.asked),
+        )
+
+    def _make_loop(self, setup: RunSetup, prepared: PreparedRun, first: int) -> Loop:
+        data, step = prepared.data, setup.step
+        if not prepared.is_compiled and setup.limit is not None:
+            step = MemoryCheckedStep(step, setup.limit, self.listener.message)
+        with propagate_errors():
+            instruments = self._make_instruments(first)
+        instruments.writer.write_text("config.gin", self.run.config)
+        evaluator = Evaluator(setup.model, data.held_out, data.bytes_of_token)
+        return Loop(
+            config=self.experiment.train,
+            step=step,
+            batches=data.batches,
+            evaluate=lambda variables: evaluator(variables).as_dict(),
+            checkpoints=self.checkpoints,
+            instruments=instruments,
+            guard=self.experiment.guard,
+            is_compiled=prepared.is_compiled,
+            curriculum=self._make_curriculum(setup.model, data),
+            lock=self.owner,
+        )
+
+    def _make_instruments(self, first: int) -> Instruments:
+        reporter = self.listener.reporter
+        settings, limits = self.experiment.train, self.experiment.watchdog
+        return Instruments(
+            writer=make_writer(self.directory, first, self.experiment.writers, reporter.message),
+            reporter=reporter,
+            goodput=self.recorder,
+            watchdog=Watchdog(
+                limits.timeout,
+                HangReport(self.directory, jax.process_index(), self.checkpoints.latest),
+                pause_seconds=limits.pause_timeout,
+            ),
+            profiler=Profiler(
+                self.directory,
+                settings.profile_at or None,
+                settings.profile_steps,
+                warn=reporter.message,
+            ),
+            flops_per_token=self.experiment.train_flops_per_token(),
+        )
+
+    def _make_curriculum(self, model: LanguageModel, data: OpenData) -> Curriculum | None:
+        if data.curriculum is None:
+            return None
+        from moe_jax.evaluation.complexity import ComplexityScorer, EpochOrderer
+
+        return EpochOrderer(
+            ComplexityScorer(model),
+            data.curriculum,
+            self.experiment.data,
+            self.directory / run_directory.CURRICULUM,
+        )
+
+    def _finish(self, loop: Loop, state: TrainState, data: OpenData) -> str | None:
+        """Runs the loop to its end and returns a sample.
+
+        Raises:
+            Interrupted: after a signal, with everything saved.
+        """
+        try:
+            state, signal = loop.run(state)
+        finally:
+            loop.instruments.writer.close()
+        if signal is not None:
+            raise Interrupted(
+                signal,
+                f"Stopped and saved at step {int(state.step)} of {self.experiment.train.steps}. "
+                f"To go on, run the same command again:\n  {shlex.join(self.options.command)}",
+            )
+        with waiting("writing a sample", silent=not is_main()):
+            return sample_after_training(
+                self.experiment, self.partition, state.variables, data.vocabulary, data.asked
+            )
+
+
+def checked_limit(experiment: Experiment, model: LanguageModel) -> MemoryLimit | None:
+    """Returns the memory of the devices; None if it is unknown or not to be checked.
+
+    Raises:
+        UserError: if the training state cannot fit it.
+    """
+    devices = model.partition.local_devices if model.partition else jax.local_devices()[:1]
+    limit = find_limit(devices) if experiment.train.check_memory else None
+    if limit is not None:
+        check_state(abstract_state(model, experiment.optimizer), limit)
+    return limit
