@@ -5,7 +5,7 @@ import pytest
 
 from moe_jax import experiment, gin_imports  # noqa: F401  (registers the names)
 from moe_jax.gin_registry import registered
-from moe_jax.routing.token_choice import TokenChoice
+from moe_jax.routers.token_choice import TokenChoice
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ class EvaluationData:
 def read_evaluation_data(run: Run) -> EvaluationData:
     """Reads the evaluation split of a run's task.
 
-    All processes of a run call it propagate_errors.
+    All processes of a run call it together.
 
     Raises:
         UserError: if the data cannot be used.

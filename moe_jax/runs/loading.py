@@ -52,7 +52,7 @@ class TrainedModel:
 def load_run(checkpoint: str, source: ConfigSource) -> Run:
     """Loads the experiment of a run directory, with gin files and bindings on top.
 
-    All processes of a run call it propagate_errors.
+    All processes of a run call it together.
 
     Args:
         checkpoint: the run directory, or its `checkpoints/`.

@@ -82,7 +82,7 @@ class TrainingResult:
 def prepare_run(output_dir: str, source: ConfigSource) -> tuple[Run, Partition | None]:
     """Loads an experiment and makes the directory to train it in.
 
-    All processes of a run call it propagate_errors.
+    All processes of a run call it together.
 
     Returns:
         the run, and its partition over all devices; None for a single device.
@@ -106,7 +106,7 @@ def train(
 ) -> TrainingResult:
     """Trains an experiment up to its last step, or continues it from the latest checkpoint.
 
-    All processes of a run call it propagate_errors.
+    All processes of a run call it together.
 
     Args:
         run: the experiment and its directory, see `prepare_run`.

@@ -7,7 +7,7 @@ from tiers import mostly_slow
 
 from moe_jax.benchmarks import train_step
 from moe_jax.benchmarks.profile import scopes_of_instructions
-from moe_jax.routing.expert_choice import ExpertChoice
+from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import make_state
 from moe_jax.training.step import LossConfig, make_train_step

@@ -10,7 +10,7 @@ from moe_jax.commands.bench.layer_size import get_size, layer_title
 from moe_jax.commands.console import line_printer, make_console
 from moe_jax.dispatch import get_dispatch
 from moe_jax.formatting import decimal
-from moe_jax.routing.registry import ROUTERS, get_router
+from moe_jax.routers import ROUTERS, get_router
 from moe_jax.waiting import waiting
 
 

@@ -22,7 +22,7 @@ def cache(
     """
     console = make_console()
     with waiting(f"tokenising {printable(config.task_name)}"), suppress_library_output(debug):
-        from moe_jax.data.cache import cache_task
+        from moe_jax.data.pipeline.task_cache import cache_task
 
         find_task(config, console)
         written = cache_task(config, output_dir, force)

@@ -22,10 +22,10 @@ def stats(config: DataConfig, split: str, limit: int, debug: bool = False) -> di
     console = make_console()
     say = line_printer(console)
     with waiting(f"reading {printable(config.task_name)}"), suppress_library_output(debug):
-        from moe_jax.data.statistics import statistics
+        from moe_jax.data.pipeline.statistics import compute_statistics
 
         notes = find_task(config, console).notes
-        found = statistics(config, split, limit)
+        found = compute_statistics(config, split, limit)
     features = {name: feature.as_dict() for name, feature in found.features.items()}
     table = Table(
         "", *features, title=f"{escape(printable(config.task_name))}, {split}", title_justify="left"

@@ -7,7 +7,6 @@ import sentencepiece
 
 from moe_jax import cli, experiment
 from moe_jax.config_source import ConfigSource
-from moe_jax.data import catalog
 from moe_jax.data.tasks import catalog
 from moe_jax.data.tasks.vocabulary import load_vocabulary
 from moe_jax.data.tasks.vocabulary_size import vocabulary_size
