@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 
 # Peak bf16 FLOP/s of a chip, and JAX devices a chip, by the start of `device_kind`. The longest
-# start that fits is taken. `moe_jax/pods/chips.py` takes its peaks from here.
+# start that fits is taken. `moe_jax/cost_model/chips.py` takes its peaks from here.
 #
 # TPU: Google's published figures, https://cloud.google.com/tpu/docs/v2 and so on up to v6e and
 # tpu7x ("Peak compute per chip", bf16). v4 lite (v4i): Jouppi et al. 2021, "Ten Lessons From Three

@@ -9,13 +9,13 @@ import pytest
 
 from moe_jax import cli
 from moe_jax.commands import compile as command
+from moe_jax.cost_model.memory_usage import MemoryUsage
+from moe_jax.cost_model.step_time import StepTime
+from moe_jax.cost_model.topologies import parse_topology
 from moe_jax.errors import UserError
-from moe_jax.pods import answer as answers
 from moe_jax.pods import fit as fitting
 from moe_jax.pods import sweep as sweeping
-from moe_jax.pods.memory import Memory
-from moe_jax.pods.step_time import StepTime
-from moe_jax.pods.topologies import parse
+from moe_jax.pods.report import CompileReport
 
 FILES = ["--gin_file=runs/pretrain.gin", "--gin_file=models/8b_64e.gin"]
 # All of the state is cut already: no other mesh is tried.
@@ -34,40 +34,40 @@ def run(capsys, *argv):
 
 def made(gib, seconds=2.0):
     time = StepTime(seconds, seconds, 0.0, {}, 0.0, {})
-    memory = Memory(
+    memory = MemoryUsage(
         gib * GIB,
         {"parameters": 3 * GIB, "optimiser": 1 * GIB, "batch": 0},
         (gib - 4) * GIB,
         {"attention": 9 * GIB, "experts": 2 * GIB},
     )
     time = time if gib < 15.75 else None
-    return answers.Answer(
-        parse("v5e:4x4"), {"fsdp": 16}, memory, (), 1e12, 1e12, 1024.0, time, time, (), (), (), {},
-        9.0, False,
+    return CompileReport(
+        parse_topology("v5e:4x4"), {"fsdp": 16}, memory, (), 1e12, 1e12, 1024.0, time, time, (), (),
+        (), {}, 9.0, False,
     )  # fmt: skip
 
 
 @pytest.fixture
 def compiler(monkeypatch, tmp_path):
-    """Puts a function (job) -> Answer in place of the compiler; a library that exists is found.
+    """Replaces the compiler by a function (job) -> CompileReport; libtpu is found.
 
-    The state takes 4 GiB a device where it is cut over all 16.
+    The state takes 4 GiB a device where it is sharded over all 16.
     """
     library = tmp_path / "libtpu.so"
     library.write_text("")
     monkeypatch.setenv("TPU_LIBRARY_PATH", str(library))
 
-    def least_bytes(job):
-        sizes = sweeping.load_job(job).mesh.sizes(job.topology.device_count)
+    def minimum_bytes(job):
+        sizes = sweeping.load_experiment(job).mesh.sizes(job.topology.device_count)
         return {"parameters": 64 * GIB // (sizes["fsdp"] * sizes["expert"])}
 
     for module in (sweeping, fitting, command):
-        monkeypatch.setattr(module, "least_bytes", least_bytes)
-    monkeypatch.setattr(command, "least_chips", lambda described, topology: 5)
+        monkeypatch.setattr(module, "minimum_bytes", minimum_bytes)
+    monkeypatch.setattr(command, "minimum_chips", lambda experiment, topology: 5)
 
     def use(answer):
-        monkeypatch.setattr(sweeping, "answer", lambda job, say: answer(job))
-        monkeypatch.setattr(command, "answer", lambda job, say: answer(job))
+        monkeypatch.setattr(sweeping, "compile_and_report", lambda job, say: answer(job))
+        monkeypatch.setattr(command, "compile_and_report", lambda job, say: answer(job))
 
     return use
 
@@ -173,7 +173,7 @@ def test_a_state_that_is_too_large_is_said_before_the_compiler_is_asked(capsys, 
 def test_a_model_for_more_chips_says_how_many(capsys, compiler, monkeypatch):
     jobs = []
     compiler(lambda job: jobs.append(job) or made(20))
-    monkeypatch.setattr(command, "least_chips", lambda described, topology: 34)
+    monkeypatch.setattr(command, "minimum_chips", lambda experiment, topology: 34)
     code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, "--json")
     assert code == 0
     assert "No mesh of 16 chips fits: parameters and optimiser state fill 34 chips" in out
