@@ -112,14 +112,14 @@ def _sweep(console: Console, options: CompileOptions, job: CompileJob) -> dict[s
             raise
     best = trials[0]
     if best.report is None:
-        raise UserError(f"nothing that was tried can be compiled: {best.error}")
+        raise UserError(f"no variant can be compiled: {best.error}")
     _print_report(console, best.report, options.tokens)
     _print_trials(console, trials)
     result = best.report.as_dict(options.tokens)
     result["trials"] = [_trial_dict(trial, options.tokens) for trial in trials]
     _write(console, options, best.report, result, trials)
     if stopped:
-        raise Interrupted(signal.SIGINT, "Stopped: the best of what was tried is above", result)
+        raise Interrupted(signal.SIGINT, "Stopped: the best trial is above", result)
     return result
 
 
@@ -151,8 +151,8 @@ def _print_minimum(console: Console, job: CompileJob, minimum: dict[str, int]) -
         return
     sizes = [f"{what} {size / GIB:.2f} GiB" for what, size in minimum.items() if size > 0.005 * GIB]
     console.print(
-        f"DOES NOT FIT: {', '.join(sizes)} a device, of {limit / GIB:.2f} GiB; what the compiler "
-        "says of the rest follows",
+        f"DOES NOT FIT: {', '.join(sizes)} a device, of {limit / GIB:.2f} GiB; the "
+        "compiler's report follows",
         highlight=False,
         soft_wrap=True,
     )
@@ -212,7 +212,7 @@ def _search_fit(
         slice_name = smallest_slice(topology, chips)
         text = (
             f"No mesh of {topology.chips} chips fits: parameters and optimiser state fill "
-            f"{chips:,} chips, each with its part and nothing else. Use more chips"
+            f"{chips:,} chips, perfectly sharded and without temporaries. Use more chips"
             + (f" ({slice_name} or larger)" if slice_name else "")
         )
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -221,14 +221,14 @@ def _search_fit(
     try:
         trials = nearest_fit(job, report, observer)
     except KeyboardInterrupt:
-        message = "Stopped while looking for what fits: the answer above stands"
+        message = "Stopped while searching for a variant that fits: the report above is complete"
         raise Interrupted(signal.SIGINT, message, result) from None
     finally:
         result["variants"] = [_trial_dict(trial, tokens) for trial in observer.trials]
     if not trials or not trials[-1].fits:
         text = (
-            "No other mesh, and nothing with less kept or smaller micro-batches fits: use more "
-            "chips, or shard the weights over more of them (Mesh.fsdp, Mesh.tensor)"
+            "No other mesh, remat policy or micro-batch size fits: use more chips, or shard the "
+            "weights over more of them (Mesh.fsdp, Mesh.tensor)"
         )
     else:
         nearest = trials[-1]

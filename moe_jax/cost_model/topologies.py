@@ -80,7 +80,7 @@ class Topology:
 
     @property
     def wraps(self) -> tuple[bool, ...]:
-        """Whether each axis is a ring (has wraparound links).
+        """For each axis, True if it is a ring (has wraparound links).
 
         The optical switches of a 3-D torus close every axis of a slice of whole cubes; an axis of
         v5e and v6e is closed if it spans the whole pod, 16 chips ("How to Scale Your Model",

@@ -66,7 +66,7 @@ class Collective:
 
     @property
     def is_async(self) -> bool:
-        """Whether other instructions can run before its result is waited for."""
+        """True if other instructions can run before its result is waited for."""
         return self.done > self.start
 
     def mesh_axes(self, mesh: np.ndarray, names: Sequence[str]) -> tuple[str, ...] | None:

@@ -54,11 +54,11 @@ class Instruction:
 
     @property
     def is_wrapper(self) -> bool:
-        """Whether it runs the computations it calls once, inline.
+        """True if it runs the computations it calls once, inline.
 
-        True for fusions, calls and asynchronous wrappers, whose opcode is `async-start` or, as in
-        `call-start`, the wrapped opcode. A reduction, a sort or a collective runs its computation
-        once for each element instead.
+        Examples are fusions, calls and asynchronous wrappers, whose opcode is `async-start` or, as
+        in `call-start`, the wrapped opcode. A reduction, a sort or a collective runs its
+        computation once for each element instead.
         """
         return self.opcode.removesuffix("-start") in _WRAPPERS
 

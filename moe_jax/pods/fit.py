@@ -73,7 +73,7 @@ def nearest_fit(job: CompileJob, configured: CompileReport, observer: TrialObser
     ]
     trials: list[Trial] = []
     for kind, make in kinds:
-        with observer.running(f"choosing what to try: {kind}"):
+        with observer.running(f"choosing variants: {kind}"):
             variants = make(with_changes(job, best))
         of_kind = []
         for number, variant in enumerate(variants, 1):

@@ -33,12 +33,12 @@ def summary_lines(report: CompileReport, tokens: float) -> list[str]:
     lines += [f"Warning: {text}" for text in report.warnings]
     if report.unknown_loops:
         lines.append(
-            f"Not in the step time: {_loops(report.unknown_loops)}, which runs only for what "
-            "unevenly loaded experts leave over"
+            f"Not in the step time: {_loops(report.unknown_loops)}, which runs only for the "
+            "overflow of unevenly loaded experts"
         )
     if report.unpriced_kernels:
         kernels = ", ".join(sorted(set(report.unpriced_kernels)))
-        lines.append(f"Not in the step time: kernels that do not say what they cost ({kernels})")
+        lines.append(f"Not in the step time: kernels without a cost estimate ({kernels})")
     return lines
 
 
@@ -53,7 +53,7 @@ def _throughput_lines(report: CompileReport, tokens: float) -> list[str]:
     fast, slow = report.bracket
     days = report.chip_days(tokens) or 0.0
     return [
-        f"Step: {decimal(fast.seconds * 1e3, 0)} ms (links at their best) to "
+        f"Step: {decimal(fast.seconds * 1e3, 0)} ms (all links) to "
         f"{decimal(slow.seconds * 1e3, 0)} ms (one torus axis at a time), estimated",
         f"MFU: {report.utilisation(fast):.3f} to {report.utilisation(slow):.3f} (model FLOPs, "
         "attention over the whole square)",
@@ -89,11 +89,11 @@ def time_rows(report: CompileReport) -> list[tuple[str, str]]:
 COLLECTIVE_COLUMNS = (
     "collective",
     "mesh axes",
-    "times",
+    "count",
     "GB",
-    "at least GB",
+    "bound GB",
     "ms",
-    "of it exposed",
+    "exposed ms",
 )
 
 

@@ -25,21 +25,21 @@ from moe_jax.pods.compiler import CompilerOutput
 
 GIB = float(1 << 30)
 METHOD = (
-    "simulated along the compiler's schedule: products at 0.94 of the peak{cycles}, other "
+    "simulation of the compiler's schedule: matrix products at 0.94 of the peak{cycles}, other "
     "instructions at 0.8 of the HBM bandwidth, collectives overlapped where the compiler starts "
-    "them early; from what the links allow to one torus axis at a time. Not measured on a TPU"
+    "them early; from all links to one torus axis at a time. Not measured on a TPU"
 )
 
 NO_CODE = (
-    "; no code was generated, which takes minutes and can still fail, for want of fast memory or "
-    "for an option that the chip does not know: --full does it"
+    "; no code was generated, which takes minutes and can still fail, for lack of VMEM or for an "
+    "option that the chip does not support: --full does it"
 )
-NOT_RUN = (
-    "memory is the compiler's own assignment of buffers; what does not fit cannot run, so that no "
-    "time was estimated"
+NO_TIME = (
+    "memory is the compiler's own buffer assignment; no time is estimated for a step that does not "
+    "fit"
 )
 BETWEEN_SLICES = (
-    "the step time leaves out what travels between slices, over the data-centre network",
+    "the step time leaves out communication between slices, over the data-centre network",
 )
 
 
@@ -109,7 +109,7 @@ class CompileReport:
 
     @property
     def fits(self) -> bool:
-        """Whether the memory of a device suffices, by the compiler and by its limit."""
+        """True if the memory of a device suffices, by the compiler and by its limit."""
         return not self.is_exceeded and _is_within(self.memory, self.topology)
 
     @property
@@ -198,7 +198,7 @@ class CompileReport:
     def method(self) -> str:
         """Description of how the step time was estimated."""
         if self.fastest is None:
-            return NOT_RUN
+            return NO_TIME
         if self.full:
             return METHOD.format(cycles=" or by the compiler's cycles")
         return METHOD.format(cycles="") + NO_CODE
@@ -218,7 +218,9 @@ def build_report(
         UserError: if the compiler ran out of memory before it had a program.
     """
     if not compiled.program:
-        raise UserError(f"the TPU compiler gave up: {' '.join(str(compiled.exceeded).split())}")
+        raise UserError(
+            f"the TPU compiler ran out of memory: {' '.join(str(compiled.exceeded).split())}"
+        )
     module = parse_module(compiled.program)
     # Further rounds of the dropless dispatch: none while experts are balanced.
     counts = count_executions(module, unknown_trip_count=0)

@@ -44,7 +44,7 @@ class Trial:
 
     @property
     def fits(self) -> bool:
-        """Whether it fits into memory."""
+        """True if the step fits into memory."""
         return self.report is not None and self.report.fits
 
     @property

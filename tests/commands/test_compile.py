@@ -158,7 +158,7 @@ def test_what_does_not_fit_names_the_largest_and_the_nearest_that_fits(capsys, c
     assert [each["answer"]["fits"] for each in result["variants"]] == [False, True]
 
 
-def test_a_state_that_is_too_large_is_said_before_the_compiler_is_asked(capsys, compiler):
+def test_a_state_that_is_too_large_is_printed_before_the_compilation(capsys, compiler):
     printed = []
 
     def answer(job):
@@ -183,7 +183,7 @@ def test_a_model_for_more_chips_says_how_many(capsys, compiler, monkeypatch):
     assert (result["nearest_fit"], result["variants"]) == (None, [])
 
 
-def test_without_variants_there_is_the_answer_only(capsys, compiler):
+def test_without_variants_there_is_only_the_report(capsys, compiler):
     jobs = []
     compiler(lambda job: jobs.append(job) or made(20))
     code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, "--no_variants", "--json")
@@ -209,13 +209,15 @@ def interrupted(after, gib):
     return answer
 
 
-def test_ctrl_c_leaves_the_answer(capsys, compiler, tmp_path):
+def test_ctrl_c_keeps_the_report(capsys, compiler, tmp_path):
     compiler(interrupted(2, 20))
     flags = ["--json", f"--output_dir={tmp_path}"]
     code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, *CUT, *flags)
     assert code == 130
     *lines, last = out.splitlines()
-    assert lines[-1] == "Stopped while looking for what fits: the answer above stands"
+    assert (
+        lines[-1] == "Stopped while searching for a variant that fits: the report above is complete"
+    )
     result = json.loads(last)
     assert (result["fits"], result["nearest_fit"], len(result["variants"])) == (False, None, 1)
     written = json.loads((tmp_path / "compile.json").read_text())
@@ -234,7 +236,7 @@ def test_ctrl_c_in_a_sweep_leaves_the_best_so_far(capsys, compiler):
     assert len(json.loads(out.splitlines()[-1])["trials"]) == 3
 
 
-def test_the_page_has_what_was_tried(capsys, compiler, tmp_path):
+def test_the_page_has_the_trials(capsys, compiler, tmp_path):
     compiler(lambda job: made(12 if "Train.accumulation=2" in job.bindings else 20))
     run(capsys, "--topology=v5e:4x4", *FILES, *CUT, f"--output_dir={tmp_path}")
     text = (tmp_path / "compile.md").read_text()
@@ -281,10 +283,10 @@ def test_a_sweep_in_which_nothing_compiles_says_why(capsys, compiler):
     compiler(answer)
     code, _, err = run(capsys, "--topology=v5e:4x4", *FILES, "--sweep")
     assert (code, err.count("\n")) == (1, 1)
-    assert "nothing that was tried can be compiled: the reason" in err
+    assert "no variant can be compiled: the reason" in err
 
 
-def test_full_is_handed_on(capsys, compiler):
+def test_full_is_passed_on(capsys, compiler):
     jobs = []
     compiler(lambda job: jobs.append(job) or made(12))
     for flags in ([], ["--full"]):

@@ -166,7 +166,7 @@ IN_LOOP = f"""  %zero = s32[] constant(0)
 COUNTERS = 8 * (2 * 4 + 4) + 9 * (2 * 4 + 1)  # Bytes of the additions and comparisons of 8 turns.
 
 
-def test_a_loop_runs_as_often_as_it_turns():
+def test_a_loop_takes_its_body_times_its_trip_count():
     found = time(PARAMETERS + IN_LOOP, LOOP.replace("LIMIT", "constant(8)"))
     counting = COUNTERS / (0.8 * HBM)
     assert found.seconds == pytest.approx(8 * (PRODUCT + ALL_REDUCE) + counting, rel=1e-12)
@@ -178,7 +178,7 @@ def test_a_loop_runs_as_often_as_it_turns():
 
 
 @pytest.mark.parametrize("turns", [0, 3])
-def test_a_loop_that_depends_on_data_turns_as_often_as_the_caller_says(turns):
+def test_a_data_dependent_loop_has_the_iterations_of_the_caller(turns):
     lines = IN_LOOP.replace("%zero = s32[] constant(0)", "%zero = s32[] parameter(2)")
     found = time(PARAMETERS + lines, LOOP.replace("LIMIT", "constant(8)"), unknown=turns)
     assert found.matmul == pytest.approx(turns * PRODUCT)

@@ -234,7 +234,7 @@ def test_two_devices_of_a_chip_share_its_links():
         (True, [], 0),
     ],
 )
-def test_a_permute_takes_its_longest_way(wraps, pairs, hops):
+def test_a_permute_takes_its_longest_path(wraps, pairs, hops):
     assert make((8,), wraps).permute_seconds(SIZE, pairs) == SIZE * hops / SPEED
 
 

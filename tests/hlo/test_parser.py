@@ -3,9 +3,8 @@
 import pytest
 
 from moe_jax.errors import UserError
-from moe_jax.hlo.lexer import split_at_commas
 from moe_jax.hlo.parser import parse_module
-from moe_jax.hlo.shape import ArrayShape, parse_shape
+from moe_jax.hlo.shape import ArrayShape
 
 MODULE = """HloModule jit_f, is_scheduled=true, entry_computation_layout={(f32[8]{0})->f32[8]{0}}, \
 num_partitions=4, replica_count=2
@@ -87,34 +86,6 @@ def test_shapes_with_memory_spaces_tuples_and_tokens(module):
     )
     assert kernel.bytes == 8 * 2 + 2 * 4 + 0 + 1
     assert module.computations[module.entry].by_name["later"].arrays[0].memory_space == 5
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("f32[2,3]{1,0}", 24),
-        ("bf16[2,3]", 12),
-        ("s4[3]", 2),
-        ("u8[3]", 3),
-        ("f8e4m3fn[5]", 5),
-        ("f8e5m2[5]", 5),
-        ("c64[2]", 16),
-        ("f32[]{:T(128)}", 4),
-        ("s32[<=6]{0}", 24),
-        ("f32[0,4]", 0),
-    ],
-)
-def test_bytes_of_element_types(text, expected):
-    assert parse_shape(text).bytes == expected
-
-
-def test_splits_only_at_commas_outside_brackets_and_quotes():
-    assert split_at_commas('a={1,2}, b="x, y", /*index=5*/c=(f[1,2], g), d') == [
-        "a={1,2}",
-        'b="x, y"',
-        "c=(f[1,2], g)",
-        "d",
-    ]
 
 
 def test_called_computations_of_every_form():

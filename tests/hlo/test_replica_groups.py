@@ -106,7 +106,7 @@ def test_groups_of_no_axes_are_not_forced_onto_some():
     assert spanned_mesh_axes(diagonal, mesh, NAMES) is None
 
 
-def test_axes_of_the_same_size_are_told_apart():
+def test_axes_of_the_same_size_are_distinguished():
     mesh = np.arange(16).reshape(1, 4, 4, 1)
     assert spanned_mesh_axes(parse_replica_groups("[4,4]<=[16]", 16), mesh, NAMES) == ("expert",)
     assert spanned_mesh_axes(parse_replica_groups("[4,4]<=[4,4]T(1,0)", 16), mesh, NAMES) == (

@@ -42,7 +42,7 @@ def compiled(router="gshard_top2", full=False):
     return compile_and_report(CompileJob(parse_topology("v4:2x2x2"), files, BINDINGS, full=full))
 
 
-def test_the_quick_answer_is_the_full_one():
+def test_the_quick_report_equals_the_full_one():
     """MemoryUsage, FLOPs, collectives and waiting to the byte; products by rule or by cycles.
 
     Of a model of this size the cycles of products are far from the peak: measured with libtpu
@@ -84,7 +84,7 @@ def test_figures_are_sane():
     assert exchange.bytes == pytest.approx(1.5 * exchange.bound_bytes, rel=0.01)
 
 
-def test_turns_that_depend_on_the_load_are_reported():
+def test_loops_that_depend_on_the_load_are_reported():
     found = compiled("topk")
     assert found.unknown_loops
     assert all("moe" in name for name in found.unknown_loops)

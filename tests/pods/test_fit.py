@@ -35,7 +35,7 @@ def search(asked, observer=None):
     return fit.nearest_fit(asked, configured, observer or TrialRecorder())
 
 
-def test_mesh_files_come_first_then_meshes_then_what_is_kept(use):
+def test_mesh_files_come_first_then_meshes_then_saved_activations(use):
     compiler = use(Compiler(too_large=("",)))
     observer = TrialRecorder()
     trials = search(job(topology="v5e:16x16"), observer)
@@ -81,7 +81,7 @@ def test_meshes_without_less_state_are_not_tried(use):
     assert first.bindings[:3] == ("Mesh.fsdp=1", "Mesh.data=1", "Mesh.expert=16")
 
 
-def test_less_is_kept_on_the_mesh_with_the_least(use):
+def test_fewer_activations_are_saved_on_the_mesh_with_the_least_memory(use):
     compiler = use(Compiler(too_large=("",), saved={"Mesh.expert=8": 50, "Mesh.expert=16": 20}))
     search(job("Model.remat='none'"))
     last = [asked for asked in compiler.asked if ALL_KEPT in asked.bindings]
@@ -102,7 +102,7 @@ def test_tensor_parallelism_is_the_last_resort(use):
     ]
 
 
-def test_the_nearest_fit_keeps_as_much_as_it_can(use):
+def test_the_nearest_fit_saves_as_many_activations_as_fit(use):
     compiler = use(
         Compiler(
             too_large=(repr(variants.SAVED_ACTIVATIONS[:6]), repr(variants.SAVED_ACTIVATIONS[:5]))
@@ -122,7 +122,7 @@ def test_the_nearest_fit_keeps_as_much_as_it_can(use):
 @pytest.mark.parametrize(
     "kept", [(), variants.SAVED_ACTIVATIONS[:1], variants.SAVED_ACTIVATIONS[:2]]
 )
-def test_what_keeps_little_may_keep_nothing(use, kept):
+def test_few_saved_activations_become_none(use, kept):
     use(Compiler())
     found = search(job(*CUT, "Model.remat='named'", f"Model.remat_names={kept!r}"))[-1]
     nothing = found.bindings == ("Model.remat='full'",)
@@ -157,7 +157,7 @@ def test_micro_batches_have_a_row_for_every_device(use):
     assert tried == ["Train.accumulation=2", "Train.accumulation=4"]
 
 
-def test_refused_ways_are_reported_and_passed_over(use):
+def test_rejected_variants_are_reported_and_skipped(use):
     use(Compiler(refused=("accumulation=2",)))
     observer = TrialRecorder()
     found = search(job(*CUT, "Model.remat='full'"), observer)[-1]
@@ -189,7 +189,7 @@ def test_the_smallest_slice_so_many_chips():
     assert smallest_slice(parse_topology("v5e:4x4"), 257) is None
 
 
-def test_the_state_on_a_mesh_is_cut_as_its_rules_say():
+def test_the_state_is_sharded_by_the_rules_of_the_mesh():
     files = ["runs/pretrain.gin", "models/tiny_8e.gin", "routers/expert_choice.gin"]
     sizes = {}
     for name, bindings in {

@@ -127,7 +127,7 @@ def test_no_weights_of_experts_are_gathered_along_the_axis_of_experts(step):
     assert_no_gather_of_experts(step)
 
 
-def test_weights_of_experts_that_are_cut_wrongly_are_found():
+def test_wrongly_sharded_expert_weights_are_found():
     """The same test, failing: experts cut along their width, which each device has to gather."""
     topology, files, bindings = CASES["small, GShard"]
     wrong = "Mesh.rules = {'experts': None, 'expert_embed': 'expert'}"
@@ -199,7 +199,7 @@ def test_the_state_is_donated(step):
     assert header.count("-alias)") == leaves
 
 
-def test_one_module_is_compiled_and_nothing_is_made_whole_unasked(step):
+def test_one_module_is_compiled_without_warnings(step):
     assert len(step.modules) == 1
     assert step.compiled.warnings == ()
     assert step.compiled.exceeded is None

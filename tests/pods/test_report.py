@@ -136,7 +136,7 @@ def test_memory_and_whether_it_fits():
 
 def test_the_compiler_knows_best_whether_it_fits():
     assert not read(exceeded="CompileTimeHbmOom: ...").fits
-    with pytest.raises(UserError, match="gave up: a b"):
+    with pytest.raises(UserError, match="ran out of memory: a b"):
         read(program="", exceeded="a\nb")
 
 
@@ -170,7 +170,7 @@ def test_a_collective_counts_as_often_as_it_runs():
     assert (row.seconds, row.exposed) == pytest.approx((2 * ALL_TO_ALL,) * 2)
 
 
-def test_what_was_taken_as_nothing_is_said():
+def test_omissions_are_warned_of():
     found = read()
     assert found.warnings == ("something",)
     two = build_report(DESCRIBED, parse_topology("2*v5e:2x2"), COMPILED)
@@ -224,21 +224,24 @@ def test_the_page_has_the_figures():
     assert "Tried" not in markdown.markdown_page(found, "moe-jax compile", 1e12)
 
 
-def test_the_page_says_what_is_not_known():
+def test_the_summary_lists_omissions_of_the_step_time():
     found = dataclasses.replace(
         read(), unknown_loops=("a/loop", "b"), unpriced_kernels=("k", "j", "k")
     )
     lines = markdown.summary_lines(found, 1e12)
     left_out = [line for line in lines if line.startswith("Not in the step time: ")]
-    assert "each of 2 loops (a/loop, ...), which runs only for what unevenly loaded" in left_out[0]
-    assert "kernels that do not say what they cost (j, k)" in left_out[1]
+    assert (
+        "each of 2 loops (a/loop, ...), which runs only for the overflow of unevenly loaded"
+        in left_out[0]
+    )
+    assert "kernels without a cost estimate (j, k)" in left_out[1]
     one = dataclasses.replace(found, unknown_loops=("a/loop",), unpriced_kernels=())
     assert any(
         "time: a loop (a/loop), which runs" in line for line in markdown.summary_lines(one, 1)
     )
 
 
-def test_what_does_not_fit_has_no_time():
+def test_a_step_that_does_not_fit_has_no_time():
     found, fits = read(exceeded="HbmOom"), read()
     assert (found.fastest, found.slowest, found.parts) == (None, None, {})
     result, usual = found.as_dict(1e12), fits.as_dict(1e12)
@@ -257,7 +260,7 @@ def test_what_does_not_fit_has_no_time():
     assert "- DOES NOT FIT: 5.00 of 15.75 GiB a device" in text
     assert "- The largest: packing, while the step runs 2.00 GiB, parameters 1.00 GiB" in text
     assert not any(word in text for word in ("Step:", "MFU", "Speed:", "chip-days", "## Time"))
-    assert "what does not fit cannot run" in text
+    assert "no time is estimated for a step that does not fit" in text
     assert markdown.trial_row(Trial("t", (), found)) == ("t", "no", "5.00", "-", "-")
     trial = Trial("t", (), None, minimum_bytes=int(20 * GIB))
     assert markdown.trial_row(trial) == ("t", "no", "> 20.00", "-", "-")
