@@ -1,4 +1,4 @@
-"""The table of chips against facts that are not in it."""
+"""The table of chips against independent facts."""
 
 import pytest
 

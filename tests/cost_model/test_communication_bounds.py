@@ -1,4 +1,4 @@
-"""The least that a step has to move, by hand, for a model of round numbers on small meshes."""
+"""Communication bounds by hand, for a model of round numbers on small meshes."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Bytes that instructions move to and from HBM."""
+"""HBM traffic of instructions."""
 
 import pytest
 

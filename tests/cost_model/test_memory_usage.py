@@ -1,4 +1,4 @@
-"""MemoryUsage from the compiler's texts, by hand."""
+"""Memory usage from the compiler's texts, by hand."""
 
 import pytest
 

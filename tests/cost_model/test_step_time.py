@@ -163,7 +163,9 @@ IN_LOOP = f"""  %zero = s32[] constant(0)
   %t = (s32[], bf16[{N},{N}]) tuple(%zero, %p)
   %w = (s32[], bf16[{N},{N}]) while(%t), condition=%go, body=%body
 """
-COUNTERS = 8 * (2 * 4 + 4) + 9 * (2 * 4 + 1)  # Bytes of the additions and comparisons of 8 turns.
+COUNTERS = 8 * (2 * 4 + 4) + 9 * (
+    2 * 4 + 1
+)  # Bytes of the additions and comparisons of 8 iterations.
 
 
 def test_a_loop_takes_its_body_times_its_trip_count():
@@ -177,12 +179,12 @@ def test_a_loop_takes_its_body_times_its_trip_count():
     assert found.by_name[""] == pytest.approx(8 * PRODUCT + counting)
 
 
-@pytest.mark.parametrize("turns", [0, 3])
-def test_a_data_dependent_loop_has_the_iterations_of_the_caller(turns):
+@pytest.mark.parametrize("iterations", [0, 3])
+def test_a_data_dependent_loop_has_the_iterations_of_the_caller(iterations):
     lines = IN_LOOP.replace("%zero = s32[] constant(0)", "%zero = s32[] parameter(2)")
-    found = time(PARAMETERS + lines, LOOP.replace("LIMIT", "constant(8)"), unknown=turns)
-    assert found.matmul == pytest.approx(turns * PRODUCT)
-    assert sum(found.exposed.values()) == pytest.approx(turns * ALL_REDUCE)
+    found = time(PARAMETERS + lines, LOOP.replace("LIMIT", "constant(8)"), unknown=iterations)
+    assert found.matmul == pytest.approx(iterations * PRODUCT)
+    assert sum(found.exposed.values()) == pytest.approx(iterations * ALL_REDUCE)
 
 
 BRANCHES = f"""%short (x.3: bf16[{N},{N}]) -> bf16[{N},{N}] {{

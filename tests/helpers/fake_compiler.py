@@ -12,7 +12,7 @@ from moe_jax.pods.sweep import TrialObserver, load_experiment
 
 FILES = ("runs/pretrain.gin", "models/8b_64e.gin", "routers/expert_choice.gin")
 V5E = CompileJob(parse_topology("v5e:4x4"), FILES, ("Data.batch_size=512", "Train.steps=7"))
-# Of parameters, optimiser state and batch if nothing is cut.
+# Of parameters, optimiser state and batch if nothing is sharded.
 WHOLE_BYTES = 100 << 30
 
 
@@ -57,8 +57,8 @@ class TrialRecorder(TrialObserver):
         self.trials.append(trial)
 
 
-def cut_bytes(job):
-    """Stands for `minimum_bytes`: all of the state is cut along `fsdp` and `expert`."""
+def sharded_bytes(job):
+    """Stands for `minimum_bytes`: all of the state is sharded over `fsdp` and `expert`."""
     sizes = load_experiment(job).mesh.sizes(job.topology.device_count)
     return {"parameters": WHOLE_BYTES // (sizes["fsdp"] * sizes["expert"])}
 
@@ -67,5 +67,5 @@ def install(monkeypatch, compiler):
     """Puts a compiler in the place of libtpu's, and returns it."""
     monkeypatch.setattr(sweep, "compile_and_report", compiler)
     for module in (sweep, fit):
-        monkeypatch.setattr(module, "minimum_bytes", cut_bytes)
+        monkeypatch.setattr(module, "minimum_bytes", sharded_bytes)
     return compiler

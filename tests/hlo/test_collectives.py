@@ -1,4 +1,4 @@
-"""Each collective counts once, with the bytes of its definition."""
+"""Collectives and their payloads by kind and form."""
 
 import pytest
 from collective_totals import totals

@@ -1,4 +1,4 @@
-"""Reading the text of an optimised program."""
+"""Parsing of HLO text."""
 
 import pytest
 

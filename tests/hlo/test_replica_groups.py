@@ -1,4 +1,4 @@
-"""Groups of devices as HLO writes them, and the mesh axes that they span."""
+"""Replica groups in all text forms, and the mesh axes that they span."""
 
 import itertools
 import math
@@ -74,7 +74,7 @@ def test_axes_of_a_named_mesh_equal_numpy(axes, reordered):
 
 
 def test_a_part_of_a_named_axis():
-    ids = np.arange(16).reshape(2, 2, 4)  # The axis b of 8 is cut in the middle as 2 x 4.
+    ids = np.arange(16).reshape(2, 2, 4)  # The axis b of 8 is split into 2 x 4.
     major = parse_replica_groups("mesh['a'=2,'b'=8] {'b':(1)2}", 16)
     minor = parse_replica_groups("mesh['a'=2,'b'=8] {'b':(2)4}", 16)
     np.testing.assert_array_equal(major.members, ids.transpose(0, 2, 1).reshape(-1, 2))

@@ -1,4 +1,4 @@
-"""What the reader finds in programs that the TPU's compiler made, against closed forms."""
+"""Collectives, loops and FLOPs of programs of the TPU compiler, against closed forms."""
 
 import pytest
 import tpu_compiler
@@ -34,10 +34,10 @@ def write(name, f, *shapes, mesh=mesh, options=None, **jit):
 @partial(jax.shard_map, mesh=mesh, in_specs=P(("data", "expert")), out_specs=P(("data", "expert")),
          check_vma=False)
 def collectives(x):  # [512, 256] on a device.
-    def turn(x, _):
+    def body(x, _):
         x = jax.lax.all_to_all(x, "expert", 0, 0, tiled=True)
         return jax.lax.ppermute(x * 2, "expert", [(i, (i + 1) % 4) for i in range(4)]) + 1, None
-    x, _ = jax.lax.scan(turn, x, None, length=7)
+    x, _ = jax.lax.scan(body, x, None, length=7)
     gathered = jax.lax.all_gather(x.astype(jnp.bfloat16), "expert", axis=0, tiled=True)
     summed = jax.lax.psum(x, "data")
     part = jax.lax.psum_scatter(jnp.sin(gathered.astype(jnp.float32)), "expert", tiled=True)

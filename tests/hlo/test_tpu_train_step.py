@@ -1,4 +1,4 @@
-"""The trainer's own step, as the TPU's compiler left it, against `moe_jax/flops.py`."""
+"""The trainer's own step, compiled for TPU, against `moe_jax/flops.py`."""
 
 import json
 

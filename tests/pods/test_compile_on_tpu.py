@@ -1,4 +1,4 @@
-"""`moe-jax compile` with the compiler, from gin files to the answer."""
+"""`moe-jax compile` with the compiler, from gin files to the report."""
 
 import functools
 import json
@@ -142,7 +142,7 @@ def test_what_does_not_fit_and_the_nearest_that_does():
     assert sum(result["memory_bytes"].values()) - result["memory_bytes"]["heap"] == pytest.approx(
         result["hbm_gib"] * 2**30
     )
-    # The answer is there before others are tried, and has no time: it cannot run.
+    # The report is printed before variants are tried, and has no time.
     first, _, _ = done.stdout.partition("remat full, 2 micro-batches")
     assert "DOES NOT FIT" in first
     assert not any(word in first for word in ("Step:", "MFU", "Speed:"))

@@ -1,4 +1,4 @@
-"""What is tried where a configuration does not fit, and in which order; no compiler runs."""
+"""The search for a configuration that fits, with a fake compiler."""
 
 import dataclasses
 import types
@@ -14,8 +14,8 @@ from moe_jax.pods.fit import minimum_chips, smallest_slice
 from moe_jax.pods.lowering import argument_bytes
 
 ALL_KEPT = f"Model.remat_names={variants.SAVED_ACTIVATIONS!r}"
-# All of the state is cut already: no mesh has less of it.
-CUT = ("Mesh.data=1", "Mesh.fsdp=-1")
+# All of the state is sharded already: no mesh has less of it.
+SHARDED = ("Mesh.data=1", "Mesh.fsdp=-1")
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ def test_a_file_that_is_used_already_or_cannot_be_is_not_tried(use):
 
 def test_meshes_without_less_state_are_not_tried(use):
     use(Compiler(too_large=("",)))
-    assert not any("Mesh.expert" in str(t.bindings) for t in search(job(*CUT)))
-    # What holds a quarter of it can hold less: what is cut over all 16 devices.
+    assert not any("Mesh.expert" in str(t.bindings) for t in search(job(*SHARDED)))
+    # What holds a quarter of it can hold less: state sharded over all 16 devices.
     (first, *_) = search(job("Mesh.data=4", "Mesh.fsdp=4"))
     assert first.bindings[:3] == ("Mesh.fsdp=1", "Mesh.data=1", "Mesh.expert=16")
 
@@ -96,7 +96,7 @@ def test_fewer_activations_are_saved_on_the_mesh_with_the_least_memory(use):
 
 def test_tensor_parallelism_is_the_last_resort(use):
     use(Compiler(too_large=("",)))
-    trials = search(job(*CUT, "Model.remat='full'", "Train.accumulation=32"))
+    trials = search(job(*SHARDED, "Model.remat='full'", "Train.accumulation=32"))
     assert [trial.bindings for trial in trials] == [
         ("Mesh.data=1", f"Mesh.fsdp={16 // size}", f"Mesh.tensor={size}") for size in (2, 4, 8)
     ]
@@ -109,7 +109,7 @@ def test_the_nearest_fit_saves_as_many_activations_as_fit(use):
         )
     )
     observer = TrialRecorder()
-    found = search(job(*CUT, "Model.remat='named'", ALL_KEPT), observer)[-1]
+    found = search(job(*SHARDED, "Model.remat='named'", ALL_KEPT), observer)[-1]
     assert found is observer.trials[-1]
     assert found.bindings == (
         "Model.remat='named'",
@@ -124,14 +124,14 @@ def test_the_nearest_fit_saves_as_many_activations_as_fit(use):
 )
 def test_few_saved_activations_become_none(use, kept):
     use(Compiler())
-    found = search(job(*CUT, "Model.remat='named'", f"Model.remat_names={kept!r}"))[-1]
+    found = search(job(*SHARDED, "Model.remat='named'", f"Model.remat_names={kept!r}"))[-1]
     nothing = found.bindings == ("Model.remat='full'",)
     assert nothing if kept else found.bindings == ("Model.remat='full'", "Train.accumulation=2")
 
 
 def test_without_any_rematerialisation_all_of_it_is_tried(use):
     compiler = use(Compiler(too_large=("named", "='full'\nTrain.accumulation=2")))
-    found = search(job(*CUT, "Model.remat='none'"))[-1]
+    found = search(job(*SHARDED, "Model.remat='none'"))[-1]
     assert found.bindings == ("Model.remat='full'",)
     assert len(compiler.asked) == 5
     assert ALL_KEPT in compiler.asked[0].bindings
@@ -140,19 +140,19 @@ def test_without_any_rematerialisation_all_of_it_is_tried(use):
 def test_then_micro_batches_get_smaller(use):
     compiler = use(Compiler(too_large=("accumulation=2", "accumulation=4")))
     observer = TrialRecorder()
-    found = search(job(*CUT, "Model.remat='full'"), observer)[-1]
+    found = search(job(*SHARDED, "Model.remat='full'"), observer)[-1]
     assert found.name == "remat full, 8 micro-batches"
     assert found.bindings == ("Model.remat='full'", "Train.accumulation=8")
     assert len(compiler.asked) == 3
     # From what the configuration has.
-    found = search(job(*CUT, "Model.remat='full'", "Train.accumulation=8"), observer)[-1]
+    found = search(job(*SHARDED, "Model.remat='full'", "Train.accumulation=8"), observer)[-1]
     assert found.bindings[-1] == "Train.accumulation=16"
 
 
 def test_micro_batches_have_a_row_for_every_device(use):
     use(Compiler(too_large=("",)))
     observer = TrialRecorder()
-    search(job(*CUT, "Model.remat='full'", "Data.batch_size=64"), observer)
+    search(job(*SHARDED, "Model.remat='full'", "Data.batch_size=64"), observer)
     tried = [trial.bindings[-1] for trial in observer.trials if "Mesh" not in trial.bindings[-1]]
     assert tried == ["Train.accumulation=2", "Train.accumulation=4"]
 
@@ -160,7 +160,7 @@ def test_micro_batches_have_a_row_for_every_device(use):
 def test_rejected_variants_are_reported_and_skipped(use):
     use(Compiler(refused=("accumulation=2",)))
     observer = TrialRecorder()
-    found = search(job(*CUT, "Model.remat='full'"), observer)[-1]
+    found = search(job(*SHARDED, "Model.remat='full'"), observer)[-1]
     assert [trial.error for trial in observer.trials] == ["no such thing", ""]
     assert found.bindings[-1] == "Train.accumulation=4"
 
@@ -201,7 +201,7 @@ def test_the_state_is_sharded_by_the_rules_of_the_mesh():
         sizes[name] = argument_bytes(run, 16)
     counted = experiment.load(files, []).parameters()
     assert sizes["whole"]["parameters"] == 4 * counted.total
-    # All that has an axis `embed` is cut over all 16; norms and such are not.
+    # All that has an axis `embed` is sharded over all 16; norms and such are not.
     assert sizes["fsdp"]["parameters"] == pytest.approx(4 * counted.total / 16, rel=0.02)
     assert sizes["fsdp"]["parameters"] < sizes["expert"]["parameters"]
     rows = 512 // 16

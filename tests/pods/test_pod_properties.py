@@ -1,4 +1,4 @@
-"""What must hold for the models that pods train, read from what the TPU's compiler made of them."""
+"""Properties of the compiled training steps of pod configurations."""
 
 import functools
 import re
@@ -113,7 +113,7 @@ def gathered_over_experts(step):
 
 
 def assert_no_gather_of_experts(step):
-    """Other weights may be cut along the axis of experts too: nothing but those is gathered.
+    """Other weights may be sharded over the axis of experts too: nothing but those is gathered.
 
     If one matrix of one layer's experts were, once, it would be more than what is tolerated.
     """
@@ -128,7 +128,7 @@ def test_no_weights_of_experts_are_gathered_along_the_axis_of_experts(step):
 
 
 def test_wrongly_sharded_expert_weights_are_found():
-    """The same test, failing: experts cut along their width, which each device has to gather."""
+    """The same test, failing: experts sharded over their width, which each device has to gather."""
     topology, files, bindings = CASES["small, GShard"]
     wrong = "Mesh.rules = {'experts': None, 'expert_embed': 'expert'}"
     step = Step(topology, files, (*bindings, wrong, "Mesh.expert_parallelism = 'implicit'"))

@@ -1,4 +1,4 @@
-"""From what the compiler wrote to the figures that are promised, by hand."""
+"""The report and its page from the compiler's output, by hand."""
 
 import dataclasses
 import json

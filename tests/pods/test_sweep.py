@@ -1,4 +1,4 @@
-"""What a sweep tries, in which order, and what it makes of the answers; no compiler runs."""
+"""The search for the fastest configuration, with a fake compiler."""
 
 import types
 
@@ -95,12 +95,12 @@ def test_what_does_not_fit_comes_after_what_does_and_refusals_last(use):
 
 
 def test_a_configuration_that_is_refused_does_not_hide_what_was_compiled(use):
-    def answer(job, say):
+    def report(job, on_progress):
         if job.bindings == V5E.bindings:
             raise UserError("the mesh does not fit")
         return types.SimpleNamespace(fits=False, fastest=types.SimpleNamespace(seconds=1.0))
 
-    use(answer)
+    use(report)
     trials = sweep(V5E, TrialRecorder())
     assert trials[0].report is not None
     assert trials[-1].error == "the mesh does not fit"
@@ -110,9 +110,9 @@ def test_a_report_is_built_from_the_compilation(monkeypatch):
     seen = {}
     monkeypatch.setattr(sweeping, "compile_step", lambda job, say: f"compiled {job.topology}")
     monkeypatch.setattr(
-        sweeping, "build_report", lambda *args: seen.update(args=args) or "the answer"
+        sweeping, "build_report", lambda *args: seen.update(args=args) or "the report"
     )
-    assert sweeping.compile_and_report(V5E) == "the answer"
+    assert sweeping.compile_and_report(V5E) == "the report"
     experiment, topology, compiled = seen["args"]
     assert (experiment.data.batch_size, topology) == (512, V5E.topology)
     assert compiled == "compiled v5e:4x4"
