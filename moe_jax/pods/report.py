@@ -54,7 +54,7 @@ class CollectiveSummary:
         bytes: payload, as `moe_jax.hlo.collectives` defines it.
         bound_bytes: lower bound of `communication_bounds`; 0 where the step need not send.
         seconds: on the links, by the lower estimate; None if the step does not fit.
-        exposed: part of `seconds` that does not overlap with computation.
+        exposed: seconds that computation waits for them, queueing for the links included.
     """
 
     kind: str
