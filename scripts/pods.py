@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Asks the TPU compiler about the 8B/64E model on pods and writes docs/results/pods.md's tables.
+"""Compiles the 8B/64E model for pods and writes the tables of docs/results/pods.md.
 
     python scripts/pods.py                     everything, about an hour on two cores
     python scripts/pods.py --only=levers       one of levers, quick, models (with code: the longest)
     python scripts/pods.py --pods=v4:8x8x8     one of the pods, the others' figures as they are
-    python scripts/pods.py --missing           what has no figures yet, or an error
+    python scripts/pods.py --missing           configurations without figures, or with an error
 
-Needs `pip install 'moe_jax[tpu]'`. Only what is between the page's markers is replaced. The figures
-of every row are kept in docs/results/pods.json.
+Needs `pip install 'moe_jax[tpu]'`. Only the text between the page's markers is replaced. The
+figures of every row are kept in docs/results/pods.json.
 """
 
 import argparse
@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from moe_jax.config_source import ConfigSource
+from moe_jax.cost_model.topologies import parse_topology
 from moe_jax.errors import UserError
-from moe_jax.pods.compiler import Job
-from moe_jax.pods.page import table
-from moe_jax.pods.sweep import answer
-from moe_jax.pods.topologies import parse
+from moe_jax.pods.compiler import CompileJob
+from moe_jax.pods.markdown import markdown_table
+from moe_jax.pods.sweep import compile_and_report
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, FIGURES = ROOT / "docs" / "results" / "pods.md", ROOT / "docs" / "results" / "pods.json"
@@ -34,7 +35,7 @@ PODS = {
     "v5e:16x16": "mesh/v5e_256_64_experts.gin",
     "v6e:16x16": "mesh/v6e_256_64_experts.gin",
 }
-# What each lever adds to the ones before: the first row is what one would write first.
+# Bindings that each lever adds to the ones before; the first row is the naive configuration.
 LEVERS = [
     ("full rematerialisation, weights over all chips, one pool for the whole batch", []),
     ("a pool for each chip's tokens", ["Pool.rows = {rows}"]),
@@ -42,8 +43,8 @@ LEVERS = [
     ("keep what costs a product to make again", ["{remat}", "{names}"]),
     ("collectives beside computation", ["{options}"]),
 ]
-# Gin files and bindings. Adaptive gating sends 40 rows in the mean from one chip to another on 512:
-# its buffers need room for twice as many to take one turn.
+# Gin files and bindings. Adaptive gating sends 40 rows on average from one chip to another on 512:
+# its buffers need room for twice as many to take one round.
 MODELS: dict[str, tuple[tuple[str, str], list[str]]] = {
     "expert choice, 2 experts a token": (("models/8b_64e.gin", "routers/expert_choice.gin"), []),
     "Switch, top 1": (("models/8b_64e.gin", "routers/switch.gin"), []),
@@ -79,8 +80,8 @@ TOKENS = 1e12
 COLUMNS = ("chips", "what", "fits", "GiB", "step ms", "MFU", "exposed ms", "tokens/s a chip")
 
 
-def lines_of(mesh_file: str) -> dict[str, str]:
-    """Returns the bindings of a mesh file, the values of several lines joined."""
+def mesh_bindings(mesh_file: str) -> dict[str, str]:
+    """Returns the bindings of a mesh file by name, multi-line values joined."""
     text = (ROOT / "moe_jax" / "configs" / mesh_file).read_text()
     text = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     found = re.findall(r"^([\w.]+) = ((?:\{[^}]*\}|\([^)]*\)|[^\n]*))", text, re.MULTILINE)
@@ -88,16 +89,16 @@ def lines_of(mesh_file: str) -> dict[str, str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Question:
-    """One configuration for the compiler.
+class Configuration:
+    """One configuration to compile.
 
     Attributes:
-        table: that it is in.
-        pod: chips.
-        what: is special about it.
+        table: name of its table.
+        pod: name of the slice.
+        what: label of its row.
         files: gin files.
-        bindings: values over them.
-        full: with code.
+        bindings: gin bindings that override the files.
+        full: whether to generate code.
     """
 
     table: str
@@ -109,78 +110,80 @@ class Question:
 
     @property
     def key(self) -> str:
-        """Its name within the table."""
+        """Name within the table."""
         return f"{self.pod}, {self.what}"
 
-    def ask(self) -> dict[str, Any]:
-        """Compiles it."""
+    def compile(self) -> dict[str, Any]:
+        """Returns the report of the configuration, or its error."""
         try:
-            job = Job(parse(self.pod), self.files, self.bindings, full=self.full)
-            known = answer(job).as_dict(TOKENS)
+            job = CompileJob(
+                parse_topology(self.pod), ConfigSource(self.files, self.bindings), full=self.full
+            )
+            figures = compile_and_report(job).as_dict(TOKENS)
         except UserError as error:
-            known = {"error": str(error)}
+            figures = {"error": str(error)}
         if self.table != "quick":
-            # What the memory is made of is kept once; code changes nothing of it.
-            known = {name: value for name, value in known.items() if name not in MEMORY_PARTS}
-        return {"files": self.files, "bindings": self.bindings, **known}
+            # The parts of the memory are kept once; code generation does not change them.
+            figures = {name: value for name, value in figures.items() if name not in MEMORY_PARTS}
+        return {"files": self.files, "bindings": self.bindings, **figures}
 
 
-def levers() -> Iterator[Question]:
-    """Adds one lever after the other."""
+def levers() -> Iterator[Configuration]:
+    """Yields configurations with one more lever each."""
     for pod, mesh in PODS.items():
-        given = lines_of(mesh)
+        bound = mesh_bindings(mesh)
         values = {
-            "expert": given["Mesh.expert"],
-            "rules": given["Mesh.rules"],
-            "rows": given["Pool.rows"].split(" = ")[1],
-            "remat": given["Model.remat"],
-            "names": given["Model.remat_names"],
-            "options": given["Train.compiler_options"],
+            "expert": bound["Mesh.expert"],
+            "rules": bound["Mesh.rules"],
+            "rows": bound["Pool.rows"].split(" = ")[1],
+            "remat": bound["Model.remat"],
+            "names": bound["Model.remat_names"],
+            "options": bound["Train.compiler_options"],
         }
         bindings: list[str] = []
         for what, added in LEVERS:
             bindings += [each.format(**values) for each in added]
             files = [*BASE, "mesh/pod_64_experts.gin"]
-            yield Question("levers", pod, what, files, list(bindings))
+            yield Configuration("levers", pod, what, files, list(bindings))
 
 
-def compared(table_name: str, is_full: bool) -> Iterator[Question]:
-    """Compares routers and the dense model on the pods' files."""
+def compared(table_name: str, is_full: bool) -> Iterator[Configuration]:
+    """Yields routers and the dense model with the pods' mesh files."""
     for pod, mesh in PODS.items():
         for what, (files, bindings) in MODELS.items():
-            yield Question(table_name, pod, what, [BASE[0], *files, mesh], bindings, is_full)
+            yield Configuration(table_name, pod, what, [BASE[0], *files, mesh], bindings, is_full)
 
 
-def quick() -> Iterator[Question]:
-    """Ends the compiler before code generation."""
+def quick() -> Iterator[Configuration]:
+    """Yields configurations to compile without code generation."""
     return compared("quick", False)
 
 
-def models() -> Iterator[Question]:
-    """Generates code."""
+def models() -> Iterator[Configuration]:
+    """Yields configurations to compile with code generation."""
     return compared("models", True)
 
 
-def row(pod: str, what: str, known: dict[str, Any]) -> tuple[str, ...]:
+def row(pod: str, what: str, figures: dict[str, Any]) -> tuple[str, ...]:
     """Returns a row of a table."""
-    if "error" in known:
-        return pod, what, known["error"][:160], "", "", "", "", ""
-    if not known["fits"]:
-        return pod, what, "no", f"{known['hbm_gib']:.1f}", "-", "-", "-", "-"
+    if "error" in figures:
+        return pod, what, figures["error"][:160], "", "", "", "", ""
+    if not figures["fits"]:
+        return pod, what, "no", f"{figures['hbm_gib']:.1f}", "-", "-", "-", "-"
     return (
         pod,
         what,
-        "yes" if known["fits"] else "no",
-        f"{known['hbm_gib']:.1f}",
-        f"{known['step_seconds'] * 1e3:,.0f} .. {known['step_seconds_high'] * 1e3:,.0f}",
-        f"{known['mfu']:.3f} .. {known['mfu_low']:.3f}",
-        f"{known['seconds']['collectives'] * 1e3:,.0f}",
-        f"{known['tokens_per_second_per_chip']:,.0f}",
+        "yes" if figures["fits"] else "no",
+        f"{figures['hbm_gib']:.1f}",
+        f"{figures['step_seconds'] * 1e3:,.0f} .. {figures['step_seconds_high'] * 1e3:,.0f}",
+        f"{figures['mfu']:.3f} .. {figures['mfu_low']:.3f}",
+        f"{figures['seconds']['collectives'] * 1e3:,.0f}",
+        f"{figures['tokens_per_second_per_chip']:,.0f}",
     )
 
 
 def roofline(figures: dict[str, Any]) -> str:
-    """Returns the table of where a step's time goes, from the figures of `models`."""
+    """Returns the table of the step time by category, from the figures of `models`."""
     rows = []
     for pod in PODS:
         known = figures["models"][f"{pod}, {EXPERT_CHOICE}"]
@@ -197,25 +200,25 @@ def roofline(figures: dict[str, Any]) -> str:
             step,
         )
         rows.append((pod, *(f"{each * 1e3:,.0f}" for each in seconds)))
-    return table(ROOFLINE, rows)
+    return markdown_table(ROOFLINE, rows)
 
 
 def agreement(figures: dict[str, Any]) -> str:
-    """Returns the table of quick answers beside those with code."""
+    """Returns the table that compares quick reports with those after code generation."""
     rows = []
-    for question in models():
-        known = [figures[name][question.key] for name in ("quick", "models")]
+    for configuration in models():
+        known = [figures[name][configuration.key] for name in ("quick", "models")]
         if any("error" in each or not each["fits"] for each in known):
             continue
         seconds = [each["step_seconds"] for each in known]
         milliseconds = [f"{each * 1e3:,.0f}" for each in seconds]
         gib = [f"{each['hbm_gib']:.2f}" for each in known]
         longer = f"{seconds[1] / seconds[0] - 1:+.1%}"
-        rows.append((question.pod, question.what, *gib, *milliseconds, longer))
-    return table(AGREEMENT, rows)
+        rows.append((configuration.pod, configuration.what, *gib, *milliseconds, longer))
+    return markdown_table(AGREEMENT, rows)
 
 
-TABLES: dict[str, Callable[[], Iterator[Question]]] = {
+TABLES: dict[str, Callable[[], Iterator[Configuration]]] = {
     "levers": levers,
     "quick": quick,
     "models": models,
@@ -223,7 +226,7 @@ TABLES: dict[str, Callable[[], Iterator[Question]]] = {
 
 
 def write(name: str, text: str) -> None:
-    """Replaces what is between a pair of the page's markers."""
+    """Replaces the text between a pair of the page's markers."""
     before, begin, rest = PAGE.read_text().partition(f"<!-- {name}: begin -->")
     _, end, after = rest.partition(f"<!-- {name}: end -->")
     assert end, f"{PAGE} has no markers {name}"
@@ -240,15 +243,16 @@ def main() -> None:
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     for name, make in TABLES.items():
         known = figures.setdefault(name, {})
-        for question in make():
-            is_known = arguments.missing and "error" not in known.get(question.key, {"error": ""})
-            if name in tables and question.pod in pods and not is_known:
-                known[question.key] = question.ask()
-                print(" | ".join(row(question.pod, question.what, known[question.key])), flush=True)
+        for configuration in make():
+            key, pod = configuration.key, configuration.pod
+            is_known = arguments.missing and "error" not in known.get(key, {"error": ""})
+            if name in tables and pod in pods and not is_known:
+                known[key] = configuration.compile()
+                print(" | ".join(row(pod, configuration.what, known[key])), flush=True)
                 FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
         if name != "quick":
             rows = [row(q.pod, q.what, known[q.key]) for q in make() if q.key in known]
-            write(name, table(COLUMNS, rows))
+            write(name, markdown_table(COLUMNS, rows))
     write("roofline", roofline(figures))
     write("agreement", agreement(figures))
 

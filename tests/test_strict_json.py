@@ -24,7 +24,7 @@ OTHER = {
     "data/streams.py",
     "data/verdicts.py",
     "evaluation/complexity.py",
-    "pods/child.py",
+    "pods/compiler_process.py",
     "pods/compiler.py",
     "runs/loading.py",
     "sharding/processes.py",

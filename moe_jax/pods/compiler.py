@@ -1,8 +1,8 @@
-"""Runs the TPU compiler in a child process and keeps what it writes about a training step.
+"""Compilation of a training step for a TPU topology, in a child process.
 
-The compiler writes the optimised and scheduled program and its buffers before it generates code,
-which takes nearly all of its time. The quick answer is made of these, and the child is ended; the
-full compilation waits for the code, whose cycles the compiler then knows.
+The compiler dumps the optimised, scheduled program and its buffer assignment before it generates
+code, which takes nearly all of its time. A quick compilation ends the child after the dump; a full
+one waits for the code, after which the compiler has estimated cycles.
 """
 
 import dataclasses
@@ -13,131 +13,130 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from moe_jax import gin_imports
+from moe_jax.config_source import ConfigSource
+from moe_jax.cost_model.communication_bounds import CommunicationBound
+from moe_jax.cost_model.topologies import Topology, compiler_environment
 from moe_jax.errors import UserError
-from moe_jax.pods.bounds import Bound
-from moe_jax.pods.topologies import Topology, environment
 
-# The compiler writes the last of these when all that is needed is on disk.
-_SCHEDULED, _LAST = ".after_optimizations.txt", ".debug_options"
-_BUFFERS = "after_optimizations-buffer-assignment.txt"
-_LIVE = "after_optimizations-live-range.txt"
-_NEEDED = (_SCHEDULED, _BUFFERS, _LIVE, _LAST)
-_GENERATED = "after_codegen.txt"
-_PAUSE_SECONDS = 0.3
-# Of HBM; kernels can exceed other memories, which nothing that is kept or not would mend.
-_EXCEEDED = re.compile("HbmOom|Ran out of memory (on|in memory space) hbm", re.IGNORECASE)
+# The last of these files is written when the others are complete.
+_PROGRAM, _LAST = ".after_optimizations.txt", ".debug_options"
+_BUFFER_ASSIGNMENT = "after_optimizations-buffer-assignment.txt"
+_LIVE_RANGES = "after_optimizations-live-range.txt"
+_DUMPED = (_PROGRAM, _BUFFER_ASSIGNMENT, _LIVE_RANGES, _LAST)
+_PROGRAM_WITH_CYCLES = "after_codegen.txt"
+_POLL_SECONDS = 0.3
+# Of HBM; kernels can exceed other memories, which a different remat policy does not change.
+_HBM_EXCEEDED = re.compile("HbmOom|Ran out of memory (on|in memory space) hbm", re.IGNORECASE)
 
-# Is told what is being done.
-Say = Callable[[str], None]
+# Called with the current stage of a compilation.
+ProgressCallback = Callable[[str], None]
 
 
-def say_nothing(what: str) -> None:
-    """Tells nobody."""
+def ignore_progress(stage: str) -> None:
+    """Progress callback that does nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """What to compile.
+class CompileJob:
+    """A configuration and the topology to compile its step for.
 
     Attributes:
-        topology: chips and how they are connected.
-        files: gin files.
-        bindings: values over them.
-        search_paths: where gin files are looked for.
-        full: wait for the code.
-        timeout: seconds after which the compiler is ended.
+        topology: compilation target.
+        source: the configuration.
+        full: whether to wait for code generation.
+        timeout: seconds after which the compiler is stopped.
     """
 
     topology: Topology
-    files: Sequence[str]
-    bindings: Sequence[str]
-    search_paths: Sequence[str] = ()
+    source: ConfigSource
     full: bool = False
     timeout: float = 3600.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Compilation:
-    """What the compiler says of a step.
+class CompilerOutput:
+    """Output of the compiler for a step.
 
     Attributes:
         mesh: size of every mesh axis.
-        coordinates: of the chips in the torus, in the order of the mesh.
+        coordinates: of the devices in the torus, in the order of the mesh.
         argument_bytes: see `LoweredStep`.
         bounds: see `LoweredStep`.
         program: the scheduled program, as HLO text; after a full compilation with the estimated
-            cycles of its instructions. Empty if the memory was exceeded before it was there.
-        buffers: the compiler's assignment of buffers, as text.
-        live: the compiler's live ranges of buffers, as text.
-        exceeded: the compiler's error where the step does not fit the memory, otherwise None.
-        warnings: what it warned of.
-        seconds: that it took, from the start of the process.
-        full: whether it went to the end.
+            cycles of its instructions. Empty if the compiler ran out of memory before it.
+        buffer_assignment: text of the buffer assignment.
+        live_ranges: text of the buffers' live ranges.
+        exceeded: the compiler's error if the step does not fit into memory, otherwise None.
+        warnings: of the compiler.
+        seconds: wall time from the start of the process.
+        full: whether code was generated.
     """
 
     mesh: dict[str, int]
     coordinates: tuple[tuple[int, ...], ...]
     argument_bytes: dict[str, int]
-    bounds: tuple[Bound, ...]
+    bounds: tuple[CommunicationBound, ...]
     program: str
-    buffers: str
-    live: str
+    buffer_assignment: str
+    live_ranges: str
     exceeded: str | None
     warnings: tuple[str, ...]
     seconds: float
     full: bool
 
 
-def compile_step(job: Job, say: Say = say_nothing) -> Compilation:
+def compile_step(
+    job: CompileJob, on_progress: ProgressCallback = ignore_progress
+) -> CompilerOutput:
     """Compiles the training step that gin files describe for a topology.
 
     Args:
-        job: what to compile.
-        say: told what the compiler is at.
+        job: configuration and target.
+        on_progress: called with the current stage.
 
     Raises:
-        UserError: for a mistake in the configuration, without the TPU compiler, or when it fails
-            for another reason than memory.
+        UserError: for a mistake in the configuration, if the TPU compiler is missing, or if it
+            fails for another reason than memory.
     """
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="moe_jax_compile_") as name:
         directory = Path(name)
-        with _child(job, directory) as process:
-            found = _wait(job, process, directory, start, say)
-        return dataclasses.replace(found, seconds=time.monotonic() - start)
+        with _compiler_process(job, directory) as process:
+            output = _wait(job, process, directory, start, on_progress)
+        return dataclasses.replace(output, seconds=time.monotonic() - start)
 
 
 @contextmanager
-def _child(job: Job, directory: Path) -> Iterator[subprocess.Popen]:
-    """Starts the process of the compiler, and ends it."""
+def _compiler_process(job: CompileJob, directory: Path) -> Iterator[subprocess.Popen]:
+    """Starts the compiler process, and kills it on exit."""
     (directory / "job.json").write_text(
         json.dumps(
             {
                 "topology": str(job.topology),
-                "files": list(job.files),
-                "bindings": list(job.bindings),
-                "search_paths": list(job.search_paths),
+                "files": list(job.source.files),
+                "bindings": list(job.source.bindings),
+                "search_paths": list(job.source.search_paths),
             }
         )
     )
     flags = f"--xla_dump_to={directory / 'dump'} --xla_dump_hlo_as_text"
-    # Set after the user's, so that they hold.
+    # After the user's flags, so that they take precedence.
     given = os.environ.get("XLA_FLAGS", "")
     variables = {
         **os.environ,
-        **environment(job.topology),
+        **compiler_environment(job.topology),
         "XLA_FLAGS": f"{given} {flags}".strip(),
         **gin_imports.as_environment(),
-        # Warnings of the partitioner are read.
+        # Keeps the partitioner's warnings, which are part of the output.
         "TF_CPP_MIN_LOG_LEVEL": "1",
     }
-    command = [sys.executable, "-m", "moe_jax.pods.child"]
+    command = [sys.executable, "-m", "moe_jax.pods.compiler_process"]
     command += [str(directory / "job.json"), str(directory / "result.json")]
     with open(directory / "log", "w") as log:
         process = subprocess.Popen(
@@ -151,67 +150,74 @@ def _child(job: Job, directory: Path) -> Iterator[subprocess.Popen]:
 
 
 def _wait(
-    job: Job, process: subprocess.Popen, directory: Path, start: float, say: Say
-) -> Compilation:
-    """Waits until what the job asks for is on disk."""
+    job: CompileJob,
+    process: subprocess.Popen,
+    directory: Path,
+    start: float,
+    on_progress: ProgressCallback,
+) -> CompilerOutput:
+    """Waits until the job's output is on disk, and reads it."""
     before: tuple[int, ...] = ()
     while process.poll() is None:
         sizes = _sizes(directory / "dump")
         is_lowered = (directory / "result.json").exists()
         stage = "optimising" if is_lowered else "tracing the step"
-        say("generating code" if job.full and all(sizes) else stage)
-        # The compiler may write a file again, after it has tried another schedule.
+        on_progress("generating code" if job.full and all(sizes) else stage)
+        # The compiler may rewrite a file after it has tried another schedule.
         if not job.full and all(sizes) and sizes == before:
             break
         before = sizes
         if time.monotonic() - start > job.timeout:
             raise UserError(
-                f"the TPU compiler took more than {job.timeout:.0f} s and was ended; its last "
-                f"words: {_last_line(directory / 'log')}"
+                f"the TPU compiler took more than {job.timeout:.0f} s and was stopped; last line "
+                f"of its log: {_last_line(directory / 'log')}"
             )
-        time.sleep(_PAUSE_SECONDS)
-    return _read(job, directory)
+        time.sleep(_POLL_SECONDS)
+    return _read_output(job, directory)
 
 
 def _sizes(dump: Path) -> tuple[int, ...]:
-    """Returns the bytes of all that is needed, 0 for what is not there yet."""
-    paths = (_found(dump, ending) for ending in _NEEDED)
+    """Returns the sizes of the dumped files, 0 for missing ones."""
+    paths = (_dumped_file(dump, ending) for ending in _DUMPED)
     return tuple(path.stat().st_size if path else 0 for path in paths)
 
 
-def _found(dump: Path, ending: str) -> Path | None:
-    """Returns the file of the step with this ending; of several the last."""
+def _dumped_file(dump: Path, ending: str) -> Path | None:
+    """Returns the last file of the step with this ending."""
     return max(dump.glob(f"*jit_step*{ending}"), default=None)
 
 
 def _text(dump: Path, ending: str) -> str:
-    path = _found(dump, ending)
+    path = _dumped_file(dump, ending)
     return "" if path is None else path.read_text(errors="replace")
 
 
-def _read(job: Job, directory: Path) -> Compilation:
+def _read_output(job: CompileJob, directory: Path) -> CompilerOutput:
     result: dict[str, Any] = {"stage": "nothing"}
     if (directory / "result.json").exists():
         result = json.loads((directory / "result.json").read_text())
     stage, error, dump = result["stage"], str(result.get("error", "")), directory / "dump"
-    exceeded = error if stage == "failed" and _EXCEEDED.search(error) else None
+    exceeded = error if stage == "failed" and _HBM_EXCEEDED.search(error) else None
     complete = stage == "compiled" if job.full else all(_sizes(dump))
     if stage == "refused":
         raise UserError(error)
     if not complete and exceeded is None:
-        said = " ".join(error.split())[:500] or _last_line(directory / "log")
-        raise UserError(f"the TPU compiler failed: {said}")
-    program = (_text(dump, _GENERATED) if job.full else "") or _text(dump, _SCHEDULED)
+        message = " ".join(error.split())[:500] or _last_line(directory / "log")
+        raise UserError(f"the TPU compiler failed: {message}")
+    program = (_text(dump, _PROGRAM_WITH_CYCLES) if job.full else "") or _text(dump, _PROGRAM)
     with open(directory / "log", errors="replace") as log:
         warnings = tuple(_warnings(log))
-    return Compilation(
+    return CompilerOutput(
         mesh=result["mesh"],
         coordinates=tuple(map(tuple, result["coordinates"])),
         argument_bytes=result["argument_bytes"],
-        bounds=tuple(Bound(**{**b, "axes": tuple(b["axes"])}) for b in result["bounds"]),
+        bounds=tuple(
+            CommunicationBound(**{**bound, "axes": tuple(bound["axes"])})
+            for bound in result["bounds"]
+        ),
         program=program,
-        buffers=_text(dump, _BUFFERS),
-        live=_text(dump, _LIVE),
+        buffer_assignment=_text(dump, _BUFFER_ASSIGNMENT),
+        live_ranges=_text(dump, _LIVE_RANGES),
         exceeded=exceeded,
         warnings=warnings,
         seconds=0.0,
@@ -220,7 +226,7 @@ def _read(job: Job, directory: Path) -> Compilation:
 
 
 def _warnings(log: IO[str]) -> Iterator[str]:
-    """Yields warnings that cost a step time or memory, each once."""
+    """Yields the distinct warnings about extra time or memory of the step."""
     seen = set()
     for line in log:
         found = re.search(r"\[SPMD\] (Involuntary full rematerialization.*)", line)

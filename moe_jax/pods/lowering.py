@@ -1,4 +1,4 @@
-"""The trainer's own step, traced for devices that are not there."""
+"""Lowering of the training step for the devices of a topology."""
 
 import dataclasses
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from moe_jax.cost_model.communication_bounds import CommunicationBound, communication_bounds
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
 from moe_jax.experiment import Experiment
-from moe_jax.pods.bounds import Bound, lower_bounds
 from moe_jax.sharding.partition import Partition
 from moe_jax.training.memory.memory_estimate import device_bytes, state_bytes
 from moe_jax.training.state import abstract_state
@@ -23,59 +23,61 @@ class LoweredStep:
         lowered: JAX's `Lowered`; `compile()` compiles it for the devices of the mesh.
         mesh: size of every mesh axis, in the order of the axes.
         coordinates: of the devices in the torus, in the order of the mesh.
-        argument_bytes: bytes a device that hold parameters, router state, optimiser state and the
-            batch. XLA's tiles pad small arrays, so that it needs a little more.
-        bounds: what it has to move between chips.
+        argument_bytes: bytes of parameters, router state, optimiser state and batch on one device,
+            without the padding of XLA's tiles.
+        bounds: lower bounds of its communication.
     """
 
     lowered: Any
     mesh: dict[str, int]
     coordinates: list[tuple[int, ...]]
     argument_bytes: dict[str, int]
-    bounds: list[Bound]
+    bounds: list[CommunicationBound]
 
 
-def lower_step(described: Experiment, devices: list[jax.Device]) -> LoweredStep:
-    """Traces the step that `moe-jax train` would compile on these devices; allocates nothing.
+def lower_step(experiment: Experiment, devices: list[jax.Device]) -> LoweredStep:
+    """Lowers the step that `moe-jax train` would compile on these devices; allocates nothing.
 
     Raises:
-        UserError: if the mesh or the batch do not fit the devices.
+        UserError: if mesh or batch do not match the devices.
     """
-    partition = described.partition_of(devices)
-    model = described.language_model(partition)
-    state = abstract_state(model, described.optimizer)
-    batch = abstract_batch(described.data, partition)
-    lowered = described.train_step(model).lower(state, batch)
+    partition = experiment.partition_of(devices)
+    model = experiment.language_model(partition)
+    state = abstract_state(model, experiment.optimizer)
+    batch = abstract_batch(experiment.data, partition)
+    lowered = experiment.train_step(model).lower(state, batch)
     return LoweredStep(
         lowered,
         dict(partition.mesh.shape),
         [tuple(device.coords) for device in partition.mesh.devices.flat],
         {**state_bytes(state), "batch": device_bytes(batch)},
-        lower_bounds(described, model),
+        communication_bounds(experiment, model),
     )
 
 
 def abstract_batch(data: DataConfig, partition: Partition) -> Batch:
-    """Returns the shapes of a batch of plain text, cut over a mesh."""
+    """Returns the abstract arrays of a batch of text, sharded over a mesh."""
     shape = (data.batch_size, data.sequence_length)
     tokens: Any = jax.ShapeDtypeStruct(shape, np.int32, sharding=partition.rows)
     weights: Any = jax.ShapeDtypeStruct(shape, np.float32, sharding=partition.rows)
-    known = tokens if data.pack else None
+    packing = tokens if data.pack else None
     prefix = tokens if data.objective != "lm" else None
-    return Batch(tokens, tokens, weights, positions_BS=known, segments_BS=known, prefix_BS=prefix)
+    return Batch(
+        tokens, tokens, weights, positions_BS=packing, segments_BS=packing, prefix_BS=prefix
+    )
 
 
-def argument_bytes(described: Experiment, devices: int) -> dict[str, int]:
-    """Returns bytes a device of what a step is given, over so many devices; compiles nothing.
+def argument_bytes(experiment: Experiment, num_devices: int) -> dict[str, int]:
+    """Returns the bytes of the step's arguments on one device, without compiling.
 
     Args:
-        described: what is trained.
-        devices: over how many; they need not be there.
+        experiment: the configuration.
+        num_devices: of the mesh; they need not exist.
 
     Raises:
-        UserError: if the mesh or the batch do not fit them.
+        UserError: if mesh or batch do not match the number of devices.
     """
-    partition = described.abstract_partition(devices)
-    state = abstract_state(described.language_model(partition), described.optimizer)
-    batch = abstract_batch(described.data, partition)
+    partition = experiment.abstract_partition(num_devices)
+    state = abstract_state(experiment.language_model(partition), experiment.optimizer)
+    batch = abstract_batch(experiment.data, partition)
     return {**state_bytes(state), "batch": device_bytes(batch)}

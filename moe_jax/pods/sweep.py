@@ -1,16 +1,15 @@
-"""Searches for the fastest way to run a model on a topology, by the compiler's own figures."""
+"""Search for the fastest configuration of a model on a topology, by compile reports."""
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
-from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 from moe_jax.experiment import Experiment, load
-from moe_jax.pods.answer import Answer, read_answer
-from moe_jax.pods.compiler import Job, Say, compile_step, say_nothing
+from moe_jax.pods.compiler import CompileJob, ProgressCallback, compile_step, ignore_progress
 from moe_jax.pods.lowering import argument_bytes
+from moe_jax.pods.report import CompileReport, build_report
 from moe_jax.pods.variants import (
     Variant,
     dispatch_variants,
@@ -24,104 +23,110 @@ AS_CONFIGURED = "as configured"
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One way to run, and what became of it.
+    """A variant of the configuration, and its result.
 
     Attributes:
-        name: of everything that differs from the configuration.
-        bindings: gin bindings over the configuration's.
-        answer: what the compiler says; None if it was refused or not asked.
-        error: why it was refused.
-        files: gin files over the configuration's.
-        least_bytes: if parameters, optimiser state and batch alone are more than a device holds:
-            their bytes a device. The compiler was not asked then.
+        name: of all differences from the configuration.
+        bindings: gin bindings added to the configuration's.
+        report: of the compiled step; None if it was rejected or not compiled.
+        error: why it was rejected.
+        files: gin files added to the configuration's.
+        minimum_bytes: bytes of parameters, optimiser state and batch on one device if these alone
+            exceed its memory, in which case the step is not compiled; otherwise 0.
     """
 
     name: str
     bindings: tuple[str, ...]
-    answer: Answer | None
+    report: CompileReport | None
     error: str = ""
     files: tuple[str, ...] = ()
-    least_bytes: int = 0
+    minimum_bytes: int = 0
 
     @property
     def fits(self) -> bool:
-        """Whether it can run."""
-        return self.answer is not None and self.answer.fits
+        """True if the step fits into memory."""
+        return self.report is not None and self.report.fits
 
     @property
     def seconds(self) -> float:
-        """A step's, at the faster end of the bracket; infinite if it does not fit."""
-        if self.answer is None or self.answer.fastest is None or not self.fits:
+        """Fastest step time; infinite if it does not fit."""
+        if self.report is None or self.report.fastest is None or not self.fits:
             return float("inf")
-        return self.answer.fastest.seconds
+        return self.report.fastest.seconds
 
 
-class Watch:
-    """What sees a search go on; this one looks away."""
+class TrialObserver:
+    """Observer of a search; this one does nothing."""
 
-    def trying(self, what: str) -> AbstractContextManager[Say]:
-        """Is entered while something is tried; what it gives is told what is being done."""
-        return contextlib.nullcontext(say_nothing)
+    def running(self, name: str) -> AbstractContextManager[ProgressCallback]:
+        """Returns a context for one trial, which provides its progress callback."""
+        return contextlib.nullcontext(ignore_progress)
 
-    def tried(self, trial: Trial) -> None:
-        """Is called with every trial."""
+    def finished(self, trial: Trial) -> None:
+        """Receives every trial when it has finished."""
 
 
-def answer(job: Job, say: Say = say_nothing) -> Answer:
-    """Compiles a job and reads what the compiler says.
+def compile_and_report(
+    job: CompileJob, on_progress: ProgressCallback = ignore_progress
+) -> CompileReport:
+    """Compiles a job and returns its report.
 
     Args:
-        job: what to compile.
-        say: told what is being done.
+        job: configuration and target.
+        on_progress: called with the current stage.
 
     Raises:
         UserError: for a mistake in the configuration, or if the compiler fails.
     """
-    compiled = compile_step(job, say)
-    say("reading the program")
-    return read_answer(load_job(job), job.topology, compiled)
+    compiled = compile_step(job, on_progress)
+    on_progress("reading the program")
+    return build_report(load_experiment(job), job.topology, compiled)
 
 
-def load_job(job: Job) -> Experiment:
-    """Returns what a job's gin files describe.
-
-    Raises:
-        UserError: for a mistake in them.
-    """
-    return load(ConfigSource(tuple(job.files), tuple(job.bindings), tuple(job.search_paths)))
-
-
-def least_bytes(job: Job) -> dict[str, int]:
-    """Returns bytes a device of parameters, optimiser state and batch, without the compiler.
+def load_experiment(job: CompileJob) -> Experiment:
+    """Returns the experiment that a job's gin files configure.
 
     Raises:
-        UserError: for a mistake in the configuration, or if mesh or batch do not fit the devices.
+        UserError: for a mistake in the files.
     """
-    return argument_bytes(load_job(job), job.topology.device_count)
+    return load(job.source)
 
 
-def sweep(job: Job, watch: Watch) -> list[Trial]:
-    """Tries one kind of change after the other, each on the best of the kinds before.
+def minimum_bytes(job: CompileJob) -> dict[str, int]:
+    """Returns bytes of parameters, optimiser state and batch on one device, without compiling.
 
-    First meshes, then rematerialisation, the compiler's options, and who arranges the dispatch: a
-    search along axes, not of all combinations.
+    Raises:
+        UserError: for a mistake in the configuration, or if mesh or batch do not match the devices.
+    """
+    return argument_bytes(load_experiment(job), job.topology.device_count)
+
+
+def sweep(job: CompileJob, observer: TrialObserver) -> list[Trial]:
+    """Tries one kind of variant after the other, each on top of the best so far.
+
+    The kinds are meshes, rematerialisation, compiler options, and the implementation of expert
+    parallelism: a coordinate search, not one of all combinations.
 
     Args:
         job: the configuration.
-        watch: sees it go on.
+        observer: of the trials.
 
     Returns:
-        all trials, ranked.
+        All trials, ranked.
     """
-    described = load_job(job)
+    experiment = load_experiment(job)
     best = Trial(AS_CONFIGURED, (), None)
-    best = try_variant(job, Variant(AS_CONFIGURED, ()), best, watch)
+    best = try_variant(job, Variant(AS_CONFIGURED, ()), best, observer)
     trials = [best]
-    for kind, variants in _kinds(described, job):
-        # What does not fit is tried with what the best keeps of a step, not more.
+    for kind, variants in _variants_by_kind(experiment, job):
         of_kind = [
             try_variant(
-                job, variant, best, watch, f"{kind} {number} of {len(variants)}: ", kind == "mesh"
+                job,
+                variant,
+                best,
+                observer,
+                f"{kind} {number} of {len(variants)}: ",
+                kind == "mesh",
             )
             for number, variant in enumerate(variants, 1)
         ]
@@ -131,36 +136,38 @@ def sweep(job: Job, watch: Watch) -> list[Trial]:
 
 
 def ranked(trials: list[Trial]) -> list[Trial]:
-    """Returns those that fit, the fastest first; those that do not; what was refused."""
+    """Returns trials in order: those that fit by step time, those that do not, rejected ones."""
     return sorted(
-        trials, key=lambda trial: (trial.seconds, trial.answer is None, trial.error != "")
+        trials, key=lambda trial: (trial.seconds, trial.report is None, trial.error != "")
     )
 
 
-def _kinds(described: Experiment, job: Job) -> Iterator[tuple[str, list[Variant]]]:
-    yield "mesh", mesh_variants(described, job.topology)
+def _variants_by_kind(
+    experiment: Experiment, job: CompileJob
+) -> Iterator[tuple[str, list[Variant]]]:
+    yield "mesh", mesh_variants(experiment, job.topology)
     yield "rematerialisation", remat_variants()
     yield "options", option_variants(job.topology)
-    yield "dispatch", dispatch_variants(described)
+    yield "dispatch", dispatch_variants(experiment)
 
 
 def try_variant(
-    job: Job,
+    job: CompileJob,
     variant: Variant,
     base: Trial,
-    watch: Watch,
+    observer: TrialObserver,
     prefix: str = "",
-    checks: bool = False,
+    checks_state: bool = False,
 ) -> Trial:
-    """Compiles a variant over what was found before.
+    """Compiles a variant on top of an earlier trial.
 
     Args:
         job: the configuration.
-        variant: over it, and over `base`.
-        base: what was found before.
-        watch: sees it go on.
-        prefix: of the variant's name, for `watch`.
-        checks: whether the compiler is not asked where the state alone is too large.
+        variant: of the configuration with the changes of `base`.
+        base: earlier trial.
+        observer: of the trials.
+        prefix: of the variant's name, for the observer.
+        checks_state: whether to skip compilation if the state alone exceeds the memory.
     """
     names = [part for part in (base.name, variant.name) if part != AS_CONFIGURED]
     trial = Trial(
@@ -169,25 +176,31 @@ def try_variant(
         None,
         files=(*base.files, *variant.files),
     )
-    with watch.trying(prefix + variant.name) as say:
-        trial = _asked(changed(job, trial), trial, say, checks)
-    watch.tried(trial)
+    with observer.running(prefix + variant.name) as on_progress:
+        trial = _compiled(with_changes(job, trial), trial, on_progress, checks_state)
+    observer.finished(trial)
     return trial
 
 
-def changed(job: Job, trial: Trial) -> Job:
-    """Returns a job with what a trial changes of it."""
-    return dataclasses.replace(
-        job, files=(*job.files, *trial.files), bindings=(*job.bindings, *trial.bindings)
+def with_changes(job: CompileJob, trial: Trial) -> CompileJob:
+    """Returns a job with the files and bindings of a trial added."""
+    source = job.source
+    changed = dataclasses.replace(
+        source,
+        files=(*source.files, *trial.files),
+        bindings=(*source.bindings, *trial.bindings),
     )
+    return dataclasses.replace(job, source=changed)
 
 
-def _asked(job: Job, trial: Trial, say: Callable[[str], None], checks: bool) -> Trial:
+def _compiled(
+    job: CompileJob, trial: Trial, on_progress: ProgressCallback, checks_state: bool
+) -> Trial:
     try:
-        if checks:
-            least = sum(least_bytes(job).values())
-            if least > job.topology.chip.hbm_limit_per_device:
-                return dataclasses.replace(trial, least_bytes=least)
-        return dataclasses.replace(trial, answer=answer(job, say))
+        if checks_state:
+            minimum = sum(minimum_bytes(job).values())
+            if minimum > job.topology.chip.hbm_limit_per_device:
+                return dataclasses.replace(trial, minimum_bytes=minimum)
+        return dataclasses.replace(trial, report=compile_and_report(job, on_progress))
     except UserError as error:
         return dataclasses.replace(trial, error=str(error))

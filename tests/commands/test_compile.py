@@ -8,18 +8,19 @@ import signal
 import pytest
 
 from moe_jax import cli
+from moe_jax.commands import compile as command
 from moe_jax.commands.compile import report as command
+from moe_jax.cost_model.memory_usage import MemoryUsage
+from moe_jax.cost_model.step_time import StepTime
+from moe_jax.cost_model.topologies import parse_topology
 from moe_jax.errors import UserError
-from moe_jax.pods import answer as answers
 from moe_jax.pods import fit as fitting
 from moe_jax.pods import sweep as sweeping
-from moe_jax.pods.memory import Memory
-from moe_jax.pods.step_time import StepTime
-from moe_jax.pods.topologies import parse
+from moe_jax.pods.report import CompileReport
 
 FILES = ["--gin_file=runs/pretrain.gin", "--gin_file=models/8b_64e.gin"]
-# All of the state is cut already: no other mesh is tried.
-CUT = ["--gin_file=mesh/fsdp.gin"]
+# All of the state is sharded already: no other mesh is tried.
+SHARDED = ["--gin_file=mesh/fsdp.gin"]
 GIB = 1 << 30
 
 
@@ -34,40 +35,40 @@ def run(capsys, *argv):
 
 def made(gib, seconds=2.0):
     time = StepTime(seconds, seconds, 0.0, {}, 0.0, {})
-    memory = Memory(
+    memory = MemoryUsage(
         gib * GIB,
         {"parameters": 3 * GIB, "optimiser": 1 * GIB, "batch": 0},
         (gib - 4) * GIB,
         {"attention": 9 * GIB, "experts": 2 * GIB},
     )
     time = time if gib < 15.75 else None
-    return answers.Answer(
-        parse("v5e:4x4"), {"fsdp": 16}, memory, (), 1e12, 1e12, 1024.0, time, time, (), (), (), {},
-        9.0, False,
+    return CompileReport(
+        parse_topology("v5e:4x4"), {"fsdp": 16}, memory, (), 1e12, 1e12, 1024.0, time, time, (), (),
+        (), {}, 9.0, False,
     )  # fmt: skip
 
 
 @pytest.fixture
 def compiler(monkeypatch, tmp_path):
-    """Puts a function (job) -> Answer in place of the compiler; a library that exists is found.
+    """Replaces the compiler by a function (job) -> CompileReport; libtpu is found.
 
-    The state takes 4 GiB a device where it is cut over all 16.
+    The state takes 4 GiB a device where it is sharded over all 16.
     """
     library = tmp_path / "libtpu.so"
     library.write_text("")
     monkeypatch.setenv("TPU_LIBRARY_PATH", str(library))
 
-    def least_bytes(job):
-        sizes = sweeping.load_job(job).mesh.sizes(job.topology.device_count)
+    def minimum_bytes(job):
+        sizes = sweeping.load_experiment(job).mesh.sizes(job.topology.device_count)
         return {"parameters": 64 * GIB // (sizes["fsdp"] * sizes["expert"])}
 
     for module in (sweeping, fitting, command):
-        monkeypatch.setattr(module, "least_bytes", least_bytes)
-    monkeypatch.setattr(command, "least_chips", lambda described, topology: 5)
+        monkeypatch.setattr(module, "minimum_bytes", minimum_bytes)
+    monkeypatch.setattr(command, "minimum_chips", lambda experiment, topology: 5)
 
-    def use(answer):
-        monkeypatch.setattr(sweeping, "answer", lambda job, say: answer(job))
-        monkeypatch.setattr(command, "answer", lambda job, say: answer(job))
+    def use(report):
+        monkeypatch.setattr(sweeping, "compile_and_report", lambda job, on_progress: report(job))
+        monkeypatch.setattr(command, "compile_and_report", lambda job, on_progress: report(job))
 
     return use
 
@@ -130,11 +131,11 @@ def test_what_fits_is_printed_and_written(capsys, compiler, tmp_path, monkeypatc
 
 
 def test_what_does_not_fit_names_the_largest_and_the_nearest_that_fits(capsys, compiler):
-    def answer(job):
+    def report(job):
         return made(12 if "Train.accumulation=4" in job.bindings else 20)
 
-    compiler(answer)
-    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, *CUT, "--json")
+    compiler(report)
+    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, *SHARDED, "--json")
     assert code == 0
     lines = out.splitlines()
     assert "DOES NOT FIT: 20.00 of 15.75 GiB a device" in lines
@@ -143,7 +144,7 @@ def test_what_does_not_fit_names_the_largest_and_the_nearest_that_fits(capsys, c
         "5.00 GiB, parameters 3.00 GiB"
     ) in lines
     assert "--gin.Train.accumulation=4 (12.00 GiB)" in out
-    # The answer comes first, and says nothing of a step that cannot run.
+    # The report comes first, without times of a step that does not fit.
     first = out[: out.index("remat full, 2 micro-batches")]
     assert "DOES NOT FIT" in first
     assert not any(word in first for word in ("Step:", "MFU", "tokens/s", " ms", "chip-days"))
@@ -158,14 +159,14 @@ def test_what_does_not_fit_names_the_largest_and_the_nearest_that_fits(capsys, c
     assert [each["answer"]["fits"] for each in result["variants"]] == [False, True]
 
 
-def test_a_state_that_is_too_large_is_said_before_the_compiler_is_asked(capsys, compiler):
+def test_a_state_that_is_too_large_is_printed_before_the_compilation(capsys, compiler):
     printed = []
 
-    def answer(job):
+    def report(job):
         printed.append(capsys.readouterr().out)
         return made(20)
 
-    compiler(answer)
+    compiler(report)
     run(capsys, "--topology=v5e:4x4", *FILES, "--no_variants")
     assert "DOES NOT FIT: parameters 64.00 GiB a device, of 15.75 GiB" in printed[0]
 
@@ -173,7 +174,7 @@ def test_a_state_that_is_too_large_is_said_before_the_compiler_is_asked(capsys, 
 def test_a_model_for_more_chips_says_how_many(capsys, compiler, monkeypatch):
     jobs = []
     compiler(lambda job: jobs.append(job) or made(20))
-    monkeypatch.setattr(command, "least_chips", lambda described, topology: 34)
+    monkeypatch.setattr(command, "minimum_chips", lambda experiment, topology: 34)
     code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, "--json")
     assert code == 0
     assert "No mesh of 16 chips fits: parameters and optimiser state fill 34 chips" in out
@@ -183,7 +184,7 @@ def test_a_model_for_more_chips_says_how_many(capsys, compiler, monkeypatch):
     assert (result["nearest_fit"], result["variants"]) == (None, [])
 
 
-def test_without_variants_there_is_the_answer_only(capsys, compiler):
+def test_without_variants_there_is_only_the_report(capsys, compiler):
     jobs = []
     compiler(lambda job: jobs.append(job) or made(20))
     code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, "--no_variants", "--json")
@@ -200,28 +201,30 @@ def interrupted(after, gib):
     """Returns a compiler that answers some times, and is then interrupted."""
     left = [after]
 
-    def answer(job):
+    def report(job):
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
         return made(gib)
 
-    return answer
+    return report
 
 
-def test_ctrl_c_leaves_the_answer(capsys, compiler, tmp_path):
+def test_ctrl_c_keeps_the_report(capsys, compiler, tmp_path):
     compiler(interrupted(2, 20))
     flags = ["--json", f"--output_dir={tmp_path}"]
-    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, *CUT, *flags)
+    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, *SHARDED, *flags)
     assert code == 130
     *lines, last = out.splitlines()
-    assert lines[-1] == "Stopped while looking for what fits: the answer above stands"
+    assert (
+        lines[-1] == "Stopped while searching for a variant that fits: the report above is complete"
+    )
     result = json.loads(last)
     assert (result["fits"], result["nearest_fit"], len(result["variants"])) == (False, None, 1)
     written = json.loads((tmp_path / "compile.json").read_text())
     assert written["largest"] == result["largest"]
     assert "DOES NOT FIT" in (tmp_path / "compile.md").read_text()
-    # Before there is an answer, there is nothing to leave.
+    # Before there is a report, there is nothing to keep.
     compiler(interrupted(0, 20))
     code, out, err = run(capsys, "--topology=v5e:4x4", *FILES, "--json")
     assert (code, err) == (130, "moe-jax: stopped\n")
@@ -234,9 +237,9 @@ def test_ctrl_c_in_a_sweep_leaves_the_best_so_far(capsys, compiler):
     assert len(json.loads(out.splitlines()[-1])["trials"]) == 3
 
 
-def test_the_page_has_what_was_tried(capsys, compiler, tmp_path):
+def test_the_page_has_the_trials(capsys, compiler, tmp_path):
     compiler(lambda job: made(12 if "Train.accumulation=2" in job.bindings else 20))
-    run(capsys, "--topology=v5e:4x4", *FILES, *CUT, f"--output_dir={tmp_path}")
+    run(capsys, "--topology=v5e:4x4", *FILES, *SHARDED, f"--output_dir={tmp_path}")
     text = (tmp_path / "compile.md").read_text()
     assert "## Time" not in text
     assert "| packing * | 5.00 |" in text
@@ -247,19 +250,19 @@ def test_the_page_has_what_was_tried(capsys, compiler, tmp_path):
 
 def test_if_nothing_fits_it_says_what_else_to_do(capsys, compiler):
     compiler(lambda job: made(20))
-    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, *CUT, "--json")
+    code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, *SHARDED, "--json")
     assert code == 0
     assert "use more chips" in out
     assert json.loads(out.splitlines()[-1])["nearest_fit"] is None
 
 
 def test_a_sweep_ranks_what_it_tried(capsys, compiler, tmp_path):
-    def answer(job):
+    def report(job):
         if "Mesh.expert=8" in job.bindings:
             raise UserError("two\nlines | of it")
         return made(12, seconds=1.0 if "Mesh.expert=16" in job.bindings else 2.0)
 
-    compiler(answer)
+    compiler(report)
     flags = ["--sweep", "--json", f"--output_dir={tmp_path}"]
     code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, *flags)
     assert code == 0
@@ -275,16 +278,16 @@ def test_a_sweep_ranks_what_it_tried(capsys, compiler, tmp_path):
 
 
 def test_a_sweep_in_which_nothing_compiles_says_why(capsys, compiler):
-    def answer(job):
+    def report(job):
         raise UserError("the reason")
 
-    compiler(answer)
+    compiler(report)
     code, _, err = run(capsys, "--topology=v5e:4x4", *FILES, "--sweep")
     assert (code, err.count("\n")) == (1, 1)
-    assert "nothing that was tried can be compiled: the reason" in err
+    assert "no variant can be compiled: the reason" in err
 
 
-def test_full_is_handed_on(capsys, compiler):
+def test_full_is_passed_on(capsys, compiler):
     jobs = []
     compiler(lambda job: jobs.append(job) or made(12))
     for flags in ([], ["--full"]):

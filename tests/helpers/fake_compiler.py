@@ -4,15 +4,18 @@ import contextlib
 import dataclasses
 import types
 
+from moe_jax.config_source import ConfigSource
+from moe_jax.cost_model.topologies import parse_topology
 from moe_jax.errors import UserError
 from moe_jax.pods import fit, sweep
-from moe_jax.pods.compiler import Job
-from moe_jax.pods.sweep import Watch, load_job
-from moe_jax.pods.topologies import parse
+from moe_jax.pods.compiler import CompileJob
+from moe_jax.pods.sweep import TrialObserver, load_experiment
 
 FILES = ("runs/pretrain.gin", "models/8b_64e.gin", "routers/expert_choice.gin")
-V5E = Job(parse("v5e:4x4"), FILES, ("Data.batch_size=512", "Train.steps=7"))
-# Of parameters, optimiser state and batch if nothing is cut.
+V5E = CompileJob(
+    parse_topology("v5e:4x4"), ConfigSource(FILES, ("Data.batch_size=512", "Train.steps=7"))
+)
+# Of parameters, optimiser state and batch if nothing is sharded.
 WHOLE_BYTES = 100 << 30
 
 
@@ -27,7 +30,7 @@ class Compiler:
     saved: dict = dataclasses.field(default_factory=dict)
     asked: list = dataclasses.field(default_factory=list)
 
-    def __call__(self, job, say=None):
+    def __call__(self, job, on_progress=None):
         self.asked.append(job)
         bound = "\n".join((*job.files, *job.bindings))
         if any(text in bound for text in self.refused):
@@ -43,29 +46,29 @@ class Compiler:
 
 
 @dataclasses.dataclass
-class Told(Watch):
+class TrialRecorder(TrialObserver):
     """Remembers what a search says."""
 
-    trying_: list = dataclasses.field(default_factory=list)
+    started: list = dataclasses.field(default_factory=list)
     trials: list = dataclasses.field(default_factory=list)
 
-    def trying(self, what):
-        self.trying_.append(what)
+    def running(self, name):
+        self.started.append(name)
         return contextlib.nullcontext(lambda detail: None)
 
-    def tried(self, trial):
+    def finished(self, trial):
         self.trials.append(trial)
 
 
-def cut_bytes(job):
-    """Stands for `least_bytes`: all of the state is cut along `fsdp` and `expert`."""
-    sizes = load_job(job).mesh.sizes(job.topology.device_count)
+def sharded_bytes(job):
+    """Stands for `minimum_bytes`: all of the state is sharded over `fsdp` and `expert`."""
+    sizes = load_experiment(job).mesh.sizes(job.topology.device_count)
     return {"parameters": WHOLE_BYTES // (sizes["fsdp"] * sizes["expert"])}
 
 
 def install(monkeypatch, compiler):
     """Puts a compiler in the place of libtpu's, and returns it."""
-    monkeypatch.setattr(sweep, "answer", compiler)
+    monkeypatch.setattr(sweep, "compile_and_report", compiler)
     for module in (sweep, fit):
-        monkeypatch.setattr(module, "least_bytes", cut_bytes)
+        monkeypatch.setattr(module, "minimum_bytes", sharded_bytes)
     return compiler

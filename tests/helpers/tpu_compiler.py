@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from moe_jax.cost_model.topologies import compiler_environment, parse_topology, require_libtpu
 from moe_jax.errors import UserError
-from moe_jax.pods.topologies import environment, parse, require_libtpu
 
 
 def _is_missing() -> bool:
@@ -39,7 +39,7 @@ def run_child(topology: str, code: str, *arguments: object) -> str:
     """
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
-        env=os.environ | environment(parse(topology)),
+        env=os.environ | compiler_environment(parse_topology(topology)),
         capture_output=True,
         text=True,
         timeout=900,

@@ -1,4 +1,4 @@
-"""`moe-jax compile` with the compiler, from gin files to the answer."""
+"""`moe-jax compile` with the compiler, from gin files to the report."""
 
 import functools
 import json
@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import tpu_compiler
 
-from moe_jax.pods.compiler import Job
-from moe_jax.pods.sweep import answer
-from moe_jax.pods.topologies import parse
+from moe_jax.config_source import ConfigSource
+from moe_jax.cost_model.topologies import parse_topology
+from moe_jax.pods.compiler import CompileJob
+from moe_jax.pods.sweep import compile_and_report
 
 pytestmark = tpu_compiler.NEEDED
 
@@ -39,11 +40,13 @@ BINDINGS = (
 @functools.cache
 def compiled(router="gshard_top2", full=False):
     files = (*FILES, f"routers/{router}.gin")
-    return answer(Job(parse("v4:2x2x2"), files, BINDINGS, full=full))
+    return compile_and_report(
+        CompileJob(parse_topology("v4:2x2x2"), ConfigSource(files, BINDINGS), full=full)
+    )
 
 
-def test_the_quick_answer_is_the_full_one():
-    """Memory, FLOPs, collectives and waiting to the byte; products by rule or by cycles.
+def test_the_quick_report_equals_the_full_one():
+    """MemoryUsage, FLOPs, collectives and waiting to the byte; products by rule or by cycles.
 
     Of a model of this size the cycles of products are far from the peak: measured with libtpu
     0.0.52, the quick step is 3.94 ms and the full one 5.81 ms, all of it in products.
@@ -55,12 +58,12 @@ def test_the_quick_answer_is_the_full_one():
     rows = [
         {
             (row.kind, row.axes): (row.count, row.bytes, row.bound_bytes, row.seconds)
-            for row in each.moved
+            for row in each.collectives
         }
         for each in (quick, full)
     ]
     assert rows[0] == rows[1]
-    assert any(row.kind == "all-to-all" for row in quick.moved)
+    assert any(row.kind == "all-to-all" for row in quick.collectives)
     assert quick.fastest.other == pytest.approx(full.fastest.other)
     more = full.fastest.matmul - quick.fastest.matmul
     # Copies hide behind longer products.
@@ -79,12 +82,12 @@ def test_figures_are_sane():
     assert parts + sum(found.fastest.exposed.values()) == pytest.approx(found.fastest.seconds)
     assert sum(found.parts.values()) == pytest.approx(found.fastest.matmul + found.fastest.other)
     assert found.warnings == found.unknown_loops == found.unpriced_kernels == ()
-    exchange = next(row for row in found.moved if row.kind == "all-to-all")
+    exchange = next(row for row in found.collectives if row.kind == "all-to-all")
     # Computed again: dispatch and combine travel a third time.
     assert exchange.bytes == pytest.approx(1.5 * exchange.bound_bytes, rel=0.01)
 
 
-def test_turns_that_depend_on_the_load_are_reported():
+def test_loops_that_depend_on_the_load_are_reported():
     found = compiled("topk")
     assert found.unknown_loops
     assert all("moe" in name for name in found.unknown_loops)
@@ -142,7 +145,7 @@ def test_what_does_not_fit_and_the_nearest_that_does():
     assert sum(result["memory_bytes"].values()) - result["memory_bytes"]["heap"] == pytest.approx(
         result["hbm_gib"] * 2**30
     )
-    # The answer is there before others are tried, and has no time: it cannot run.
+    # The report is printed before variants are tried, and has no time.
     first, _, _ = done.stdout.partition("remat full, 2 micro-batches")
     assert "DOES NOT FIT" in first
     assert not any(word in first for word in ("Step:", "MFU", "Speed:"))

@@ -1,4 +1,4 @@
-"""What must hold for the models that pods train, read from what the TPU's compiler made of them."""
+"""Properties of the compiled training steps of pod configurations."""
 
 import functools
 import re
@@ -10,16 +10,16 @@ import tpu_compiler
 
 from moe_jax import experiment
 from moe_jax.config_source import ConfigSource
+from moe_jax.cost_model.memory_usage import read_memory_usage
+from moe_jax.cost_model.named_scopes import component_of
+from moe_jax.cost_model.topologies import parse_topology
+from moe_jax.hlo.collectives import find_collectives
+from moe_jax.hlo.execution_counts import count_executions
+from moe_jax.hlo.flops import find_matrix_products
+from moe_jax.hlo.parser import parse_module
 from moe_jax.models.decoder import in_compute_precision
 from moe_jax.pods import compiler
-from moe_jax.pods.collectives import find_collectives
-from moe_jax.pods.compiler import Job, compile_step
-from moe_jax.pods.hlo import parse_module
-from moe_jax.pods.hlo_flops import find_products
-from moe_jax.pods.loops import count_runs
-from moe_jax.pods.memory import read_memory
-from moe_jax.pods.scopes import scope_of
-from moe_jax.pods.topologies import parse
+from moe_jax.pods.compiler import CompileJob, compile_step
 from moe_jax.training.state import abstract_state
 
 pytestmark = tpu_compiler.NEEDED
@@ -54,9 +54,9 @@ class Step:
     """A compiled step and what is read of it."""
 
     def __init__(self, topology, files, bindings):
-        self.topology = parse(topology)
-        self.described = experiment.load(ConfigSource(list(files), list(bindings)))
-        names, read = [], compiler._read
+        self.topology = parse_topology(topology)
+        self.experiment = experiment.load(ConfigSource(list(files), list(bindings)))
+        names, read = [], compiler._read_output
 
         def reading(job, directory):
             found = (directory / "dump").glob("*after_optimizations.txt")
@@ -64,15 +64,15 @@ class Step:
             return read(job, directory)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(compiler, "_read", reading)
-            self.compiled = compile_step(Job(self.topology, files, bindings))
+            patch.setattr(compiler, "_read_output", reading)
+            self.compiled = compile_step(CompileJob(self.topology, ConfigSource(files, bindings)))
         self.modules = names
         self.module = parse_module(self.compiled.program)
-        self.runs = count_runs(self.module, unknown_trip_count=0)
-        self.collectives = find_collectives(self.module, self.runs)
+        self.executions = count_executions(self.module, unknown_trip_count=0)
+        self.collectives = find_collectives(self.module, self.executions)
         names = tuple(self.compiled.mesh)
-        mesh = np.arange(self.module.devices).reshape(tuple(self.compiled.mesh.values()))
-        self.axes = {id(each): each.axes(mesh, names) for each in self.collectives}
+        mesh = np.arange(self.module.num_devices).reshape(tuple(self.compiled.mesh.values()))
+        self.axes = {id(each): each.mesh_axes(mesh, names) for each in self.collectives}
 
     def bytes(self, kind, axis, what=""):
         """Returns the bytes of the bounds of a kind that cross an axis."""
@@ -93,9 +93,9 @@ def step(request):
     return compile_case(request.param)
 
 
-def expert_layer_bytes(described):
+def expert_layer_bytes(experiment):
     """Returns the bytes of one matrix of all experts of a layer, in bfloat16."""
-    model = described.model
+    model = experiment.model
     return 2 * model.num_experts * model.d_model * model.d_ff
 
 
@@ -106,7 +106,7 @@ def gathered_over_experts(step):
     all-reduce of zeros and one part.
     """
     return sum(
-        each.payload_bytes * each.runs
+        each.payload_bytes * each.executions
         for each in step.collectives
         if (each.kind == "all-gather" or each.is_gather)
         and (step.axes[id(each)] is None or "expert" in step.axes[id(each)])
@@ -114,13 +114,13 @@ def gathered_over_experts(step):
 
 
 def assert_no_gather_of_experts(step):
-    """Other weights may be cut along the axis of experts too: nothing but those is gathered.
+    """Other weights may be sharded over the axis of experts too: nothing but those is gathered.
 
     If one matrix of one layer's experts were, once, it would be more than what is tolerated.
     """
     others = step.bytes("all-gather", "expert", "other weights")
-    slack = 0.05 * others + 0.25 * expert_layer_bytes(step.described)
-    assert slack < expert_layer_bytes(step.described) * step.described.model.num_moe_layers
+    slack = 0.05 * others + 0.25 * expert_layer_bytes(step.experiment)
+    assert slack < expert_layer_bytes(step.experiment) * step.experiment.model.num_moe_layers
     assert gathered_over_experts(step) <= others + slack
 
 
@@ -128,13 +128,13 @@ def test_no_weights_of_experts_are_gathered_along_the_axis_of_experts(step):
     assert_no_gather_of_experts(step)
 
 
-def test_weights_of_experts_that_are_cut_wrongly_are_found():
-    """The same test, failing: experts cut along their width, which each device has to gather."""
+def test_wrongly_sharded_expert_weights_are_found():
+    """The same test, failing: experts sharded over their width, which each device has to gather."""
     topology, files, bindings = CASES["small, GShard"]
     wrong = "Mesh.rules = {'experts': None, 'expert_embed': 'expert'}"
     step = Step(topology, files, (*bindings, wrong, "Mesh.expert_parallelism = 'implicit'"))
     # All experts of all layers, at least for the forward pass.
-    least = 2 * expert_layer_bytes(step.described) * step.described.model.num_moe_layers
+    least = 2 * expert_layer_bytes(step.experiment) * step.experiment.model.num_moe_layers
     assert gathered_over_experts(step) >= least
     with pytest.raises(AssertionError, match="gathered_over_experts"):
         assert_no_gather_of_experts(step)
@@ -143,11 +143,11 @@ def test_weights_of_experts_that_are_cut_wrongly_are_found():
 def test_all_to_alls_carry_the_slots_and_nothing_else(step):
     found = [each for each in step.collectives if each.kind == "all-to-all"]
     assert {step.axes[id(each)] for each in found} == {("expert",)}
-    carried = sum(each.payload_bytes * each.runs for each in found)
+    carried = sum(each.payload_bytes * each.executions for each in found)
     assert carried == pytest.approx(step.bytes("all-to-all", "expert"), rel=0.05)
     # By hand: forward and backward, there and back; k slots of d numbers of two bytes a token.
-    model, data = step.described.model, step.described.data
-    slots = {"switch": 1.25}.get(getattr(step.described.router, "name", ""), 2.0)
+    model, data = step.experiment.model, step.experiment.data
+    slots = {"switch": 1.25}.get(getattr(step.experiment.router, "name", ""), 2.0)
     tokens = data.batch_size * data.sequence_length / step.topology.device_count
     by_hand = 4 * slots * tokens * model.d_model * 2 * model.num_layers / 2
     assert carried == pytest.approx(by_hand, rel=0.05)
@@ -155,7 +155,9 @@ def test_all_to_alls_carry_the_slots_and_nothing_else(step):
 
 def test_it_fits(step):
     compiled = step.compiled
-    memory = read_memory(compiled.buffers, compiled.live, compiled.argument_bytes, step.module)
+    memory = read_memory_usage(
+        compiled.buffer_assignment, compiled.live_ranges, compiled.argument_bytes, step.module
+    )
     limit = step.topology.chip.hbm_limit_per_device
     assert sum(memory.arguments.values()) < memory.total < limit
     assert sum(memory.at_peak.values()) <= memory.heap
@@ -167,7 +169,11 @@ def test_the_router_is_computed_in_float32(step):
         for line in step.compiled.program.splitlines()
         if re.search(r" (convolution|dot)\(", line) and "/router/" in line
     ]
-    products = [p for p in find_products(step.module, step.runs) if scope_of(p.op_name) == "router"]
+    products = [
+        p
+        for p in find_matrix_products(step.module, step.executions)
+        if component_of(p.op_name) == "router"
+    ]
     assert len(lines) >= len(products) >= 3  # Forward, and two backward.
     # An operand may still be in bfloat16: x, which is exact. The precision says what it is made.
     assert all(re.search(r" = f32\[", line) for line in lines)
@@ -176,25 +182,25 @@ def test_the_router_is_computed_in_float32(step):
 
 def test_weights_and_their_gradients_travel_in_bfloat16(step):
     """All but the embedding, which is looked up in float32, and what every device has whole."""
-    model = step.described.language_model(None)
+    model = step.experiment.language_model(None)
     sizes = {name: value.size for name, value in model.abstract().params.items()}
     rounded = {name for name, axes in model.logical_axes().items() if in_compute_precision(axes)}
     in_float32 = 4 * sum(size for name, size in sizes.items() if name not in rounded)
     smallest_weight = 2 * model.config.d_model**2
     large = [each for each in step.collectives if each.payload_bytes >= smallest_weight]
-    assert {each.dtype for each in large if each.runs > 1} == {"bf16"}
+    assert {each.dtype for each in large if each.executions > 1} == {"bf16"}
     assert all(each.payload_bytes <= in_float32 for each in large if each.dtype != "bf16")
 
 
 def test_the_state_is_donated(step):
-    model = step.described.language_model(None)
-    leaves = len(jax.tree.leaves(abstract_state(model, step.described.optimizer)))
+    model = step.experiment.language_model(None)
+    leaves = len(jax.tree.leaves(abstract_state(model, step.experiment.optimizer)))
     header = step.compiled.program.partition("\n")[0]
     assert leaves > 20
     assert header.count("-alias)") == leaves
 
 
-def test_one_module_is_compiled_and_nothing_is_made_whole_unasked(step):
+def test_one_module_is_compiled_without_warnings(step):
     assert len(step.modules) == 1
     assert step.compiled.warnings == ()
     assert step.compiled.exceeded is None
@@ -206,7 +212,7 @@ def test_routers_of_two_experts_a_token_move_as_much():
     carried = [
         {
             (each.kind, step.axes[id(each)]): sum(
-                other.payload_bytes * other.runs
+                other.payload_bytes * other.executions
                 for other in step.collectives
                 if (other.kind, step.axes[id(other)]) == (each.kind, step.axes[id(each)])
             )

@@ -1,15 +1,14 @@
-"""What a sweep tries, in which order, and what it makes of the answers; no compiler runs."""
+"""The search for the fastest configuration, with a fake compiler."""
 
 import types
 
 import pytest
-from fake_compiler import V5E, Compiler, Told, install
+from fake_compiler import V5E, Compiler, TrialRecorder, install
 
 from moe_jax.errors import UserError
 from moe_jax.pods import sweep as sweeping
 from moe_jax.pods import variants
 from moe_jax.pods.sweep import sweep
-from moe_jax.pods.topologies import parse
 
 
 @pytest.fixture
@@ -21,9 +20,9 @@ def test_each_kind_is_tried_on_the_best_before(use):
     best_mesh = "Mesh.expert=16"
     (asynchronous,) = variants.option_variants(V5E.topology)[1].bindings
     compiler = use(Compiler({best_mesh: 2, "Model.remat='named'": 1, asynchronous: 1}))
-    watch = Told()
-    told = watch.trials
-    trials = sweep(V5E, watch)
+    observer = TrialRecorder()
+    told = observer.trials
+    trials = sweep(V5E, observer)
     assert len(told) == len(trials) == len(compiler.asked)
     assert told[0].name == "as configured"
     assert told[0].bindings == ()
@@ -48,11 +47,11 @@ def test_each_kind_is_tried_on_the_best_before(use):
     assert trials[0].bindings[-1] == asynchronous
 
 
-def test_what_is_worse_is_not_gone_on_with(use):
+def test_slower_variants_are_dropped(use):
     use(Compiler({"Mesh.rules": -1, "Model.remat": -2, "compiler_options": -1}))
-    watch = Told()
-    told = watch.trials
-    trials = sweep(V5E, watch)
+    observer = TrialRecorder()
+    told = observer.trials
+    trials = sweep(V5E, observer)
     assert told[-1].name == "implicit expert parallelism"
     assert told[-1].bindings == ("Mesh.expert_parallelism='implicit'",)
     assert trials[0].name == "as configured"
@@ -60,9 +59,9 @@ def test_what_is_worse_is_not_gone_on_with(use):
 
 def test_meshes_divide_the_devices_and_the_experts(use):
     use(Compiler({}))
-    watch = Told()
-    told = watch.trials
-    sweep(V5E, watch)
+    observer = TrialRecorder()
+    told = observer.trials
+    sweep(V5E, observer)
     meshes = [dict(b.split("=", 1) for b in t.bindings) for t in told if t.name.count(";") == 0]
     meshes = [m for m in meshes if "Mesh.expert" in m]
     shapes = {(int(m["Mesh.data"]), int(m["Mesh.fsdp"]), int(m["Mesh.expert"])) for m in meshes}
@@ -80,12 +79,12 @@ def test_what_does_not_fit_comes_after_what_does_and_refusals_last(use):
             refused=("Mesh.expert=16",),
         )
     )
-    watch = Told()
-    trials = sweep(V5E, watch)
+    observer = TrialRecorder()
+    trials = sweep(V5E, observer)
     assert len(trials) == len(compiler.asked)
-    fit = [trial for trial in trials if trial.answer and trial.answer.fits]
-    large = [trial for trial in trials if trial.answer and not trial.answer.fits]
-    refused = [trial for trial in trials if trial.answer is None]
+    fit = [trial for trial in trials if trial.report and trial.report.fits]
+    large = [trial for trial in trials if trial.report and not trial.report.fits]
+    refused = [trial for trial in trials if trial.report is None]
     assert trials == fit + large + refused
     assert "fsdp 16" in trials[0].name
     assert trials[0].seconds == 9
@@ -96,41 +95,24 @@ def test_what_does_not_fit_comes_after_what_does_and_refusals_last(use):
 
 
 def test_a_configuration_that_is_refused_does_not_hide_what_was_compiled(use):
-    def answer(job, say):
+    def report(job, on_progress):
         if job.bindings == V5E.bindings:
             raise UserError("the mesh does not fit")
         return types.SimpleNamespace(fits=False, fastest=types.SimpleNamespace(seconds=1.0))
 
-    use(answer)
-    trials = sweep(V5E, Told())
-    assert trials[0].answer is not None
+    use(report)
+    trials = sweep(V5E, TrialRecorder())
+    assert trials[0].report is not None
     assert trials[-1].error == "the mesh does not fit"
 
 
-def test_sparse_cores_are_tried_where_there_are_some():
-    names = {v.name for v in variants.option_variants(parse("v5p:4x4x4"))}
-    assert names == {
-        "XLA's defaults",
-        "asynchronous collectives",
-        "asynchronous, all-reduces in products",
-        "collectives on SparseCores",
-    }
-    assert len(variants.option_variants(parse("v4:4x4x4"))) == 3
-
-
-def test_options_that_a_chip_refuses_are_not_tried():
-    for topology, is_there in (("v5e:4x4", False), ("v4:4x4x4", True)):
-        bindings = [v.bindings[0] for v in variants.option_variants(parse(topology))]
-        assert any("xla_tpu_enable_async_all_to_all" in b for b in bindings) == is_there
-
-
-def test_answer_reads_what_was_compiled(monkeypatch):
+def test_a_report_is_built_from_the_compilation(monkeypatch):
     seen = {}
     monkeypatch.setattr(sweeping, "compile_step", lambda job, say: f"compiled {job.topology}")
     monkeypatch.setattr(
-        sweeping, "read_answer", lambda *args: seen.update(args=args) or "the answer"
+        sweeping, "build_report", lambda *args: seen.update(args=args) or "the report"
     )
-    assert sweeping.answer(V5E) == "the answer"
-    described, topology, compiled = seen["args"]
-    assert (described.data.batch_size, topology) == (512, V5E.topology)
+    assert sweeping.compile_and_report(V5E) == "the report"
+    experiment, topology, compiled = seen["args"]
+    assert (experiment.data.batch_size, topology) == (512, V5E.topology)
     assert compiled == "compiled v5e:4x4"

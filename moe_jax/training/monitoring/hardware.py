@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 
 # Peak bf16 FLOP/s and JAX devices per chip, by prefix of `device_kind`; the longest matching prefix
-# applies. `moe_jax/pods/chips.py` uses these peaks.
+# applies. `moe_jax/cost_model/chips.py` uses these peaks.
 #
 # TPU: Google's published figures, https://cloud.google.com/tpu/docs/v2 and so on up to v6e and
 # tpu7x ("Peak compute per chip", bf16). v4 lite (v4i): Jouppi et al. 2021, "Ten Lessons From Three

@@ -1,0 +1,1 @@
+"""Reading of XLA programs in HLO text: structure, loops, collectives and FLOPs."""
