@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from moe_jax import config, experiment
+from moe_jax import config, experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.data import pipeline
 from moe_jax.errors import UserError
@@ -19,7 +19,7 @@ PARTS = {
 
 @pytest.mark.parametrize("run", RUNS)
 def test_every_run_resolves_and_uses_all_its_macros(run):
-    loaded = experiment.load(ConfigSource([run]))
+    loaded = experiments.load(ConfigSource([run]))
     assert loaded.train.steps > 0
     # What is printed is complete: read again, it describes the same experiment.
     text = config.operative()
@@ -32,21 +32,21 @@ def test_every_run_resolves_and_uses_all_its_macros(run):
 def test_every_file_works_on_top_of_a_run(parts, monkeypatch):
     # Counting the tokens of the text takes longer than all else.
     monkeypatch.setattr(pipeline, "count_tokens", lambda data, batches: (1,) * 8192)
-    loaded = experiment.load(
+    loaded = experiments.load(
         ConfigSource(QUICKSTART + [p for p in parts if p], ["Data.batch_size=512"])
     )
     assert loaded.parameters().total > 0
 
 
 def test_the_operative_configuration_describes_the_same_experiment(tmp_path):
-    first = experiment.load(
+    first = experiments.load(
         ConfigSource(QUICKSTART, ["Model.num_layers=2", "ExpertChoice.capacity_factor=1.5"])
     )
     (tmp_path / "config.gin").write_text(config.operative())
-    again = experiment.load(ConfigSource([str(tmp_path / "config.gin")]))
+    again = experiments.load(ConfigSource([str(tmp_path / "config.gin")]))
     assert (again.model, again.router, again.data) == (first.model, first.router, first.data)
     assert (again.train, again.sampling) == (first.train, first.sampling)
-    over = experiment.load(
+    over = experiments.load(
         ConfigSource([str(tmp_path / "config.gin")], ["ExpertChoice.capacity_factor=1"])
     )
     assert over.router.capacity_factor == 1
@@ -55,9 +55,9 @@ def test_the_operative_configuration_describes_the_same_experiment(tmp_path):
 def test_later_files_win(tmp_path):
     own = tmp_path / "own.gin"
     own.write_text("Model.num_layers = 6\n")
-    assert experiment.load(ConfigSource([*QUICKSTART, str(own)])).model.num_layers == 6
+    assert experiments.load(ConfigSource([*QUICKSTART, str(own)])).model.num_layers == 6
     assert (
-        experiment.load(
+        experiments.load(
             ConfigSource([*QUICKSTART, "own.gin"], [], [str(tmp_path)])
         ).model.num_layers
         == 6
@@ -118,7 +118,7 @@ def test_bindings_need_no_second_quotes(argument, line):
 )
 def test_mistakes_are_one_line(bindings, message):
     with pytest.raises(UserError, match=message) as error:
-        experiment.load(ConfigSource(QUICKSTART, bindings))
+        experiments.load(ConfigSource(QUICKSTART, bindings))
     assert "\n" not in str(error.value)
 
 
@@ -126,13 +126,13 @@ def test_mistakes_in_files_name_file_and_line(tmp_path):
     path = tmp_path / "own.gin"
     path.write_text("include 'runs/quickstart.gin'\nModel.num_layrs = 3\n")
     with pytest.raises(UserError, match=r"own.gin, line 2.* Did you mean 'num_layers'"):
-        experiment.load(ConfigSource([str(path)]))
+        experiments.load(ConfigSource([str(path)]))
     with pytest.raises(UserError, match=r"no gin file 'runs/quikstart.gin'.*'runs/quickstart.gin'"):
-        experiment.load(ConfigSource(["runs/quikstart.gin"]))
+        experiments.load(ConfigSource(["runs/quikstart.gin"]))
 
 
 def test_a_required_value_that_is_missing_is_named(tmp_path):
     path = tmp_path / "own.gin"
     path.write_text("Experiment.model = @Model()\nModel.num_layers = 2\n")
     with pytest.raises(UserError, match=r"Model.vocab_size needs a value"):
-        experiment.load(ConfigSource([str(path)]))
+        experiments.load(ConfigSource([str(path)]))

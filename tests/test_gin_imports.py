@@ -6,7 +6,7 @@ import sys
 import gin
 import pytest
 
-from moe_jax import config, experiment, gin_imports
+from moe_jax import config, experiments, gin_imports
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 
@@ -42,7 +42,7 @@ def marking(mark, more=""):
 def refusal(file, *more, **arguments):
     """Returns the one line with which a file is refused."""
     with pytest.raises(UserError) as error:
-        experiment.load(ConfigSource([*QUICKSTART, *more, str(file)], [], **arguments))
+        experiments.load(ConfigSource([*QUICKSTART, *more, str(file)], [], **arguments))
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -139,7 +139,7 @@ def test_what_other_code_has_registered_cannot_be_reached(here):
         assert "own_lib registers it" in refusal(file)
         assert not (here / "ran").exists()
         with gin_imports.allowing(["own_lib"]):
-            assert experiment.load(ConfigSource([*QUICKSTART, file])).train.steps == 3
+            assert experiments.load(ConfigSource([*QUICKSTART, file])).train.steps == 3
         (here / "ran").unlink()
 
 
@@ -147,9 +147,9 @@ def test_bindings_are_checked_like_files(here):
     for line in ("import os\nX=1", f"{DYNAMIC}X=1", "include 'evil.gin'\nX=1"):
         write(here / "evil.gin", "import os\n")
         with pytest.raises(UserError, match="was refused"):
-            experiment.load(ConfigSource(QUICKSTART, [line]))
+            experiments.load(ConfigSource(QUICKSTART, [line]))
     with pytest.raises(UserError, match=r"nothing is called @os\.system"):
-        experiment.load(ConfigSource(QUICKSTART, ["Train.steps=@os.system()"]))
+        experiments.load(ConfigSource(QUICKSTART, ["Train.steps=@os.system()"]))
 
 
 @pytest.mark.parametrize("name", ["moe_jax.cli", "moe_jax.commands.seqio_tasks", "moe_jax_evil"])
@@ -159,7 +159,7 @@ def test_modules_that_are_the_packages_only_by_name_or_act_are_refused(here, nam
 
 def test_the_packages_own_modules_may_be_imported(here):
     file = write(here / "fine.gin", "import moe_jax.training.loop\nTrain.steps = 7\n")
-    assert experiment.load(ConfigSource([*QUICKSTART, file])).train.steps == 7
+    assert experiments.load(ConfigSource([*QUICKSTART, file])).train.steps == 7
 
 
 ROUTER = """
@@ -192,10 +192,10 @@ def test_a_permitted_module_is_found_and_said(here, where, how, monkeypatch, cap
     if how == "environment":
         monkeypatch.setenv(gin_imports.VARIABLE, "own_tasks, own_router")
     with gin_imports.allowing(names):
-        assert experiment.load(ConfigSource([*QUICKSTART, file])).router.capacity_factor == 1.5
+        assert experiments.load(ConfigSource([*QUICKSTART, file])).router.capacity_factor == 1.5
         assert capsys.readouterr().err == f"moe-jax: imported own_router from {module}\n"
         # The second time, it is there already.
-        assert experiment.load(ConfigSource([*QUICKSTART, file])).router.capacity_factor == 1.5
+        assert experiments.load(ConfigSource([*QUICKSTART, file])).router.capacity_factor == 1.5
         assert capsys.readouterr().err == ""
     if how == "environment":
         monkeypatch.delenv(gin_imports.VARIABLE)
@@ -208,14 +208,14 @@ def test_the_file_written_for_a_run_holds_the_import_and_needs_the_flag(
     write(here / "own_router.py", ROUTER)
     file = write(here / "my.gin", USES_ROUTER)
     with gin_imports.allowing(["own_router"]):
-        experiment.load(ConfigSource([*QUICKSTART, file]))
+        experiments.load(ConfigSource([*QUICKSTART, file]))
         own = write(here / "run" / "config.gin", config.operative())
         assert "import own_router" in config.operative()
-        assert experiment.load(ConfigSource([own], run_config=own)).router.capacity_factor == 1.5
+        assert experiments.load(ConfigSource([own], run_config=own)).router.capacity_factor == 1.5
     # The user's own list is for the user's own files.
     monkeypatch.setenv(gin_imports.VARIABLE, "own_router")
     with pytest.raises(UserError) as error:
-        experiment.load(ConfigSource([own], run_config=own))
+        experiments.load(ConfigSource([own], run_config=own))
     assert str(error.value).endswith("add --allow_imports=own_router")
 
 
@@ -223,7 +223,7 @@ def test_code_in_a_run_directory_is_not_found(here, monkeypatch):
     write(here / "run" / "own_evil.py", marking(here / "ran"))
     own = write(here / "run" / "config.gin", "import own_evil\n")
     with gin_imports.allowing(["own_evil"]), pytest.raises(UserError, match="no module own_evil"):
-        experiment.load(ConfigSource([own], run_config=own))
+        experiments.load(ConfigSource([own], run_config=own))
     assert not (here / "ran").exists()
 
 
@@ -235,7 +235,7 @@ def test_no_file_takes_the_place_of_an_installed_module(here, name, monkeypatch)
     file = write(here / "beside" / "my.gin", f"import {name}\n")
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     with gin_imports.allowing([name]):
-        assert experiment.load(ConfigSource([*QUICKSTART, file])).train.steps
+        assert experiments.load(ConfigSource([*QUICKSTART, file])).train.steps
     assert not (here / "ran").exists()
 
 
@@ -245,7 +245,7 @@ def test_only_the_place_of_a_permitted_module_is_searched(here):
     write(here / "beside" / "own_optional.py", marking(here / "ran"))
     file = write(here / "beside" / "my.gin", "import own_tasks\n")
     with gin_imports.allowing(["own_tasks"]):
-        experiment.load(ConfigSource([*QUICKSTART, file]))
+        experiments.load(ConfigSource([*QUICKSTART, file]))
     assert not (here / "ran").exists()
 
 
@@ -254,7 +254,7 @@ def test_packages_and_their_modules(here, capsys):
     file = write(here / "my.gin", "from own_package import inner\n")
     assert "--allow_imports=own_package.inner " in refusal(file)
     with gin_imports.allowing(["own_package"]):
-        experiment.load(ConfigSource([*QUICKSTART, file]))
+        experiments.load(ConfigSource([*QUICKSTART, file]))
     assert f"from {here / 'own_package' / 'inner.py'}" in capsys.readouterr().err
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moe_jax import config, experiment, gin_network_paths
+from moe_jax import config, experiments, gin_network_paths
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 from moe_jax.gin_statements import StatementReader
@@ -15,7 +15,7 @@ def run(tmp_path):
     """Returns a function that writes a run's configuration, with more lines after it."""
 
     def write(*lines):
-        experiment.load(ConfigSource(QUICKSTART))
+        experiments.load(ConfigSource(QUICKSTART))
         path = tmp_path / "config.gin"
         path.write_text("\n".join((config.operative(), *lines)))
         return str(path)
@@ -39,38 +39,38 @@ def run(tmp_path):
 def test_places_of_a_stranger_are_refused(run, line):
     own = run(line)
     with pytest.raises(UserError, match=r"was refused .*add .*--gin.*stranger") as error:
-        experiment.load(ConfigSource([own], run_config=own))
+        experiments.load(ConfigSource([own], run_config=own))
     assert "\n" not in str(error.value)
     # A file that the user names is the user's own.
-    assert experiment.load(ConfigSource([own])).data
+    assert experiments.load(ConfigSource([own])).data
 
 
 def test_what_the_user_gives_instead_is_taken(run, tmp_path):
     own = run("Data.tfds_data_dir = 'gs://stranger/data'")
     given = "Data.tfds_data_dir=gs://stranger/data"
     assert (
-        experiment.load(ConfigSource([own], [given], run_config=own)).data.tfds_data_dir
+        experiments.load(ConfigSource([own], [given], run_config=own)).data.tfds_data_dir
         == "gs://stranger/data"
     )
-    local = experiment.load(
+    local = experiments.load(
         ConfigSource([own], ["moe_jax.Data.tfds_data_dir=/data"], run_config=own)
     )
     assert local.data.tfds_data_dir == "/data"
     (tmp_path / "mine.gin").write_text("Data.tfds_data_dir = 'gs://mine/data'")
-    mine = experiment.load(ConfigSource([own, str(tmp_path / "mine.gin")], run_config=own))
+    mine = experiments.load(ConfigSource([own, str(tmp_path / "mine.gin")], run_config=own))
     assert mine.data.tfds_data_dir == "gs://mine/data"
 
 
 def test_the_packages_own_places_are_allowed(run):
     """runs/pretrain.gin takes T5's vocabulary from its bucket."""
-    experiment.load(ConfigSource(["runs/pretrain.gin"]))
-    vocabulary = experiment.load(ConfigSource(["runs/pretrain.gin"])).data.vocabulary
+    experiments.load(ConfigSource(["runs/pretrain.gin"]))
+    vocabulary = experiments.load(ConfigSource(["runs/pretrain.gin"])).data.vocabulary
     assert vocabulary.startswith("gs://t5-data/")
     own = run(f"Data.vocabulary = '{vocabulary}'")
-    assert experiment.load(ConfigSource([own], run_config=own)).data.vocabulary == vocabulary
+    assert experiments.load(ConfigSource([own], run_config=own)).data.vocabulary == vocabulary
     own = run("Data.vocabulary = 'gs://t5-data.evil/v.model'")
     with pytest.raises(UserError, match="was refused"):
-        experiment.load(ConfigSource([own], run_config=own))
+        experiments.load(ConfigSource([own], run_config=own))
 
 
 def test_a_run_on_a_network_may_name_others():

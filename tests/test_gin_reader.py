@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from moe_jax import config, experiment
+from moe_jax import config, experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 from moe_jax.gin_reader import GinReader
@@ -22,7 +22,7 @@ def here(tmp_path, monkeypatch):
 
 def refusal(*files, bindings=()):
     with pytest.raises(UserError) as error:
-        experiment.load(ConfigSource(list(files), list(bindings)))
+        experiments.load(ConfigSource(list(files), list(bindings)))
     return str(error.value).splitlines()
 
 
@@ -38,7 +38,7 @@ def refusal(*files, bindings=()):
 )
 def test_forms_of_a_text_that_are_read(here, data):
     (here / "my.gin").write_bytes(data)
-    assert experiment.load(ConfigSource(["my.gin"])).train.steps == 7
+    assert experiments.load(ConfigSource(["my.gin"])).train.steps == 7
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_circles_are_named(here):
     ]
     # Twice is no circle.
     (here / "twice.gin").write_text("include 'good.gin'\ninclude 'good.gin'\n")
-    assert experiment.load(ConfigSource(["twice.gin", "good.gin"])).train.steps == 7
+    assert experiments.load(ConfigSource(["twice.gin", "good.gin"])).train.steps == 7
 
 
 @pytest.mark.parametrize(
@@ -163,12 +163,12 @@ def test_only_what_the_user_set_is_called_unused(here):
         "TokenChoice.k=1",
         "TokenChoice.normalise=False",
     ]
-    experiment.load(ConfigSource(["mine.gin", "routers/topk.gin"], bindings))
+    experiments.load(ConfigSource(["mine.gin", "routers/topk.gin"], bindings))
     assert config.unused() == [
         "ExpertChoice.capacity_factor (in --gin.ExpertChoice.capacity_factor=1.5)",
         "Hash.method (mine.gin, line 2)",
     ]
-    experiment.load(ConfigSource(["runs/quickstart.gin", "routers/topk.gin"]))
+    experiments.load(ConfigSource(["runs/quickstart.gin", "routers/topk.gin"]))
     assert config.unused() == []
 
 

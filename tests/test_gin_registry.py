@@ -3,7 +3,7 @@
 import gin
 import pytest
 
-from moe_jax import experiment, gin_imports  # noqa: F401  (registers the names)
+from moe_jax import experiments, gin_imports  # noqa: F401  (registers the names)
 from moe_jax.gin_registry import registered
 from moe_jax.routers.token_choice import TokenChoice
 

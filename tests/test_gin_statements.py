@@ -5,7 +5,7 @@ import os
 import pytest
 from gin.config_parser import BindingStatement, ImportStatement, IncludeStatement
 
-from moe_jax import config, experiment
+from moe_jax import config, experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 from moe_jax.gin_statements import Reference, StatementReader
@@ -49,7 +49,7 @@ def test_a_file_that_changes_after_the_check_changes_nothing(tmp_path, monkeypat
         (tmp_path / "outer.gin").write_text("include 'another.gin'\n")
 
     monkeypatch.setattr(config.gin_imports, "check", swap)
-    assert experiment.load(ConfigSource([*QUICKSTART, f"{tmp_path}/outer.gin"])).train.steps == 5
+    assert experiments.load(ConfigSource([*QUICKSTART, f"{tmp_path}/outer.gin"])).train.steps == 5
 
 
 def test_a_file_that_appears_after_the_check_is_not_read(tmp_path, monkeypatch):
@@ -63,17 +63,17 @@ def test_a_file_that_appears_after_the_check_is_not_read(tmp_path, monkeypatch):
         (tmp_path / "own.gin").write_text("import os\nTrain.steps = 6\n")
 
     monkeypatch.setattr(config.gin_imports, "check", appear)
-    assert experiment.load(ConfigSource([*QUICKSTART, "own.gin"], [], ["paths"])).train.steps == 5
+    assert experiments.load(ConfigSource([*QUICKSTART, "own.gin"], [], ["paths"])).train.steps == 5
 
 
 def test_search_paths_are_those_of_this_configuration_only(tmp_path):
     (tmp_path / "own.gin").write_text("Train.steps = 5\n")
     assert (
-        experiment.load(ConfigSource([*QUICKSTART, "own.gin"], [], [str(tmp_path)])).train.steps
+        experiments.load(ConfigSource([*QUICKSTART, "own.gin"], [], [str(tmp_path)])).train.steps
         == 5
     )
     with pytest.raises(UserError, match=r"no gin file 'own\.gin'"):
-        experiment.load(ConfigSource([*QUICKSTART, "own.gin"]))
+        experiments.load(ConfigSource([*QUICKSTART, "own.gin"]))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_files_that_are_no_gin_files_are_one_line(tmp_path, monkeypatch, text, m
     (tmp_path / "own.gin").write_bytes(text)
     (tmp_path / "other.gin").write_text("include 'own.gin'\n")
     with pytest.raises(UserError, match=message) as error:
-        experiment.load(ConfigSource([*QUICKSTART, "own.gin"]))
+        experiments.load(ConfigSource([*QUICKSTART, "own.gin"]))
     assert "\n" not in str(error.value)
 
 
@@ -116,7 +116,7 @@ def test_includes_that_multiply_are_ended(tmp_path):
 def test_files_of_other_systems_are_read(tmp_path):
     path = tmp_path / "own.gin"
     path.write_bytes(b"\xef\xbb\xbfTrain.steps = 5\r\nTrain.seed = 3\rTrain.log_every = 2\r\n")
-    train = experiment.load(ConfigSource([*QUICKSTART, str(path)])).train
+    train = experiments.load(ConfigSource([*QUICKSTART, str(path)])).train
     assert (train.steps, train.seed, train.log_every) == (5, 3, 2)
 
 

@@ -16,7 +16,7 @@ LAYERS = [
     ["pods"],
     ["runs"],
     ["cost_model"],
-    ["experiment"],
+    ["experiments"],
     ["evaluation"],
     ["training"],
     ["data"],

@@ -20,10 +20,10 @@ def test_nothing_heavy_is_imported_for_help(statement):
 
 def test_models_training_and_configurations_need_no_tensorflow():
     code = (
-        "import sys; from moe_jax import experiment; import moe_jax.evaluation.generate; "
+        "import sys; from moe_jax import experiments; import moe_jax.evaluation.generate; "
         "from moe_jax.config_source import ConfigSource; "
         "import moe_jax.runs.training, moe_jax.runs.generation, moe_jax.runs.status; "
-        "experiment.load(ConfigSource(['runs/quickstart.gin'])).language_model(); "
+        "experiments.load(ConfigSource(['runs/quickstart.gin'])).language_model(); "
         "sys.exit(str({'tensorflow', 'seqio'} & set(sys.modules) or ''))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

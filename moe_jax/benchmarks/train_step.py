@@ -10,7 +10,7 @@ import jax
 from moe_jax.benchmarks.matmul import make_matmul, seconds
 from moe_jax.benchmarks.profile import time_by_scope
 from moe_jax.data.batch import Batch
-from moe_jax.experiment import Experiment
+from moe_jax.experiments import Experiment
 from moe_jax.training.state import make_state
 from moe_jax.training.step import make_train_step
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from moe_jax import config
 from moe_jax.commands.console import line_printer
 from moe_jax.data.pipeline.example_prompts import has_padding
-from moe_jax.experiment import Experiment
+from moe_jax.experiments import Experiment
 from moe_jax.formatting import count, printable
 from moe_jax.routing.router import Router
 

@@ -10,7 +10,7 @@ For seqio's own tools, which import modules to register tasks:
 
 import os
 
-from moe_jax import experiment
+from moe_jax import experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.data.tasks.registry import find_task
 
@@ -20,7 +20,7 @@ def _listed(variable: str) -> list[str]:
 
 
 task = find_task(
-    experiment.load_data(
+    experiments.load_data(
         ConfigSource(tuple(_listed("MOE_JAX_GIN_FILES")), tuple(_listed("MOE_JAX_GIN_BINDINGS")))
     )
 )

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from moe_jax.dispatch.expert_parallel import buffer_rows
-from moe_jax.experiment import Experiment
+from moe_jax.experiments import Experiment
 from moe_jax.models.decoder import in_compute_precision
 from moe_jax.models.functional import STACKED_PREFIX, LanguageModel
 from moe_jax.routing.token_choice import TokenChoice

@@ -23,7 +23,7 @@ def run(job: dict[str, Any], write: Any) -> None:
     """
     from moe_jax.config_source import ConfigSource
     from moe_jax.cost_model.topologies import parse_topology
-    from moe_jax.experiment import load
+    from moe_jax.experiments import load
     from moe_jax.pods.lowering import lower_step
 
     topology = parse_topology(job["topology"])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from moe_jax.cost_model.topologies import Topology, known_slice_shapes
 from moe_jax.errors import UserError
-from moe_jax.experiment import Experiment
+from moe_jax.experiments import Experiment
 from moe_jax.pods.compiler import CompileJob
 from moe_jax.pods.lowering import argument_bytes
 from moe_jax.pods.report import CompileReport

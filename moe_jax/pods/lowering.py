@@ -9,7 +9,7 @@ import numpy as np
 from moe_jax.cost_model.communication_bounds import CommunicationBound, communication_bounds
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
-from moe_jax.experiment import Experiment
+from moe_jax.experiments import Experiment
 from moe_jax.sharding.partition import Partition
 from moe_jax.training.memory.memory_estimate import device_bytes, state_bytes
 from moe_jax.training.state import abstract_state

@@ -16,7 +16,7 @@ from moe_jax.cost_model.step_time import AnalyzedProgram, StepTime, estimate_ste
 from moe_jax.cost_model.topologies import Topology
 from moe_jax.cost_model.torus import Torus
 from moe_jax.errors import UserError
-from moe_jax.experiment import Experiment
+from moe_jax.experiments import Experiment
 from moe_jax.hlo.collectives import Collective, find_collectives
 from moe_jax.hlo.execution_counts import count_executions
 from moe_jax.hlo.flops import find_matrix_products, total_flops, without_cost_estimate

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 from moe_jax.errors import UserError
-from moe_jax.experiment import Experiment, load
+from moe_jax.experiments import Experiment, load
 from moe_jax.pods.compiler import CompileJob, ProgressCallback, compile_step, ignore_progress
 from moe_jax.pods.lowering import argument_bytes
 from moe_jax.pods.report import CompileReport, build_report

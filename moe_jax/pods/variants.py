@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from moe_jax.config import shipped
 from moe_jax.cost_model.topologies import Topology
-from moe_jax.experiment import Experiment
+from moe_jax.experiments import Experiment
 from moe_jax.models.config import ACTIVATIONS
 
 # XLA's options that let collectives overlap with computation.

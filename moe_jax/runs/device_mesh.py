@@ -4,7 +4,7 @@ import math
 
 import jax
 
-from moe_jax.experiment import Experiment
+from moe_jax.experiments import Experiment
 from moe_jax.sharding import processes
 from moe_jax.sharding.mesh import AXES
 from moe_jax.sharding.partition import Partition

@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh
 from moe_jax.data.tasks import catalog
 from moe_jax.data.tasks.vocabulary_size import vocabulary_size
 from moe_jax.errors import UserError
-from moe_jax.experiment import Experiment
+from moe_jax.experiments import Experiment
 from moe_jax.library_output import suppress_library_output
 from moe_jax.sharding.mesh import AXES, BATCH_AXES
 from moe_jax.sharding.partition import Partition

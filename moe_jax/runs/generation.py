@@ -7,7 +7,7 @@ import jax
 
 from moe_jax.data.pipeline.example_prompts import ExamplePrompt, encode_prompt, has_questions
 from moe_jax.evaluation.generate import Generator
-from moe_jax.experiment import Experiment
+from moe_jax.experiments import Experiment
 from moe_jax.models.functional import Variables
 from moe_jax.runs.loading import TrainedModel
 from moe_jax.sharding.partition import Partition

@@ -5,10 +5,10 @@ import json
 
 from etils import epath
 
-from moe_jax import config, experiment
+from moe_jax import config, experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
-from moe_jax.experiment import Experiment
+from moe_jax.experiments import Experiment
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.sharding.partition import Partition
 from moe_jax.sharding.processes import gather, propagate_errors
@@ -64,7 +64,7 @@ def load_run(checkpoint: str, source: ConfigSource) -> Run:
     with propagate_errors():
         directory = run_directory.find_run(checkpoint)
         own = str(directory / run_directory.CONFIG_FILE)
-        loaded = experiment.load(source.over_run(own))
+        loaded = experiments.load(source.over_run(own))
     return Run(directory, loaded, config.operative())
 
 

@@ -12,7 +12,7 @@ from moe_jax.data.batch import Batch
 from moe_jax.data.import_tensorflow import get_ready_for_threads, load_libraries
 from moe_jax.data.pipeline.abstract_batch import abstract_batch
 from moe_jax.data.pipeline.example_prompts import ExamplePrompt, example_prompt
-from moe_jax.experiment import Experiment
+from moe_jax.experiments import Experiment
 from moe_jax.models.functional import LanguageModel
 from moe_jax.runs.background import Background
 from moe_jax.sharding.processes import propagate_errors

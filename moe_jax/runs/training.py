@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import jax
 from etils import epath
 
-from moe_jax import config, experiment, jax_environment
+from moe_jax import config, experiments, jax_environment
 from moe_jax.config_source import ConfigSource
 from moe_jax.data.pipeline.example_prompts import has_padding
 from moe_jax.errors import Interrupted, UserError
 from moe_jax.evaluation.perplexity import Evaluator
-from moe_jax.experiment import Experiment
+from moe_jax.experiments import Experiment
 from moe_jax.library_output import suppress_library_output
 from moe_jax.models.functional import LanguageModel
 from moe_jax.runs import garbage_collection
@@ -92,7 +92,7 @@ def prepare_run(output_dir: str, source: ConfigSource) -> tuple[Run, Partition |
             directory that cannot be used.
     """
     with propagate_errors():
-        loaded = experiment.load(source)
+        loaded = experiments.load(source)
     operative = config.operative()
     partition = make_checked_partition(loaded, operative)
     return Run(run_directory.prepare(output_dir), loaded, operative), partition

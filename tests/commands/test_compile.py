@@ -8,7 +8,6 @@ import signal
 import pytest
 
 from moe_jax import cli
-from moe_jax.commands import compile as command
 from moe_jax.commands.compile import report as command
 from moe_jax.cost_model.memory_usage import MemoryUsage
 from moe_jax.cost_model.step_time import StepTime

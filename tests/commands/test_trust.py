@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from moe_jax import cli, config, experiment, gin_imports
+from moe_jax import cli, config, experiments, gin_imports
 from moe_jax.config_source import ConfigSource
 
 DYNAMIC = "from __gin__ import dynamic_registration\n"
@@ -17,15 +17,15 @@ EVIL = {
     "include": "include '{here}/include.gin'",
     "nested include": "include '{here}/nested.gin'",
     "dynamic": DYNAMIC
-    + "import os\nfrom moe_jax import experiment\nos.mkdir.path = '{mark}'\n"
+    + "import os\nfrom moe_jax import experiments\nos.mkdir.path = '{mark}'\n"
     + "experiment.TrainConfig.steps = @os.mkdir()\n"
     + "experiment.Experiment.train = @experiment.TrainConfig()",
     "macro": DYNAMIC
-    + "import os\nfrom moe_jax import experiment\nos.mkdir.path = '{mark}'\n"
+    + "import os\nfrom moe_jax import experiments\nos.mkdir.path = '{mark}'\n"
     + "STEPS = @os.mkdir()\nexperiment.TrainConfig.steps = %STEPS\n"
     + "experiment.Experiment.train = @experiment.TrainConfig()",
     "scope": DYNAMIC
-    + "import os as o\nfrom moe_jax import experiment\ns/o.mkdir.path = '{mark}'\n"
+    + "import os as o\nfrom moe_jax import experiments\ns/o.mkdir.path = '{mark}'\n"
     + "experiment.TrainConfig.steps = @s/o.mkdir()\n"
     + "experiment.Experiment.train = @experiment.TrainConfig()",
     "name": "Train.steps = @os.system()",
@@ -88,7 +88,7 @@ def write_run(here, text):
     """Makes the directory of a run whose configuration is a good one but for a text."""
     if not (here / "run").exists():
         (here / "run" / "checkpoints").mkdir(parents=True)
-    experiment.load(ConfigSource(["runs/quickstart.gin"]))
+    experiments.load(ConfigSource(["runs/quickstart.gin"]))
     # Dynamic registration has to come first, and leaves no other names.
     good = "" if text.startswith("from __gin__") else config.operative()
     (here / "run" / "config.gin").write_text(good + text)

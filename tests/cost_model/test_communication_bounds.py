@@ -2,7 +2,7 @@
 
 import math
 
-from moe_jax import experiment
+from moe_jax import experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.cost_model.communication_bounds import communication_bounds, expert_buffer_occupancy
 
@@ -39,7 +39,7 @@ TOKENS = 4 * 2 * MOE_LAYERS * ROW
 def bounds(rules=None, capacity=1.0, **mesh):
     lines = [f"Mesh.{axis} = {size}" for axis, size in {"data": 1, "fsdp": 1, **mesh}.items()]
     lines += [f"Mesh.rules = {rules or {}!r}", f"TokenChoice.capacity_factor = {capacity}"]
-    run = experiment.load(ConfigSource(FILES, [*BINDINGS, *lines]))
+    run = experiments.load(ConfigSource(FILES, [*BINDINGS, *lines]))
     model = run.language_model(run.partition())
     found = communication_bounds(run, model)
     assert len({(b.kind, b.axes, b.what) for b in found}) == len(found)
@@ -114,9 +114,9 @@ def test_what_a_balanced_router_fills_of_the_buffers():
     """Rows to each of 4 devices are multiples of 8."""
     mesh = {"slice": 1, "data": 1, "fsdp": 2, "expert": 4, "tensor": 1}
     tokens = BATCH * LENGTH // 8
-    run = experiment.load(ConfigSource(FILES, [*BINDINGS, "Mesh.buffer_factor = 1.7"]))
+    run = experiments.load(ConfigSource(FILES, [*BINDINGS, "Mesh.buffer_factor = 1.7"]))
     expected = 2 * tokens / 4
     assert expert_buffer_occupancy(run, mesh) == expected / (8 * math.ceil(expected * 1.7 / 8))
-    run = experiment.load(ConfigSource(FILES, [*BINDINGS, "Mesh.buffer_factor = 0.5"]))
+    run = experiments.load(ConfigSource(FILES, [*BINDINGS, "Mesh.buffer_factor = 0.5"]))
     assert expert_buffer_occupancy(run, mesh) == 1.0
     assert expert_buffer_occupancy(run, {**mesh, "expert": 1, "fsdp": 8}) == 1.0

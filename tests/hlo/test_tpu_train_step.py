@@ -35,7 +35,7 @@ CHILD = """
 import json, sys
 from jax.experimental import topologies
 import jax, numpy as np
-from moe_jax import experiment, flops
+from moe_jax import experiments, flops
 from moe_jax.config_source import ConfigSource
 from moe_jax.data.batch import Batch
 from moe_jax.sharding import mesh
@@ -45,7 +45,7 @@ from moe_jax.training.step import make_train_step
 folder, files, bindings = sys.argv[1], *map(json.loads, sys.argv[2:])
 devices = topologies.get_topology_desc("v4:2x2x2", "tpu", chip_config_name="megacore").devices
 mesh.available_devices = lambda: list(devices)
-run = experiment.load(ConfigSource(files, bindings))
+run = experiments.load(ConfigSource(files, bindings))
 partition = run.partition()
 model = run.language_model(partition)
 shape = (run.data.batch_size, run.data.sequence_length)

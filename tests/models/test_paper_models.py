@@ -6,7 +6,7 @@ import math
 import pytest
 from tiers import mostly_slow
 
-from moe_jax import config, experiment
+from moe_jax import config, experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.data.pipeline import input_pipeline
 from moe_jax.errors import UserError
@@ -56,7 +56,7 @@ UNITS = {"M": 1e6, "B": 1e9, "T": 1e12}
 
 
 def load(*files, bindings=()):
-    return experiment.load(ConfigSource(["runs/pretrain.gin", *files], list(bindings)))
+    return experiments.load(ConfigSource(["runs/pretrain.gin", *files], list(bindings)))
 
 
 def printed(cell):

@@ -6,7 +6,7 @@ import types
 import pytest
 from fake_compiler import V5E, Compiler, TrialRecorder, install
 
-from moe_jax import experiment
+from moe_jax import experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.cost_model.topologies import parse_topology
 from moe_jax.errors import UserError
@@ -168,7 +168,7 @@ def test_rejected_variants_are_reported_and_skipped(use):
 
 def test_chips_that_the_state_fills():
     files = ["runs/pretrain.gin", "models/tiny_8e.gin", "mesh/fsdp.gin"]
-    run = experiment.load(ConfigSource(files, ["Data.batch_size=512"]))
+    run = experiments.load(ConfigSource(files, ["Data.batch_size=512"]))
     # Adafactor keeps a row and a column of a matrix: little; the batch has some megabytes.
     parameters = 4 * run.parameters().total
     whole = sum(argument_bytes(dataclasses.replace(run, mesh=type(run.mesh)()), 1).values())
@@ -198,9 +198,9 @@ def test_the_state_is_sharded_by_the_rules_of_the_mesh():
         "fsdp": ["Mesh.data=1", "Mesh.fsdp=16"],
         "expert": ["Mesh.data=2", "Mesh.expert=8"],
     }.items():
-        run = experiment.load(ConfigSource(files, ["Data.batch_size=512", *bindings]))
+        run = experiments.load(ConfigSource(files, ["Data.batch_size=512", *bindings]))
         sizes[name] = argument_bytes(run, 16)
-    counted = experiment.load(ConfigSource(files)).parameters()
+    counted = experiments.load(ConfigSource(files)).parameters()
     assert sizes["whole"]["parameters"] == 4 * counted.total
     # All that has an axis `embed` is sharded over all 16; norms and such are not.
     assert sizes["fsdp"]["parameters"] == pytest.approx(4 * counted.total / 16, rel=0.02)
@@ -208,4 +208,4 @@ def test_the_state_is_sharded_by_the_rules_of_the_mesh():
     rows = 512 // 16
     assert sizes["whole"]["batch"] == sizes["fsdp"]["batch"] == rows * 1024 * (4 + 4 + 4)
     with pytest.raises(UserError, match="does not make 16 devices"):
-        argument_bytes(experiment.load(ConfigSource(files, ["Mesh.expert=64"])), 16)
+        argument_bytes(experiments.load(ConfigSource(files, ["Mesh.expert=64"])), 16)

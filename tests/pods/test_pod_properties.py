@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tpu_compiler
 
-from moe_jax import experiment
+from moe_jax import experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.cost_model.memory_usage import read_memory_usage
 from moe_jax.cost_model.named_scopes import component_of
@@ -55,7 +55,7 @@ class Step:
 
     def __init__(self, topology, files, bindings):
         self.topology = parse_topology(topology)
-        self.experiment = experiment.load(ConfigSource(list(files), list(bindings)))
+        self.experiment = experiments.load(ConfigSource(list(files), list(bindings)))
         names, read = [], compiler._read_output
 
         def reading(job, directory):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from moe_jax import experiment
+from moe_jax import experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.cost_model.communication_bounds import CommunicationBound
 from moe_jax.cost_model.topologies import parse_topology
@@ -72,7 +72,7 @@ LINK, PEAK, HBM = 45e9, 197e12, 819e9
 BINDINGS = ["Data.batch_size=16", "Data.sequence_length=128"]
 TOKENS = 16 * 128 / 8
 FILES = ["runs/pretrain.gin", "models/tiny_8e.gin", "routers/gshard_top2.gin"]
-DESCRIBED = experiment.load(ConfigSource(FILES, BINDINGS))
+DESCRIBED = experiments.load(ConfigSource(FILES, BINDINGS))
 
 PRODUCT = 2 * N**3 / (0.94 * PEAK)
 ALL_TO_ALL = ARRAY * 4 / (4 * LINK)  # Lines of four.

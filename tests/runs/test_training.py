@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from moe_jax import cli, experiment
+from moe_jax import cli, experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.runs import preparation, training
 from moe_jax.training.memory.memory_estimate import MemoryLimit
@@ -28,7 +28,7 @@ def test_what_does_not_fit_is_one_line_with_the_numbers(small, capsys, tmp_path)
     code = cli.main(["train", f"--gin_file={FILES[0]}", f"--output_dir={tmp_path}/run"])
     err = capsys.readouterr().err
     assert (code, err.count("\n")) == (1, 1)
-    counted = experiment.load(ConfigSource(FILES)).parameters().total
+    counted = experiments.load(ConfigSource(FILES)).parameters().total
     gib = 4 * counted / (1 << 30)
     assert (
         f"{gib:.2f} GiB parameters + {2 * gib:.2f} GiB optimiser + {gib:.2f} GiB gradients" in err
@@ -41,7 +41,7 @@ def test_what_does_not_fit_is_one_line_with_the_numbers(small, capsys, tmp_path)
 def test_a_setting_turns_the_check_off(setting, expected, monkeypatch):
     monkeypatch.setattr(training, "find_limit", lambda devices: SMALL)
     monkeypatch.setattr(training, "check_state", lambda state, limit: None)
-    loaded = experiment.load(ConfigSource(FILES, [f"Train.check_memory={setting}"]))
+    loaded = experiments.load(ConfigSource(FILES, [f"Train.check_memory={setting}"]))
     assert training.checked_limit(loaded, loaded.language_model()) is expected
 
 

@@ -3,7 +3,7 @@
 import pytest
 from gin import config as gin_config
 
-import moe_jax.experiment  # noqa: F401
+import moe_jax.experiments  # noqa: F401
 from moe_jax.errors import UserError
 from moe_jax.gin_registry import configurable_names
 from moe_jax.settings import (

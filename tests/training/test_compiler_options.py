@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from moe_jax import config, experiment
+from moe_jax import config, experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 from moe_jax.pods import variants
@@ -50,7 +50,7 @@ def test_the_packages_own_options_pass():
 
 def test_a_gin_file_is_refused():
     with pytest.raises(UserError, match="xla_dump_to = '/tmp/x' was refused"):
-        experiment.load(
+        experiments.load(
             ConfigSource(
                 ["runs/quickstart.gin"], ["Train.compiler_options={'xla_dump_to': '/tmp/x'}"]
             )

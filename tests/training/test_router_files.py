@@ -7,7 +7,7 @@ import pytest
 import tiny
 from tiers import mostly_slow
 
-from moe_jax import config, experiment
+from moe_jax import config, experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.models.functional import Variables
 from moe_jax.models.layer_routing import RoutingContext
@@ -35,7 +35,7 @@ KERNEL = "groups/layers/0/ffn/router_kernel"
 
 def load(name):
     """Returns the quickstart, made small, with a file of routers."""
-    return experiment.load(ConfigSource(["runs/quickstart.gin", f"routers/{name}.gin"], SMALL))
+    return experiments.load(ConfigSource(["runs/quickstart.gin", f"routers/{name}.gin"], SMALL))
 
 
 @pytest.mark.parametrize("name", mostly_slow(NAMES, ()))

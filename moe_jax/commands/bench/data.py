@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-from moe_jax import experiment
+from moe_jax import experiments
 from moe_jax.benchmarks.train_step import measure
 from moe_jax.commands.console import make_console
 from moe_jax.config_source import ConfigSource
@@ -19,7 +19,7 @@ def bench_data(source: ConfigSource, seconds: float, debug: bool = False) -> dic
     Raises:
         UserError: for a mistake in the configuration.
     """
-    loaded = experiment.load(source)
+    loaded = experiments.load(source)
     console = make_console()
     with waiting("measuring the data"), suppress_library_output(debug):
         from moe_jax.benchmarks import pipeline

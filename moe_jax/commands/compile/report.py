@@ -12,7 +12,7 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
-from moe_jax import experiment, strict_json
+from moe_jax import experiments, strict_json
 from moe_jax.commands.console import make_main_console
 from moe_jax.config_source import ConfigSource
 from moe_jax.cost_model.topologies import parse_topology, require_libtpu
@@ -75,7 +75,7 @@ def compile_for(options: CompileOptions, source: ConfigSource) -> dict[str, Any]
     if not 0 < options.tokens < math.inf:
         raise UserError(f"--tokens must be a number above 0, not {options.tokens}")
     # Mistakes are found, and what may not run is refused, before the compiler is started.
-    experiment.load(source)
+    experiments.load(source)
     if options.sweep and not options.variants:
         raise UserError("--sweep tries variants, and --no_variants none: give one of them")
     require_libtpu()

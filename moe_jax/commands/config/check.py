@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from moe_jax import config, experiment
+from moe_jax import config, experiments
 from moe_jax.commands.console import line_printer, make_console
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError, combined
@@ -21,7 +21,7 @@ def check(source: ConfigSource) -> dict[str, Any]:
     for checked in runs:
         name = ", ".join(checked.files)
         try:
-            found = dry_run.mistakes(experiment.load(checked))
+            found = dry_run.mistakes(experiments.load(checked))
         except UserError as error:
             found = str(error).splitlines()
         if found:

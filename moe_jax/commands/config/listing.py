@@ -21,7 +21,7 @@ def list_configurations(source: ConfigSource) -> dict[str, Any]:
     Raises:
         UserError: for mistakes in the files.
     """
-    from moe_jax import experiment  # noqa: F401  (registers the package's own configurables)
+    from moe_jax import experiments  # noqa: F401  (registers the package's own configurables)
 
     if source.files:
         config.parse(source)

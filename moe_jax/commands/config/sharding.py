@@ -4,10 +4,10 @@ import dataclasses
 import math
 from typing import Any
 
-from moe_jax import experiment
+from moe_jax import experiments
 from moe_jax.commands.console import line_printer, make_console
 from moe_jax.config_source import ConfigSource
-from moe_jax.experiment import Experiment
+from moe_jax.experiments import Experiment
 from moe_jax.runs.device_mesh import mesh_summary
 from moe_jax.sharding.partition import Partition, make_partition
 
@@ -72,7 +72,7 @@ def show_sharding(source: ConfigSource) -> dict[str, Any]:
     Raises:
         UserError: if the mesh does not fit the devices, or a parameter does not fit the mesh.
     """
-    loaded = experiment.load(source)
+    loaded = experiments.load(source)
     partition = make_partition(loaded.mesh)
     parameters = shard_parameters(loaded, partition)
     per_device = sum(parameter.bytes_per_device for parameter in parameters)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from moe_jax import config, experiment
+from moe_jax import config, experiments
 from moe_jax.commands.console import line_printer, make_console
 from moe_jax.config_source import ConfigSource
 
@@ -13,7 +13,7 @@ def show(source: ConfigSource) -> dict[str, Any]:
     Raises:
         UserError: for mistakes in the configuration.
     """
-    loaded = experiment.load(source)
+    loaded = experiments.load(source)
     counts = loaded.parameters()
     tokens = loaded.data.batch_size * loaded.data.sequence_length
     flops = loaded.train_flops_per_token()

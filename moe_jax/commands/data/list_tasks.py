@@ -25,7 +25,7 @@ def list_tasks(source: ConfigSource, debug: bool = False) -> dict[str, Any]:
     if source.files:
         from moe_jax import (
             config,
-            experiment,  # noqa: F401  (registers the names that files can use)
+            experiments,  # noqa: F401  (registers the names that files can use)
         )
 
         config.parse(source)

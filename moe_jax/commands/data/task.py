@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from moe_jax import experiment
+from moe_jax import experiments
 from moe_jax.commands.console import line_printer
 from moe_jax.config_source import ConfigSource
 from moe_jax.data.config import DataConfig
@@ -20,7 +20,7 @@ def load_data(task: str | None, source: ConfigSource) -> DataConfig:
     Raises:
         UserError: for mistakes in the configuration.
     """
-    config = experiment.load_data(source)
+    config = experiments.load_data(source)
     return config if task is None else dataclasses.replace(config, task=task)
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import sentencepiece
 
-from moe_jax import cli, experiment
+from moe_jax import cli, experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.data.tasks import catalog
 from moe_jax.data.tasks.vocabulary import load_vocabulary
@@ -157,13 +157,13 @@ def test_another_router_over_a_run_is_no_reason_to_wonder(capsys):
 
 def test_the_warm_up_of_the_quickstart_follows_its_steps():
     """Of 160 steps 10 as ever, to the bit; of 4 none."""
-    loaded = experiment.load(ConfigSource(["runs/quickstart.gin"]))
+    loaded = experiments.load(ConfigSource(["runs/quickstart.gin"]))
     before = warmup_cosine(2e-3, 160, 10)
     rates = [float(loaded.optimizer.learning_rate(step)) for step in range(161)]
     assert rates == [float(before(step)) for step in range(161)]
-    short = experiment.load(ConfigSource(["runs/quickstart.gin"], ["STEPS=4"]))
+    short = experiments.load(ConfigSource(["runs/quickstart.gin"], ["STEPS=4"]))
     assert float(short.optimizer.learning_rate(0)) == float(warmup_cosine(2e-3, 4, 0)(0))
-    own = experiment.load(ConfigSource(["runs/quickstart.gin"], ["WarmupCosine.warmup_steps=3"]))
+    own = experiments.load(ConfigSource(["runs/quickstart.gin"], ["WarmupCosine.warmup_steps=3"]))
     assert float(own.optimizer.learning_rate(0)) == float(warmup_cosine(2e-3, 160, 3)(0))
 
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from moe_jax import experiment, gin_imports
+from moe_jax import experiments, gin_imports
 from moe_jax.data.config import DataConfig
 from moe_jax.data.pipeline.input_pipeline import TrainBatches, eval_batches
 from moe_jax.data.tasks import catalog
@@ -70,7 +70,7 @@ def module(tmp_path, monkeypatch):
 
 
 def load(gin_file, *bindings):
-    return experiment.load_data([str(gin_file)], list(bindings))
+    return experiments.load_data([str(gin_file)], list(bindings))
 
 
 def test_a_module_that_a_gin_file_imports_registers_a_task(module):

@@ -3,7 +3,7 @@
 import pytest
 from etils import epath
 
-from moe_jax import config, experiment
+from moe_jax import config, experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 from moe_jax.training.checkpointing.mismatch import (
@@ -19,7 +19,7 @@ def said(path, item, before, now, trains=True):
     """Returns the message for a run that was started with `before` and is resumed with `now`."""
     texts = []
     for bindings in (before, now):
-        experiment.load(ConfigSource(["runs/quickstart.gin"], bindings))
+        experiments.load(ConfigSource(["runs/quickstart.gin"], bindings))
         texts.append(config.operative())
     (path / "config.gin").write_text(texts[0])
     return str(
@@ -72,7 +72,7 @@ def test_without_a_difference_the_arrays_are_shown(tmp_path):
 
 def test_the_error_is_replaced_on_its_way(tmp_path):
     said(tmp_path, "variables", [], [])
-    experiment.load(ConfigSource(["runs/quickstart.gin"], ["Model.d_ff=512"]))
+    experiments.load(ConfigSource(["runs/quickstart.gin"], ["Model.d_ff=512"]))
     run, now = epath.Path(tmp_path), config.operative()
     with (
         pytest.raises(UserError, match=r"Model\.d_ff was 1024 and is now 512"),

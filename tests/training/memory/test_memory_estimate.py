@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from moe_jax import experiment
+from moe_jax import experiments
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 from moe_jax.training.memory import memory_estimate
@@ -31,7 +31,7 @@ HOST = MemoryLimit(10 * GIB, 2, False, "this machine")
 @pytest.fixture(scope="module")
 def state():
     """Returns the shapes of a state of AdamW."""
-    described = experiment.load(ConfigSource([*FILES, "optim/adamw.gin"], ["Model.num_layers=2"]))
+    described = experiments.load(ConfigSource([*FILES, "optim/adamw.gin"], ["Model.num_layers=2"]))
     return abstract_state(described.language_model(), described.optimizer)
 
 

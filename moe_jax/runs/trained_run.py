@@ -1,0 +1,208 @@
+"""A trained run for use from Python: generate, evaluate, route, logits."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from moe_jax.errors import UserError
+from moe_jax.evaluation.perplexity import Perplexity
+from moe_jax.experiments import Experiment
+from moe_jax.models.batch_context import BatchContext
+from moe_jax.models.functional import LanguageModel, Variables
+from moe_jax.models.layer_routing import RoutingContext
+from moe_jax.runs.evaluation import evaluate, read_evaluation_data
+from moe_jax.runs.generation import TextGenerator
+from moe_jax.runs.loading import TrainedModel
+from moe_jax.runs.routed_text import RoutedText, read_routed_text
+from moe_jax.settings import checked
+from moe_jax.types import LogitsBSV
+
+# `causal` routes as generation does; `trained` as training does, where a router that is not causal
+# sees later tokens.
+RoutingMode = Literal["causal", "trained"]
+Tokens = str | Sequence[int] | np.ndarray | jax.Array
+
+
+class TrainedRun:
+    """A trained model with its vocabulary and data; `moe_jax.load` returns it.
+
+    It lives on one device. What it computes is what the verbs `moe-jax generate` and `moe-jax eval`
+    compute, by the same functions.
+
+    Attributes:
+        directory: the run directory.
+        step: the step of the checkpoint.
+        experiment: the configuration.
+        model: the model without its arrays; `model.bind(variables)` is the Flax module.
+        variables: its arrays: `params`, for `jax.grad`, and `router_state`.
+    """
+
+    def __init__(self, trained: TrainedModel):
+        self._trained = trained
+        self.directory: epath.Path = trained.run.directory
+        self.step: int = trained.step
+        self.experiment: Experiment = trained.run.experiment
+        self.model: LanguageModel = trained.model
+        self.variables: Variables = trained.variables
+        self._generators: dict[Any, TextGenerator] = {}
+        self._vocabulary: Any = None
+        self._compute_logits = jax.jit(_logits, static_argnums=0)
+        self._compute_routing = jax.jit(_route, static_argnums=0)
+
+    def __repr__(self) -> str:
+        """Returns where the run is, and its size."""
+        parameters = self.experiment.parameters().total
+        return f"<TrainedRun {self.directory}, step {self.step:,}, {parameters:,} parameters>"
+
+    @property
+    def vocabulary(self) -> Any:
+        """The vocabulary, a `seqio.SentencePieceVocabulary`."""
+        if self._vocabulary is None:
+            from moe_jax.data.tasks.vocabulary import load_vocabulary
+
+            self._vocabulary = load_vocabulary(self.experiment.data.vocabulary)
+        return self._vocabulary
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """Generates a text that follows a prompt, routed causally.
+
+        Args:
+            prompt: the text to continue; for a run on a task with inputs, the inputs.
+            max_new_tokens: most tokens to generate; None for `Sampling.max_new_tokens`.
+            temperature: of sampling, 0 for the most probable token; None for the run's.
+            seed: of sampling; None for the run's.
+
+        Returns:
+            the text after the prompt.
+        """
+        given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        changes: Any = {name: value for name, value in given.items() if value is not None}
+        sampling = dataclasses.replace(self.experiment.sampling, **changes)
+        # The seed is an argument of the compiled program.
+        key = dataclasses.replace(sampling, seed=0)
+        if key not in self._generators:
+            self._generators[key] = TextGenerator(self._trained, sampling)
+        return self._generators[key].generate(prompt, sampling.seed)
+
+    def evaluate(
+        self, task: str | None = None, *, split: str | None = None, batches: int | None = None
+    ) -> Perplexity:
+        """Evaluates on held-out data, routed as in training and causally.
+
+        Args:
+            task: a task, as in `Data.task`, such as `text:mine/*.txt`; None for the run's own.
+            split: the split to evaluate on; None for `Data.eval_split`.
+            batches: most batches; 0 for the whole split, None for `Data.eval_batches`.
+
+        Returns:
+            losses in nats a token, perplexities, bits per byte.
+
+        Raises:
+            UserError: for a task or split that does not exist, or cannot be read.
+        """
+        given = {"task": task, "eval_split": split, "eval_batches": batches}
+        changes: Any = {name: value for name, value in given.items() if value is not None}
+        data = dataclasses.replace(self.experiment.data, **changes)
+        experiment = dataclasses.replace(self.experiment, data=data)
+        run = dataclasses.replace(self._trained.run, experiment=experiment)
+        return evaluate(self._trained, read_evaluation_data(run))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Returns the tokens of a text, without an end."""
+        return cast(list[int], list(self.vocabulary.encode(text)))
+
+    def logits(self, tokens: Tokens, routing: RoutingMode = "causal") -> LogitsBSV:
+        """Returns the logits of every token, given those before it in its row.
+
+        `logits[b, s]` predicts `tokens[b, s]`: the model reads the tokens shifted right by one, with
+        the start token 0 first. Their cross-entropy with the tokens is the loss of `evaluate`.
+
+        Args:
+            tokens: a text, the tokens of one row [S], or of several [B, S].
+            routing: `causal`, as in generation, or `trained`, as in training, where a router that is
+                not causal chooses experts by later tokens too.
+
+        Returns:
+            float32 [B, S, V].
+
+        Raises:
+            UserError: for tokens that are not in the vocabulary, and an unknown routing.
+        """
+        tokens_BS = self._token_rows(tokens)
+        return self._compute_logits(self._routed_model(routing), self.variables, tokens_BS)
+
+    def route(self, text: Tokens, routing: RoutingMode = "causal") -> RoutedText:
+        """Returns the experts of every token of a text in every mixture-of-experts layer.
+
+        Args:
+            text: a text, or the tokens of one row [S].
+            routing: see `logits`.
+
+        Raises:
+            UserError: for a dense model, more than one row, and see `logits`.
+        """
+        if self.model.router is None:
+            raise UserError(f"{self.directory} is a dense model: it routes nothing")
+        tokens_BS = self._token_rows(text)
+        if len(tokens_BS) > 1:
+            raise UserError(f"route takes one row of tokens, not {len(tokens_BS)}")
+        model = self._routed_model(routing)
+        chosen = self._compute_routing(model, self.variables, tokens_BS)
+        pieces = [self.vocabulary.tokenizer.IdToPiece(int(token)) for token in tokens_BS[0]]
+        return read_routed_text(pieces, self.experiment.model.moe_layers, *jax.device_get(chosen))
+
+    def _routed_model(self, routing: str) -> LanguageModel:
+        return self.model.causal() if _checked_routing(routing) == "causal" else self.model
+
+    def _token_rows(self, tokens: Tokens) -> np.ndarray:
+        if isinstance(tokens, str):
+            tokens = self.tokenize(tokens)
+        array = np.atleast_2d(np.asarray(tokens))
+        if array.ndim != 2 or not array.size or array.dtype.kind not in "iu":
+            raise UserError(
+                f"tokens are a text, or whole numbers [S] or [B, S], not {array.dtype} "
+                f"of shape {np.shape(tokens)}"
+            )
+        size = self.experiment.model.vocab_size
+        if array.min() < 0 or array.max() >= size:
+            wrong = int(array.min() if array.min() < 0 else array.max())
+            raise UserError(f"the token {wrong} is not in the vocabulary of {size} tokens")
+        return array.astype(np.int32)
+
+
+@checked("moe_jax")
+def _checked_routing(routing: RoutingMode) -> str:
+    return routing
+
+
+def _shifted(tokens_BS: jax.Array) -> BatchContext:
+    """Returns the inputs that predict the tokens: shifted right, 0 first."""
+    return BatchContext.of_tokens(jnp.pad(tokens_BS, ((0, 0), (1, 0)))[:, :-1])
+
+
+def _logits(model: LanguageModel, variables: Variables, tokens_BS: jax.Array) -> LogitsBSV:
+    decoder = model.bind(variables)
+    return decoder.logits(decoder(_shifted(tokens_BS)).hidden_BSD)
+
+
+def _route(
+    model: LanguageModel, variables: Variables, tokens_BS: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the weights and choices of the layers that read the tokens, [L, S, E] each."""
+    context = RoutingContext(keeps_choices=True)
+    routing = model.bind(variables)(BatchContext.of_tokens(tokens_BS), context=context).routing
+    assert routing.weight_BSE is not None
+    assert routing.chosen_BSE is not None
+    return routing.weight_BSE[:, 0], routing.chosen_BSE[:, 0]
