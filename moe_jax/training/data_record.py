@@ -73,7 +73,7 @@ def find_data(
 
     Returns:
         notes: what a user should be told about the files, such as those left out, and what has
-            changed in them, if that is match_files.
+            changed in them, if that is meant.
 
     Raises:
         UserError: if there are none that can be used, or other files than before.
@@ -99,10 +99,10 @@ def check_data(directory: epath.Path, config: DataConfig) -> tuple[str, ...]:
     """Makes sure that a run goes on with the files that it was trained on.
 
     Returns:
-        notes: what has changed, if that is match_files.
+        notes: what has changed, if that is meant.
 
     Raises:
-        UserError: if files were added, removed or changed, and that is not match_files.
+        UserError: if files were added, removed or changed, and that is not meant.
     """
     changes = data_changes(read_data(directory), data_record(config))
     if not changes:
