@@ -1,4 +1,4 @@
-"""The rooms of `moe_jax.data`: which way imports between them point, and names of files."""
+"""The packages of `moe_jax.data`: direction of the imports between them, and names of files."""
 
 import ast
 import collections
