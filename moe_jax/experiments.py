@@ -8,13 +8,13 @@ import jax
 import moe_jax.routers  # noqa: F401  Registers the routers.
 from moe_jax import config, config_choice
 from moe_jax.config_source import ConfigSource
-from moe_jax.configurable import configurable
 from moe_jax.data.config import DataConfig
 from moe_jax.errors import UserError
 from moe_jax.evaluation.sampling import SamplingConfig
 from moe_jax.flops import ParameterCount, count_parameters, train_flops_per_token
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.functional import LanguageModel
+from moe_jax.registration import configurable
 from moe_jax.routing.router import Router
 from moe_jax.settings import PositiveInt, Settings, rule
 from moe_jax.sharding import mesh

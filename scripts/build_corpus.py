@@ -109,7 +109,7 @@ def find_files(inputs: Sequence[str]) -> list[pathlib.Path]:
     return files
 
 
-def read_train_rows(files: Iterable[pathlib.Path]) -> Iterator[dict[str, str]]:
+def read_rows(files: Iterable[pathlib.Path]) -> Iterator[dict[str, str]]:
     """Yields the objects of JSONL files."""
     for path in files:
         opener = gzip.open if path.suffix == ".gz" else open
@@ -261,7 +261,7 @@ def main() -> None:
     args = parse_arguments()
     documents = [
         document
-        for document in join_pieces(read_train_rows(find_files(args.input)), args.sources)
+        for document in join_pieces(read_rows(find_files(args.input)), args.sources)
         if is_wanted(document, args.sotu_from, args.skip_titles)
     ]
     splits = split_documents(documents, args.validation_threshold, args.split_seed)

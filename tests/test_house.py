@@ -28,7 +28,7 @@ LAYERS = [
     ["routers"],
     ["routing"],
     ["types"],
-    ["config", "config_choice", "configurable"],
+    ["config", "config_choice", "registration"],
     ["gin_errors"],
     ["gin_registry"],
     ["gin_imports", "gin_network_paths", "nested_settings"],

@@ -16,13 +16,13 @@ from moe_jax.strict_json import dumps, not_finite
 PACKAGE = Path(__file__).parent.parent / "moe_jax"
 # Messages between processes, and files of names, paths and whole numbers.
 OTHER = {
-    "data/cache.py",
-    "data/curriculum.py",
-    "data/jsonl.py",
-    "data/find_user_files.py",
-    "data/split.py",
-    "data/streams.py",
-    "data/verdicts.py",
+    "data/pipeline/curriculum.py",
+    "data/pipeline/shard_iterator.py",
+    "data/pipeline/task_cache.py",
+    "data/sources/holdout_split.py",
+    "data/sources/inspection_cache.py",
+    "data/sources/json_texts.py",
+    "data/sources/user_files.py",
     "evaluation/complexity.py",
     "pods/compiler_process.py",
     "pods/compiler.py",

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from moe_jax.configurable import configurable
 from moe_jax.data.span_corruption import span_corruption_lengths
 from moe_jax.errors import UserError
+from moe_jax.registration import configurable
 from moe_jax.settings import Name, Path, Positive, PositiveInt, Seed, Settings, counted, rule
 
 Objective = Literal["lm", "prefix_lm", "span_corruption"]

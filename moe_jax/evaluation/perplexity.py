@@ -41,6 +41,24 @@ class Perplexity:
     mean_experts: float = 0.0
     causal_mean_experts: float = 0.0
 
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per byte of text, routed as in training."""
+        return self._bits_per_byte(self.loss)
+
+    @property
+    def causal_bits_per_byte(self) -> float:
+        """Bits per byte of text, routed causally."""
+        return self._bits_per_byte(self.causal_loss)
+
+    def __str__(self) -> str:
+        """Returns the losses and the bits per byte in one line."""
+        return (
+            f"loss {self.loss:.3f} nats/token ({self.bits_per_byte:.3f} bits per byte) routed as "
+            f"trained, {self.causal_loss:.3f} ({self.causal_bits_per_byte:.3f}) causal, on "
+            f"{self.tokens:,} tokens, {self.bytes:,} bytes"
+        )
+
     def _bits_per_byte(self, loss: float) -> float:
         return loss * self.tokens / math.log(2) / max(self.bytes, 1)
 
@@ -49,10 +67,10 @@ class Perplexity:
         return {
             "loss": self.loss,
             "perplexity": math.exp(min(self.loss, 700.0)),
-            "bits_per_byte": self._bits_per_byte(self.loss),
+            "bits_per_byte": self.bits_per_byte,
             "causal_loss": self.causal_loss,
             "causal_perplexity": math.exp(min(self.causal_loss, 700.0)),
-            "causal_bits_per_byte": self._bits_per_byte(self.causal_loss),
+            "causal_bits_per_byte": self.causal_bits_per_byte,
             "mean_experts": self.mean_experts,
             "causal_mean_experts": self.causal_mean_experts,
             "tokens": self.tokens,

@@ -6,7 +6,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from moe_jax.configurable import configurable
+from moe_jax.registration import configurable
 from moe_jax.settings import NonNegative, PositiveInt, Range, Seed, Settings, counted
 
 

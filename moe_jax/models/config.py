@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Annotated, Literal, get_args
 
-from moe_jax.configurable import configurable
 from moe_jax.dispatch import DISPATCHES
 from moe_jax.errors import UserError, nearest
+from moe_jax.registration import configurable
 from moe_jax.settings import LARGEST_INT, Name, PositiveInt, Range, Settings, counted, rule
 
 Position = Literal["relative", "rotary"]

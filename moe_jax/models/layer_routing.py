@@ -22,11 +22,13 @@ class RoutingContext:
         key: random key while training, None outside of it.
         share_E: `moe_jax.routing.assignment.RouterScores.share_E`.
         counts_experts: whether to count the experts of every token (static).
+        keeps_choices: whether to return every token's weight for every expert (static).
     """
 
     key: jax.Array | None = None
     share_E: VectorE | None = None
     counts_experts: bool = dataclasses.field(default=False, metadata={"static": True})
+    keeps_choices: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def keys(self) -> tuple[jax.Array | None, jax.Array | None]:
         """Returns the key of the router's draws and the key of the jitter on its input."""
@@ -47,12 +49,17 @@ class Routing:
         statistics: what the router's state is updated from.
         experts_BS: how many experts took each token, int32; None unless
             `RoutingContext.counts_experts`.
+        weight_BSE: combine weight of each token for each expert, 0 where it is not chosen; None
+            unless `RoutingContext.keeps_choices`.
+        chosen_BSE: whether the expert takes the token; None unless `keeps_choices`.
     """
 
     losses: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     metrics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     statistics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     experts_BS: jax.Array | None = None
+    weight_BSE: jax.Array | None = None
+    chosen_BSE: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -105,11 +112,15 @@ class MoEInputs:
 
     def routing(self, routed: RouterOutput, batch: int) -> Routing:
         """Returns the auxiliary outputs of a decision over `batch` rows."""
-        experts_BS = None
+        pool, length = self.router.pool, self.x_BSD.shape[1]
+        _, tokens = pool.shape(batch, length)
+        experts_BS = weight_BSE = chosen_BSE = None
         if self.context.counts_experts:
-            pool, length = self.router.pool, self.x_BSD.shape[1]
-            _, tokens = pool.shape(batch, length)
             num_experts = routed.assignment.num_experts
             per_token_PN, _ = routed_counts(routed.assignment, tokens, num_experts)
             experts_BS = pool.join(per_token_PN[..., None], batch, length)[..., 0]
-        return Routing(routed.losses, routed.metrics, routed.statistics, experts_BS)
+        if self.context.keeps_choices:
+            choices = routed.assignment.dense(tokens)
+            weight_BSE, chosen_BSE = (pool.join(a, batch, length) for a in choices)
+        auxiliary = (routed.losses, routed.metrics, routed.statistics)
+        return Routing(*auxiliary, experts_BS, weight_BSE, chosen_BSE)

@@ -95,14 +95,16 @@ class ShardedMoE:
                 y_BSD = jax.lax.psum_scatter(y_BSD, "tensor", scatter_dimension=2, tiled=True)
             return y_BSD, routing
 
-        by_row: Any = Routing(_REPLICATED, _REPLICATED, _REPLICATED, _ROWS)  # type: ignore[arg-type]
+        everywhere: Any = _REPLICATED
+        by_row: Any = _ROWS
+        routing_spec = Routing(everywhere, everywhere, everywhere, by_row, by_row, by_row)
         y_BSD, routing = jax.shard_map(
             on_device,
             mesh=self.partition.mesh,
             in_specs=(self._input_specs(inputs),),
             out_specs=(
                 PartitionSpec(BATCH_AXES, None, "tensor" if splits_hidden else None),
-                by_row,
+                routing_spec,
             ),
             check_vma=False,
         )(inputs)
@@ -199,9 +201,14 @@ class _LocalMoE:
             expected = self._router.experts_per_token
             y_TD = exchange_pairs(pairs, x_TD, inputs.experts, exchange, expected)
         routing = inputs.routing(routed, batch * self._shards)
-        if routing.experts_BS is not None:
-            local_BS = jax.lax.dynamic_slice_in_dim(routing.experts_BS, first, batch)
-            routing = dataclasses.replace(routing, experts_BS=local_BS)
+        # Of what is by token, the rows of this device.
+        by_token = (routing.experts_BS, routing.weight_BSE, routing.chosen_BSE)
+        experts_BS, weight_BSE, chosen_BSE = jax.tree.map(
+            lambda whole: jax.lax.dynamic_slice_in_dim(whole, first, batch), by_token
+        )
+        routing = dataclasses.replace(
+            routing, experts_BS=experts_BS, weight_BSE=weight_BSE, chosen_BSE=chosen_BSE
+        )
         return y_TD.reshape(inputs.x_BSD.shape), routing
 
 

@@ -17,8 +17,8 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
-from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
+from moe_jax.registration import configurable
 from moe_jax.routing.assignment import Pairs, RouterOutput, RouterScores
 from moe_jax.routing.losses import balance_loss, batch_shares, router_z_loss
 from moe_jax.routing.metrics import health

@@ -24,8 +24,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
+from moe_jax.registration import configurable
 from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.routing.assignment import RouterScores
 from moe_jax.routing.losses import masked_mean

@@ -17,8 +17,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
+from moe_jax.registration import configurable
 from moe_jax.routers.expert_threshold import (
     ExpertThreshold,
     kth_score_statistics,

@@ -15,8 +15,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
+from moe_jax.registration import configurable
 from moe_jax.routing.assignment import Pairs, RouterOutput, RouterScores
 from moe_jax.routing.capacity import expert_choice_capacity, filled_capacity
 from moe_jax.routing.losses import router_z_loss

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from moe_jax.configurable import configurable
+from moe_jax.registration import configurable
 from moe_jax.routers.token_choice import CapacityFactor, Order, TokenChoice
 from moe_jax.routing.router import Description
 from moe_jax.settings import Name

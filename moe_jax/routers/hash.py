@@ -7,8 +7,8 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
+from moe_jax.registration import configurable
 from moe_jax.routers.unlearned import UnlearnedRouter
 from moe_jax.routing.assignment import RouterOutput, RouterScores
 from moe_jax.routing.router import Description, RouterState

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 
-from moe_jax.configurable import configurable
+from moe_jax.registration import configurable
 from moe_jax.routers.unlearned import FixedNumberOfExperts, random_numbers
 from moe_jax.routing.assignment import RouterOutput, RouterScores
 from moe_jax.routing.router import Description, RouterState

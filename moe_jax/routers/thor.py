@@ -6,8 +6,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
+from moe_jax.registration import configurable
 from moe_jax.routers.unlearned import UnlearnedRouter, random_numbers
 from moe_jax.routing.assignment import RouterOutput, RouterScores
 from moe_jax.routing.pools import Pool

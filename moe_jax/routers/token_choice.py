@@ -21,8 +21,8 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
-from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
+from moe_jax.registration import configurable
 from moe_jax.routing import balance
 from moe_jax.routing.assignment import Pairs, RouterOutput, RouterScores
 from moe_jax.routing.balance import Rule as BalanceRule

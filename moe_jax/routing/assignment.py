@@ -87,6 +87,21 @@ class Slots:
         """E, the number of experts."""
         return self.token_index_PEC.shape[1]
 
+    def dense(self, tokens: int) -> tuple[ScoresPNE, jax.Array]:
+        """Returns the weight of every token for every expert, and whether it is chosen, [P, N, E].
+
+        Args:
+            tokens: N, tokens in a pool.
+        """
+        pools, num_experts, _ = self.token_index_PEC.shape
+        pool_P11 = jnp.arange(pools)[:, None, None]
+        expert_E1 = jnp.arange(num_experts)[:, None]
+        at = (pool_P11, self.token_index_PEC, expert_E1)
+        weight_PEC = jnp.where(self.filled_PEC, self.weight_PEC, 0.0)
+        weight_PNE = jnp.zeros((pools, tokens, num_experts), jnp.float32).at[at].add(weight_PEC)
+        count_PNE = jnp.zeros(weight_PNE.shape, jnp.int32).at[at].add(self.filled_PEC)
+        return weight_PNE, count_PNE > 0
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +147,17 @@ class Pairs:
             weight_PEC=jnp.where(filled_PC, weight_PC, 0.0).reshape(shape),
             filled_PEC=filled_PC.reshape(shape),
         )
+
+    def dense(self, tokens: int) -> tuple[ScoresPNE, jax.Array]:
+        """Returns the weight of every token for every expert, and whether it is chosen, [P, N, E].
+
+        Args:
+            tokens: N, tokens in a pool.
+        """
+        del tokens
+        one_hot_PNKE = jax.nn.one_hot(self.expert_index_PNK, self.num_experts, dtype=jnp.bool_)
+        chosen_PNE = jnp.any(one_hot_PNKE & self.chosen_PNK[..., None], axis=2)
+        return self.dense_weight_PNE(), chosen_PNE
 
     def dense_weight_PNE(self) -> ScoresPNE:
         """Returns the combine weight of every token for every expert, 0 where not chosen."""

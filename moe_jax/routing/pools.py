@@ -16,8 +16,8 @@ from typing import Annotated, Literal, get_args
 
 import jax
 
-from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
+from moe_jax.registration import configurable
 from moe_jax.settings import Settings, counted
 
 Kind = Literal["sequence", "position", "batch"]

@@ -7,6 +7,7 @@ import jax
 
 from moe_jax.data.pipeline.example_prompts import ExamplePrompt, encode_prompt, has_questions
 from moe_jax.evaluation.generate import Generator
+from moe_jax.evaluation.sampling import SamplingConfig
 from moe_jax.experiments import Experiment
 from moe_jax.models.functional import Variables
 from moe_jax.runs.loading import TrainedModel
@@ -22,6 +23,7 @@ class TextGenerator:
 
     Args:
         trained: the model; its partition is None.
+        sampling: how tokens are drawn; None for the run's own settings.
 
     Raises:
         UserError: if the vocabulary cannot be read.
@@ -30,22 +32,26 @@ class TextGenerator:
         answers_questions: whether the model was trained on questions and answers.
     """
 
-    def __init__(self, trained: TrainedModel):
+    def __init__(self, trained: TrainedModel, sampling: SamplingConfig | None = None):
         from moe_jax.data.tasks.vocabulary import load_vocabulary
 
         experiment = trained.run.experiment
         self._data, self._variables = experiment.data, trained.variables
-        self._seed = experiment.sampling.seed
+        sampling = sampling or experiment.sampling
+        self._seed = sampling.seed
         self._vocabulary = load_vocabulary(experiment.data.vocabulary)
-        self._generate = Generator(trained.model, experiment.sampling, self._vocabulary.eos_id)
+        self._generate = Generator(trained.model, sampling, self._vocabulary.eos_id)
         self.answers_questions = has_questions(experiment.data)
 
     def __call__(self, prompt: str, samples: int = 1) -> Iterator[str]:
         """Yields texts that follow a prompt, each sampled with another seed."""
-        tokens = encode_prompt(self._data, self._vocabulary, prompt)
         for index in range(samples):
-            new = self._generate(self._variables, tokens, self._seed + index)
-            yield str(self._vocabulary.decode(new))
+            yield self.generate(prompt, self._seed + index)
+
+    def generate(self, prompt: str, seed: int) -> str:
+        """Returns a text that follows a prompt."""
+        tokens = encode_prompt(self._data, self._vocabulary, prompt)
+        return str(self._vocabulary.decode(self._generate(self._variables, tokens, seed)))
 
 
 def sample_after_training(

@@ -2,16 +2,17 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from moe_jax.errors import UserError
+from moe_jax.errors import UserError, nearest
 from moe_jax.evaluation.perplexity import Perplexity
 from moe_jax.experiments import Experiment
+from moe_jax.library_output import suppress_library_output
 from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.models.layer_routing import RoutingContext
@@ -19,12 +20,12 @@ from moe_jax.runs.evaluation import evaluate, read_evaluation_data
 from moe_jax.runs.generation import TextGenerator
 from moe_jax.runs.loading import TrainedModel
 from moe_jax.runs.routed_text import RoutedText, read_routed_text
-from moe_jax.settings import checked
 from moe_jax.types import LogitsBSV
 
 # `causal` routes as generation does; `trained` as training does, where a router that is not causal
 # sees later tokens.
 RoutingMode = Literal["causal", "trained"]
+ROUTING_MODES: tuple[RoutingMode, ...] = get_args(RoutingMode)
 Tokens = str | Sequence[int] | np.ndarray | jax.Array
 
 
@@ -63,9 +64,10 @@ class TrainedRun:
     def vocabulary(self) -> Any:
         """The vocabulary, a `seqio.SentencePieceVocabulary`."""
         if self._vocabulary is None:
-            from moe_jax.data.tasks.vocabulary import load_vocabulary
+            with suppress_library_output():
+                from moe_jax.data.tasks.vocabulary import load_vocabulary
 
-            self._vocabulary = load_vocabulary(self.experiment.data.vocabulary)
+                self._vocabulary = load_vocabulary(self.experiment.data.vocabulary)
         return self._vocabulary
 
     def generate(
@@ -93,7 +95,8 @@ class TrainedRun:
         # The seed is an argument of the compiled program.
         key = dataclasses.replace(sampling, seed=0)
         if key not in self._generators:
-            self._generators[key] = TextGenerator(self._trained, sampling)
+            with suppress_library_output():
+                self._generators[key] = TextGenerator(self._trained, sampling)
         return self._generators[key].generate(prompt, sampling.seed)
 
     def evaluate(
@@ -117,7 +120,9 @@ class TrainedRun:
         data = dataclasses.replace(self.experiment.data, **changes)
         experiment = dataclasses.replace(self.experiment, data=data)
         run = dataclasses.replace(self._trained.run, experiment=experiment)
-        return evaluate(self._trained, read_evaluation_data(run))
+        with suppress_library_output():
+            held_out = read_evaluation_data(run)
+        return evaluate(self._trained, held_out)
 
     def tokenize(self, text: str) -> list[int]:
         """Returns the tokens of a text, without an end."""
@@ -126,13 +131,13 @@ class TrainedRun:
     def logits(self, tokens: Tokens, routing: RoutingMode = "causal") -> LogitsBSV:
         """Returns the logits of every token, given those before it in its row.
 
-        `logits[b, s]` predicts `tokens[b, s]`: the model reads the tokens shifted right by one, with
-        the start token 0 first. Their cross-entropy with the tokens is the loss of `evaluate`.
+        `logits[b, s]` predicts `tokens[b, s]`: the model reads the tokens shifted right by one,
+        with the start token 0 first. Their cross-entropy with the tokens is the loss of `evaluate`.
 
         Args:
             tokens: a text, the tokens of one row [S], or of several [B, S].
-            routing: `causal`, as in generation, or `trained`, as in training, where a router that is
-                not causal chooses experts by later tokens too.
+            routing: `causal`, as in generation, or `trained`, as in training, where a router that
+                is not causal chooses experts by later tokens too.
 
         Returns:
             float32 [B, S, V].
@@ -163,8 +168,13 @@ class TrainedRun:
         pieces = [self.vocabulary.tokenizer.IdToPiece(int(token)) for token in tokens_BS[0]]
         return read_routed_text(pieces, self.experiment.model.moe_layers, *jax.device_get(chosen))
 
-    def _routed_model(self, routing: str) -> LanguageModel:
-        return self.model.causal() if _checked_routing(routing) == "causal" else self.model
+    def _routed_model(self, routing: RoutingMode) -> LanguageModel:
+        if routing not in ROUTING_MODES:
+            raise UserError(
+                f"routing = {routing!r} is unknown; known: {', '.join(ROUTING_MODES)}."
+                + nearest(routing, ROUTING_MODES)
+            )
+        return self.model.causal() if routing == "causal" else self.model
 
     def _token_rows(self, tokens: Tokens) -> np.ndarray:
         if isinstance(tokens, str):
@@ -180,11 +190,6 @@ class TrainedRun:
             wrong = int(array.min() if array.min() < 0 else array.max())
             raise UserError(f"the token {wrong} is not in the vocabulary of {size} tokens")
         return array.astype(np.int32)
-
-
-@checked("moe_jax")
-def _checked_routing(routing: RoutingMode) -> str:
-    return routing
 
 
 def _shifted(tokens_BS: jax.Array) -> BatchContext:

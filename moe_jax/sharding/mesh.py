@@ -19,8 +19,8 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils
 
-from moe_jax.configurable import configurable
 from moe_jax.errors import UserError, nearest
+from moe_jax.registration import configurable
 from moe_jax.settings import Name, Positive, PositiveInt, Settings, rule
 
 AXES = ("slice", "data", "fsdp", "expert", "tensor")

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Protocol
 
 import jax
 
-from moe_jax.configurable import configurable
 from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError
 from moe_jax.models.functional import Variables
+from moe_jax.registration import configurable
 from moe_jax.settings import Name, PositiveInt, Seed, Settings, counted, rule
 from moe_jax.sharding.processes import DelayedMaximum
 from moe_jax.training.checkpointing.checkpoint_manager import CheckpointManager

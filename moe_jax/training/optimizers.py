@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from moe_jax.configurable import configurable
 from moe_jax.models.functional import STACKED_PREFIX, Arrays
+from moe_jax.registration import configurable
 from moe_jax.settings import Decay, NonNegative, Positive, Range
 from moe_jax.training.schedules import inverse_square_root
 

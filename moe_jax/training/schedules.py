@@ -5,8 +5,8 @@ from typing import Annotated
 import jax.numpy as jnp
 import optax
 
-from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
+from moe_jax.registration import configurable
 from moe_jax.settings import Count, Decay, Positive, PositiveInt, Share
 
 

@@ -7,13 +7,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from moe_jax.configurable import configurable
 from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError, nearest
 from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.decoder import DecoderOutput
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.models.layer_routing import Routing, RoutingContext
+from moe_jax.registration import configurable
 from moe_jax.routers import ROUTERS
 from moe_jax.routing.losses import share
 from moe_jax.routing.metrics import summarise

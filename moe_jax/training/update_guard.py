@@ -13,7 +13,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from moe_jax.configurable import configurable
+from moe_jax.registration import configurable
 from moe_jax.settings import PositiveInt, Range, Settings, counted
 
 # Upper bound of the values in the moving averages, so that their squares stay finite.

@@ -1,4 +1,4 @@
-"""The table of published data sets, beside what prepares them and what reads them."""
+"""The table of published data sets agrees with their preparation and the tasks."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What comes along when TensorFlow is imported."""
+"""Modules that are loaded by the import of TensorFlow."""
 
 import subprocess
 import sys

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from orbax.checkpoint import checkpoint_managers
 
-from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
+from moe_jax.registration import configurable
 from moe_jax.settings import PositiveInt, Settings, counted, rule
 from moe_jax.training.checkpointing.checkpoint_items import finite_metrics
 

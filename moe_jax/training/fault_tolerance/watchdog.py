@@ -21,8 +21,8 @@ from typing import Annotated
 
 from etils import epath
 
-from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
+from moe_jax.registration import configurable
 from moe_jax.settings import Range, Settings, rule
 
 EXIT_CODE = os.EX_TEMPFAIL

@@ -4,8 +4,8 @@ import dataclasses
 import importlib.util
 import sys
 
-from moe_jax.configurable import configurable
 from moe_jax.errors import UserError
+from moe_jax.registration import configurable
 from moe_jax.settings import Name, Settings, rule
 
 

@@ -177,7 +177,7 @@ def test_the_size_of_a_vocabulary(tmp_path):
 def test_plain_texts_are_known_without_tensorflow(monkeypatch, task):
     """The names of all tasks come with it, and take seconds."""
     monkeypatch.setattr(catalog, "names", lambda: pytest.fail("it imports TensorFlow"))
-    assert catalog.unknown_task(task, []) is None
+    assert catalog.unknown_task(task) is None
 
 
 def test_a_vocabulary_needs_an_end_for_documents(tmp_path):

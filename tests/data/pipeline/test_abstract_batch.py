@@ -1,4 +1,4 @@
-"""What batches are said to look like, beside what they look like."""
+"""The abstract batch has the shapes and types of the training batches."""
 
 import dataclasses
 

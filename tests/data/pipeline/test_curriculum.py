@@ -1,4 +1,4 @@
-"""Curricula: the order of rows, epochs, and positions in them."""
+"""Curricula: the order of sequences, epochs, and checkpoints."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""What a model can be asked: by the names of its data, and from their batches."""
+"""Example prompts, by the names of tasks and from their batches."""
 
 import numpy as np
 import pytest

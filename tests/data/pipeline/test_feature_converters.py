@@ -1,4 +1,4 @@
-"""From examples to rows: shifted inputs, weights, segments, positions, prefixes, truncation."""
+"""Feature converters: shifted inputs, weights, segments, positions, prefixes, truncation."""
 
 import numpy as np
 import pytest

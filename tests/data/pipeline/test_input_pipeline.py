@@ -1,4 +1,4 @@
-"""Batches: what is in them, and that a saved position is exact."""
+"""Training and evaluation batches, and exact checkpoints of their iterator."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Whether a saved position is one in the data that there are now."""
+"""Compatibility of saved iterator states with the current data."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Training data in streams: the same batches for any number of readers, saved by stream."""
+"""Data shards: the same batches for any number of readers, saved by shard."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What is counted of a split."""
+"""Statistics of splits."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Tokenised tasks in a directory: the same examples, complete or not there."""
+"""Caches of tokenised tasks: the same examples, and no incomplete caches."""
 
 import collections
 import dataclasses

@@ -1,4 +1,4 @@
-"""Tools of the tests: everything is written and read without a network."""
+"""Fixtures: files are written and read without a network."""
 
 import gzip
 import json
@@ -57,7 +57,7 @@ def write():
 
 
 def plain(value):
-    """Returns what TFDS gave as plain Python values."""
+    """Converts values of TFDS to plain Python values."""
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, dict):

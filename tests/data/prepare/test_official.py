@@ -1,4 +1,4 @@
-"""What is prepared from odd files is what TFDS's own builders make of the same rows, clean."""
+"""Data sets prepared from irregular files equal those of TFDS's own builders."""
 
 import hashlib
 import json

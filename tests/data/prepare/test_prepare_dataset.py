@@ -1,4 +1,4 @@
-"""Preparing as a whole: own data, what is said about the files, and never half a directory."""
+"""Preparation of data sets: user data, notes, and no incomplete directories."""
 
 import gzip
 import json

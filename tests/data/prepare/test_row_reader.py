@@ -1,4 +1,4 @@
-"""Rows of files, odd ones among them, and which rows are malformed."""
+"""Rows of regular and irregular files, and malformed rows."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Documents of a user's files: all of the text, once, in one split, dealt to streams."""
+"""Documents of a user's files: all of the text, once, in one split, distributed over shards."""
 
 import collections
 import gzip

@@ -1,4 +1,4 @@
-"""Tests of the corpus and the vocabulary that ship inside the package."""
+"""The embedded corpus and vocabulary."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""A user's files: found, judged to their ends, named where they are left out, and remembered."""
+"""A user's files: found, inspected to their ends, skipped with a reason, and cached."""
 
 import gzip
 import os

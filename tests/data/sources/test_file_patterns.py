@@ -1,4 +1,4 @@
-"""Which files a list of names and patterns means, whatever is in the names."""
+"""Expansion of names and patterns to files, with any characters in the names."""
 
 import os
 import socket

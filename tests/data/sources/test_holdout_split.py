@@ -1,4 +1,4 @@
-"""The draw of what is held out: about a twentieth of the bytes, whatever the pieces are."""
+"""The held-out range: about a twentieth of the bytes, for pieces of any sizes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The texts of JSON files, whatever their form, and what is said of those that have none."""
+"""The texts of JSON files of any layout, and the errors of damaged ones."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ from moe_jax.data.sources.json_texts import JsonTexts
 
 @pytest.fixture(autouse=True, params=[64, 1 << 22])
 def blocks(request, monkeypatch):
-    """What the files are read in, so that small files have many."""
+    """Returns the size of the blocks of a read, so that small files have many."""
     monkeypatch.setattr(file_reader, "BLOCK", request.param)
     monkeypatch.setattr(json_texts, "_HEAD", 10 * request.param)
     return request.param

@@ -1,4 +1,4 @@
-"""Files of text, read to their ends: what is wrong with them and at which byte, and their lines."""
+"""Files of text: errors with the offset of the byte, and documents."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""Prepared data sets: a directory from elsewhere runs no code when it is read."""
+"""Prepared data sets from other people run no code when they are read."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Language model, prefix language model and span corruption: what becomes of a text."""
+"""Language modelling, prefix language modelling and span corruption."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Mixtures of tasks: their rates, their positions, their evaluation."""
+"""Tasks and mixtures: names, rates, checkpoints, evaluation."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""The definitions fit TensorFlow Datasets, saved iterators, and their own metrics."""
+"""The generation tasks with TensorFlow Datasets, iterator checkpoints, and their metrics."""
 
 import pytest
 import tensorflow as tf

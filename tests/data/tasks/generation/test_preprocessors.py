@@ -1,4 +1,4 @@
-"""The texts of generation tasks, for invented rows."""
+"""The texts of generation tasks, for invented examples."""
 
 import pytest
 import tensorflow as tf

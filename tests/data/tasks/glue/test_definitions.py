@@ -1,4 +1,4 @@
-"""Definitions against what TensorFlow Datasets says of the data, and in use by seqio."""
+"""The definitions beside TensorFlow Datasets' description of the data, and in use by seqio."""
 
 import json
 from pathlib import Path

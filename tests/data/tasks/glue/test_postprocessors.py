@@ -1,4 +1,4 @@
-"""What metrics compare, against t5's postprocessors on the same texts."""
+"""Postprocessors, against t5's on the same texts."""
 
 import json
 import math

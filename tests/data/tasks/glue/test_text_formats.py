@@ -1,4 +1,4 @@
-"""Rows as texts, against what t5 made of the same rows (golden.json names its version)."""
+"""Formatted examples, against those of t5 (golden.json names its version)."""
 
 import json
 from pathlib import Path

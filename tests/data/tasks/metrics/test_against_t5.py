@@ -1,4 +1,4 @@
-"""The metrics give what the t5 package gave for the same rows (golden_t5.json)."""
+"""The metrics equal those of the t5 package for the same examples (golden_t5.json)."""
 
 import json
 from pathlib import Path

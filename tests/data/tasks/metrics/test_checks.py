@@ -1,4 +1,4 @@
-"""What holds for every metric: messages for bad input, light imports, names of arguments."""
+"""Properties of every metric: messages for bad input, light imports, names of arguments."""
 
 import inspect
 import subprocess

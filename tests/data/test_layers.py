@@ -1,4 +1,4 @@
-"""The rooms of `moe_jax.data`: which way imports between them point, and names of files."""
+"""The subpackages of `moe_jax.data`: import direction and file names."""
 
 import ast
 import collections
@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent.parent / "moe_jax" / "data"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# The rooms that each may import; all may import modules directly in `moe_jax.data`.
+# The subpackages that each may import; all may import modules directly in `moe_jax.data`.
 ALLOWED = {
     "sources": set(),
     "tasks": {"sources"},
@@ -18,11 +18,11 @@ ALLOWED = {
 }
 
 
-def room_of(parts):
+def subpackage_of(parts):
     return parts[0] if parts and parts[0] in ALLOWED else None
 
 
-def imported_rooms(path):
+def imported_subpackages(path):
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -30,18 +30,18 @@ def imported_rooms(path):
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
     parts = [n.split(".")[2:] for n in names if n.startswith("moe_jax.data.")]
-    return {room_of(part) for part in parts} - {None}
+    return {subpackage_of(part) for part in parts} - {None}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
-def test_imports_between_rooms_point_one_way(path):
-    room = room_of(path.relative_to(PACKAGE).parts)
-    # Modules directly in the package are the base of all rooms.
-    allowed = {room, *ALLOWED[room]} if room else set()
-    assert imported_rooms(path) <= allowed
+def test_imports_between_subpackages_point_one_way(path):
+    subpackage = subpackage_of(path.relative_to(PACKAGE).parts)
+    # Modules directly in the package are the base of all subpackages.
+    allowed = {subpackage, *ALLOWED[subpackage]} if subpackage else set()
+    assert imported_subpackages(path) <= allowed
 
 
-def test_every_module_is_in_a_room_or_in_the_base():
+def test_every_module_is_in_a_subpackage_or_in_the_base():
     base = {path.stem for path in PACKAGE.glob("*.py")}
     assert base == {
         "__init__",
@@ -51,8 +51,8 @@ def test_every_module_is_in_a_room_or_in_the_base():
         "import_tensorflow",
         "span_corruption",
     }
-    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert rooms == set(ALLOWED)
+    subpackages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert subpackages == set(ALLOWED)
 
 
 def test_no_two_files_have_one_name():
