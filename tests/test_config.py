@@ -6,7 +6,7 @@ import pytest
 
 from moe_jax import config, experiments
 from moe_jax.config_source import ConfigSource
-from moe_jax.data import pipeline
+from moe_jax.data.pipeline import input_pipeline
 from moe_jax.errors import UserError
 
 QUICKSTART = ["runs/quickstart.gin"]
@@ -31,7 +31,7 @@ def test_every_run_resolves_and_uses_all_its_macros(run):
 )
 def test_every_file_works_on_top_of_a_run(parts, monkeypatch):
     # Counting the tokens of the text takes longer than all else.
-    monkeypatch.setattr(pipeline, "count_tokens", lambda data, batches: (1,) * 8192)
+    monkeypatch.setattr(input_pipeline, "count_tokens", lambda data, batches: (1,) * 8192)
     loaded = experiments.load(
         ConfigSource(QUICKSTART + [p for p in parts if p], ["Data.batch_size=512"])
     )

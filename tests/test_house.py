@@ -10,7 +10,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the top down; a module may import from its own layer and from those after it.
 LAYERS = [
-    ["cli"],
+    ["cli", "__init__"],
     ["commands"],
     ["benchmarks"],
     ["pods"],
@@ -39,7 +39,7 @@ LAYERS = [
     ["hlo"],
     ["errors"],
     ["formatting", "renamed_settings", "run_files", "config_source"],
-    ["version", "__init__"],
+    ["version"],
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 
 from moe_jax.errors import UserError
 from moe_jax.routing.assignment import RouterOutput, RouterScores
@@ -131,3 +132,31 @@ class Router(Settings, abc.ABC):
                 "the router to evaluate and decode with"
             )
         return self
+
+
+def loss_names(router: Router, batch: int, length: int, num_experts: int) -> list[str]:
+    """Returns the names of the losses that a router returns while training, without computing them.
+
+    Args:
+        router: the router.
+        batch: rows.
+        length: positions in a row.
+        num_experts: E.
+    """
+    pools, tokens = router.pool.shape(batch, length)
+
+    def losses() -> dict[str, jax.Array]:
+        logits_PNE = jnp.zeros((pools, tokens, num_experts))
+        tokens_PN = jnp.zeros((pools, tokens), jnp.int32)
+        scores = RouterScores(
+            logits_PNE=logits_PNE,
+            probabilities_PNE=jax.nn.softmax(logits_PNE),
+            mask_PN=jnp.ones((pools, tokens), jnp.bool_),
+            tokens_PN=tokens_PN,
+            positions_PN=tokens_PN,
+            time_PN=tokens_PN,
+            key=jax.random.key(0),
+        )
+        return router(scores, router.init_state(num_experts)).losses
+
+    return list(jax.eval_shape(losses))

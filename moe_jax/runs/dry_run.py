@@ -12,6 +12,7 @@ from moe_jax.data.tasks.vocabulary_size import vocabulary_size
 from moe_jax.errors import UserError
 from moe_jax.experiments import Experiment
 from moe_jax.library_output import suppress_library_output
+from moe_jax.routing.router import loss_names
 from moe_jax.sharding.mesh import AXES, BATCH_AXES
 from moe_jax.sharding.partition import Partition
 from moe_jax.training.metric_writers.config import check_installed
@@ -28,6 +29,7 @@ def _mistakes(experiment: Experiment) -> Iterator[str]:
         _check_rows,
         _check_widths,
         _check_arrays,
+        _check_losses,
         _check_vocabulary,
         _check_tasks,
         lambda experiment: check_installed(experiment.writers),
@@ -76,6 +78,15 @@ def _check_arrays(experiment: Experiment) -> None:
         partition.check(name, axes, shapes[name].shape)
     abstract_state(model, experiment.optimizer)
     jax.eval_shape(experiment.optimizer.learning_rate, jax.ShapeDtypeStruct((), jnp.int32))
+
+
+def _check_losses(experiment: Experiment) -> None:
+    """Traces the router for the names of its losses; each needs a weight."""
+    router, data = experiment.active_router, experiment.data
+    if router is not None:
+        rows = data.batch_size // experiment.train.accumulation
+        sizes = (rows, data.sequence_length, experiment.model.num_experts)
+        experiment.loss.check(router, loss_names(router, *sizes))
 
 
 def _check_vocabulary(experiment: Experiment) -> None:

@@ -131,7 +131,7 @@ def test_what_fits_is_printed_and_written(capsys, compiler, tmp_path, monkeypatc
 
 def test_what_does_not_fit_names_the_largest_and_the_nearest_that_fits(capsys, compiler):
     def report(job):
-        return made(12 if "Train.accumulation=4" in job.bindings else 20)
+        return made(12 if "Train.accumulation=4" in job.source.bindings else 20)
 
     compiler(report)
     code, out, _ = run(capsys, "--topology=v5e:4x4", *FILES, *SHARDED, "--json")
@@ -237,7 +237,7 @@ def test_ctrl_c_in_a_sweep_leaves_the_best_so_far(capsys, compiler):
 
 
 def test_the_page_has_the_trials(capsys, compiler, tmp_path):
-    compiler(lambda job: made(12 if "Train.accumulation=2" in job.bindings else 20))
+    compiler(lambda job: made(12 if "Train.accumulation=2" in job.source.bindings else 20))
     run(capsys, "--topology=v5e:4x4", *FILES, *SHARDED, f"--output_dir={tmp_path}")
     text = (tmp_path / "compile.md").read_text()
     assert "## Time" not in text
@@ -257,9 +257,9 @@ def test_if_nothing_fits_it_says_what_else_to_do(capsys, compiler):
 
 def test_a_sweep_ranks_what_it_tried(capsys, compiler, tmp_path):
     def report(job):
-        if "Mesh.expert=8" in job.bindings:
+        if "Mesh.expert=8" in job.source.bindings:
             raise UserError("two\nlines | of it")
-        return made(12, seconds=1.0 if "Mesh.expert=16" in job.bindings else 2.0)
+        return made(12, seconds=1.0 if "Mesh.expert=16" in job.source.bindings else 2.0)
 
     compiler(report)
     flags = ["--sweep", "--json", f"--output_dir={tmp_path}"]
@@ -292,4 +292,4 @@ def test_full_is_passed_on(capsys, compiler):
     for flags in ([], ["--full"]):
         assert run(capsys, "--topology=v5e:4x4", *FILES, *flags)[0] == 0
     assert [job.full for job in jobs] == [False, True]
-    assert list(jobs[0].files) == ["runs/pretrain.gin", "models/8b_64e.gin"]
+    assert list(jobs[0].source.files) == ["runs/pretrain.gin", "models/8b_64e.gin"]

@@ -38,7 +38,7 @@ TOKENS = 4 * 2 * MOE_LAYERS * ROW
 
 def bounds(rules=None, capacity=1.0, **mesh):
     lines = [f"Mesh.{axis} = {size}" for axis, size in {"data": 1, "fsdp": 1, **mesh}.items()]
-    lines += [f"Mesh.rules = {rules or {}!r}", f"TokenChoice.capacity_factor = {capacity}"]
+    lines += [f"Mesh.rules = {rules or {}!r}", f"GShardTop2.capacity_factor = {capacity}"]
     run = experiments.load(ConfigSource(FILES, [*BINDINGS, *lines]))
     model = run.language_model(run.partition())
     found = communication_bounds(run, model)

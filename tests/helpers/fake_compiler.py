@@ -32,7 +32,7 @@ class Compiler:
 
     def __call__(self, job, on_progress=None):
         self.asked.append(job)
-        bound = "\n".join((*job.files, *job.bindings))
+        bound = "\n".join((*job.source.files, *job.source.bindings))
         if any(text in bound for text in self.refused):
             raise UserError("no such thing")
         gain = sum(seconds for text, seconds in self.seconds.items() if text in bound)

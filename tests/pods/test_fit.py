@@ -25,9 +25,8 @@ def use(monkeypatch):
 
 
 def job(*bindings, topology="v5e:4x4"):
-    return dataclasses.replace(
-        V5E, bindings=(*V5E.bindings, *bindings), topology=parse_topology(topology)
-    )
+    source = dataclasses.replace(V5E.source, bindings=(*V5E.source.bindings, *bindings))
+    return dataclasses.replace(V5E, source=source, topology=parse_topology(topology))
 
 
 def search(asked, observer=None):
@@ -42,7 +41,7 @@ def test_mesh_files_come_first_then_meshes_then_saved_activations(use):
     trials = search(job(topology="v5e:16x16"), observer)
     assert trials == observer.trials
     assert trials[0].files == ("mesh/v5e_256_64_experts.gin",)
-    assert compiler.asked[0].files[-1] == "mesh/v5e_256_64_experts.gin"
+    assert compiler.asked[0].source.files[-1] == "mesh/v5e_256_64_experts.gin"
     meshes = [trial for trial in trials if "Mesh.rules" in str(trial.bindings)]
     assert trials[1 : 1 + len(meshes)] == meshes
     # No more than some, all over all 256 devices; the most devices for the experts first.
@@ -66,12 +65,13 @@ def test_the_first_that_fits_ends_it(use):
 def test_a_file_that_is_used_already_or_cannot_be_is_not_tried(use):
     compiler = use(Compiler(too_large=("v5e_256",)))
     used = job(topology="v5e:16x16")
-    used = dataclasses.replace(used, files=(*used.files, "mesh/v5e_256_64_experts.gin"))
+    files = (*used.source.files, "mesh/v5e_256_64_experts.gin")
+    used = dataclasses.replace(used, source=dataclasses.replace(used.source, files=files))
     assert all(not trial.files for trial in search(used))
     # 16 chips are too few for 64.
     compiler.asked.clear()
     search(job())
-    assert not any("mesh/" in file for asked in compiler.asked for file in asked.files)
+    assert not any("mesh/" in file for asked in compiler.asked for file in asked.source.files)
 
 
 def test_meshes_without_less_state_are_not_tried(use):
@@ -85,12 +85,14 @@ def test_meshes_without_less_state_are_not_tried(use):
 def test_fewer_activations_are_saved_on_the_mesh_with_the_least_memory(use):
     compiler = use(Compiler(too_large=("",), saved={"Mesh.expert=8": 50, "Mesh.expert=16": 20}))
     search(job("Model.remat='none'"))
-    last = [asked for asked in compiler.asked if ALL_KEPT in asked.bindings]
+    last = [asked for asked in compiler.asked if ALL_KEPT in asked.source.bindings]
     assert last
-    assert all("Mesh.expert=8" in asked.bindings for asked in last)
+    assert all("Mesh.expert=8" in asked.source.bindings for asked in last)
     # One of each shape: the cuts with the least state.
     shapes = [
-        asked.bindings[-4:-1] for asked in compiler.asked if "Mesh.rules" in asked.bindings[-1]
+        asked.source.bindings[-4:-1]
+        for asked in compiler.asked
+        if "Mesh.rules" in asked.source.bindings[-1]
     ]
     assert len(shapes) == len(set(shapes)) == fit.MAX_MESHES
 
@@ -135,7 +137,7 @@ def test_without_any_rematerialisation_all_of_it_is_tried(use):
     found = search(job(*SHARDED, "Model.remat='none'"))[-1]
     assert found.bindings == ("Model.remat='full'",)
     assert len(compiler.asked) == 5
-    assert ALL_KEPT in compiler.asked[0].bindings
+    assert ALL_KEPT in compiler.asked[0].source.bindings
 
 
 def test_then_micro_batches_get_smaller(use):

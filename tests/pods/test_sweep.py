@@ -28,7 +28,7 @@ def test_each_kind_is_tried_on_the_best_before(use):
     assert told[0].bindings == ()
     assert compiler.asked[0] == V5E
     # Everything is over what the user has bound.
-    assert all(tuple(job.bindings[:2]) == V5E.bindings for job in compiler.asked)
+    assert all(tuple(job.source.bindings[:2]) == V5E.source.bindings for job in compiler.asked)
     kinds = [("Mesh.fsdp", 0), ("Model.remat", 1), ("Train.compiler_options", 2)]
     for name, order in kinds:
         tried = [i for i, t in enumerate(told) if t.bindings and name in t.bindings[-1]]
@@ -96,7 +96,7 @@ def test_what_does_not_fit_comes_after_what_does_and_refusals_last(use):
 
 def test_a_configuration_that_is_refused_does_not_hide_what_was_compiled(use):
     def report(job, on_progress):
-        if job.bindings == V5E.bindings:
+        if job.source.bindings == V5E.source.bindings:
             raise UserError("the mesh does not fit")
         return types.SimpleNamespace(fits=False, fastest=types.SimpleNamespace(seconds=1.0))
 

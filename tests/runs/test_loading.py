@@ -31,7 +31,7 @@ def fake(monkeypatch, *looks):
         def close(self):
             closed.append(self)
 
-    monkeypatch.setattr(loading, "Checkpoints", Checkpoints)
+    monkeypatch.setattr(loading, "CheckpointManager", CheckpointManager)
     return read, closed
 
 

@@ -8,7 +8,7 @@ from moe_jax import cli
 
 ROUTER = """
 import gin
-from moe_jax.routing.token_choice import TokenChoice
+from moe_jax.routers.token_choice import TokenChoice
 
 @gin.register
 class ListedRouter(TokenChoice):
@@ -32,7 +32,7 @@ def test_the_packages_files_and_names(capsys):
     assert "runs/quickstart.gin" in result["files"]
     names = {item["name"]: item for item in result["configurables"]}
     assert names["Model"]["module"] == "moe_jax.models.config"
-    assert "moe_jax.routing.token_choice" in captured.out
+    assert "moe_jax.routers.token_choice" in captured.out
 
 
 def test_names_of_an_imported_module(capsys, tmp_path):

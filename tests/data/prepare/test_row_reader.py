@@ -114,7 +114,7 @@ def test_malformed_pronouns(tmp_path, block, reason):
 
 def test_importing_the_command_does_not_import_tensorflow():
     code = (
-        "import sys, moe_jax.commands.data.prepare as p; p.get_data_set('glue_sst2');"
+        "import sys, moe_jax.commands.data.prepare as p; p.find_dataset_spec('glue_sst2');"
         "assert not {'tensorflow', 'tensorflow_datasets', 'seqio', 'jax'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

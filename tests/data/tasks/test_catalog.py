@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from moe_jax import experiments, gin_imports
+from moe_jax.config_source import ConfigSource
 from moe_jax.data.config import DataConfig
 from moe_jax.data.pipeline.input_pipeline import TrainBatches, eval_batches
 from moe_jax.data.tasks import catalog
@@ -70,7 +71,7 @@ def module(tmp_path, monkeypatch):
 
 
 def load(gin_file, *bindings):
-    return experiments.load_data([str(gin_file)], list(bindings))
+    return experiments.load_data(ConfigSource((str(gin_file),), bindings))
 
 
 def test_a_module_that_a_gin_file_imports_registers_a_task(module):

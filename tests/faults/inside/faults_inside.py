@@ -27,7 +27,7 @@ def install(faults: str) -> None:
     from moe_jax.library_output import suppress_library_output
 
     with suppress_library_output():
-        from moe_jax.data.pipeline import TrainBatches
+        from moe_jax.data.pipeline.input_pipeline import TrainBatches
 
     for fault in faults.split(","):
         kind, _, value = fault.partition(":")
