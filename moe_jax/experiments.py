@@ -19,13 +19,18 @@ from moe_jax.routing.router import Router
 from moe_jax.settings import PositiveInt, Settings, rule
 from moe_jax.sharding import mesh
 from moe_jax.sharding.mesh import BATCH_AXES, MeshConfig
-from moe_jax.sharding.partition import Partition, make_abstract_partition, make_partition
+from moe_jax.sharding.partition import (
+    SINGLE_DEVICE,
+    Partition,
+    make_abstract_partition,
+    make_partition,
+)
 from moe_jax.training.checkpointing.checkpoint_config import CheckpointConfig
 from moe_jax.training.fault_tolerance.watchdog import WatchdogConfig
 from moe_jax.training.loop import TrainConfig
 from moe_jax.training.metric_writers.config import WriterConfig
 from moe_jax.training.optimizers import Optimizer
-from moe_jax.training.step import LossConfig, make_train_step
+from moe_jax.training.step import LossConfig, StepOptions, make_train_step
 from moe_jax.training.update_guard import GuardConfig
 
 
@@ -103,8 +108,8 @@ class Experiment(Settings):
         """The router, if the model has experts to route to."""
         return self.router if self.model.num_experts else None
 
-    def partition(self) -> Partition | None:
-        """Arranges all devices of all processes; None if there is one.
+    def partition(self) -> Partition:
+        """Arranges all devices of all processes in the mesh; a single device has none.
 
         Raises:
             UserError: if the mesh, or the batch's rows, do not fit them.
@@ -112,7 +117,7 @@ class Experiment(Settings):
         devices = mesh.available_devices()
         if len(devices) == 1:
             self.mesh.sizes(1)
-            return None
+            return SINGLE_DEVICE
         return self.partition_of(devices)
 
     def partition_of(self, devices: list[jax.Device]) -> Partition:
@@ -144,7 +149,7 @@ class Experiment(Settings):
                 raise UserError(f"Mesh.tensor = {tensor} does not divide Model.{name} = {size}")
         return partition
 
-    def language_model(self, partition: Partition | None = None) -> LanguageModel:
+    def language_model(self, partition: Partition = SINGLE_DEVICE) -> LanguageModel:
         """Returns the model without arrays, over a mesh or for one device.
 
         Raises:
@@ -154,15 +159,9 @@ class Experiment(Settings):
 
     def train_step(self, model: LanguageModel) -> Any:
         """Returns the jitted training step, (state, batch) -> (state, metrics)."""
-        return make_train_step(
-            model,
-            self.optimizer,
-            self.loss,
-            self.train.accumulation,
-            self.train.seed,
-            self.guard,
-            self.train.compiler_options,
-        )
+        train = self.train
+        options = StepOptions(train.accumulation, train.seed, self.guard, train.compiler_options)
+        return make_train_step(model, self.optimizer, self.loss, options)
 
     @property
     def experts_per_token(self) -> float:

@@ -12,7 +12,6 @@ from moe_jax.benchmarks.profile import time_by_scope
 from moe_jax.data.batch import Batch
 from moe_jax.experiments import Experiment
 from moe_jax.training.state import make_state
-from moe_jax.training.step import make_train_step
 
 # The named scopes of the step, as printed.
 SCOPES = {
@@ -60,13 +59,7 @@ def measure(experiment: Experiment, next_batch: Callable[[], Batch], steps: int)
         steps: steps to measure, each twice: for its wall time, and under the profiler.
     """
     model = experiment.language_model()
-    step = make_train_step(
-        model,
-        experiment.optimizer,
-        experiment.loss,
-        experiment.train.accumulation,
-        experiment.train.seed,
-    )
+    step = experiment.train_step(model)
     state = make_state(model, experiment.optimizer, experiment.train.seed)
     batch = next_batch()
     hlo = step.lower(state, batch).compile().as_text()

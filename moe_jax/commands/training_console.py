@@ -36,9 +36,9 @@ class ConsoleListener(TrainingListener):
         if is_main() and not is_remote(directory):
             output.log_to(str(directory / output.LOG_FILE))
 
-    def starting(self, run: Run, partition: Partition | None) -> None:
+    def starting(self, run: Run, partition: Partition) -> None:
         """Prints the header of the run."""
-        mesh = mesh_summary(partition) if partition else None
+        mesh = mesh_summary(partition) if partition.is_sharded else None
         print_header(self._console, run.experiment, run.directory, mesh)
 
 

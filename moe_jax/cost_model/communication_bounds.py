@@ -49,7 +49,7 @@ class CommunicationBound:
 def communication_bounds(experiment: Experiment, model: LanguageModel) -> list[CommunicationBound]:
     """Returns the bounds of a step, one for each kind, set of mesh axes and data."""
     partition = model.partition
-    assert partition is not None
+    assert partition.is_sharded
     found: dict[tuple[str, tuple[str, ...], str], float] = {}
 
     def add(kind: str, axes: set[str], size: float, what: str) -> None:

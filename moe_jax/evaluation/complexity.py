@@ -43,16 +43,14 @@ class ComplexityScorer:
         if model.router is None:
             raise UserError("a dense model routes nothing: a curriculum needs Model.num_experts")
         self._model = model
-        replicated = None if model.partition is None else model.partition.replicated
-        self._compiled = jax.jit(self._score, out_shardings=replicated)
+        self._compiled = jax.jit(self._score, out_shardings=model.partition.replicated)
 
     def __call__(self, variables: Variables, batch: Batch) -> np.ndarray:
         """Returns for each row the share of its real tokens with two or more experts, [B, L].
 
         L is the number of MoE layers. Source: Li et al. 2023, equation 5.
         """
-        if self._model.partition is not None:
-            batch = self._model.partition.place_rows(batch)
+        batch = self._model.partition.place_rows(batch)
         return np.asarray(self._compiled(variables, batch))
 
     def _score(self, variables: Variables, batch: Batch) -> jax.Array:

@@ -102,8 +102,7 @@ class Evaluator:
     def _run(self, evaluate: Evaluate, variables: Variables) -> tuple[float, float, int]:
         sums = np.zeros(3)
         for batch in self._batches:
-            if self._partition is not None:
-                batch = self._partition.place_rows(batch)
+            batch = self._partition.place_rows(batch)
             sums += np.asarray(jax.device_get(evaluate(variables, batch)), np.float64)
         nll, tokens, experts = sums
         return float(nll / max(tokens, 1)), float(experts / max(tokens, 1)), int(tokens)

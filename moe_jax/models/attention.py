@@ -14,7 +14,7 @@ from moe_jax.models.config import ModelConfig
 from moe_jax.models.parameters import kernel
 from moe_jax.models.position import MASKED, RelativeBias, causal_mask, rotate
 from moe_jax.sharding.mesh import BATCH_AXES
-from moe_jax.sharding.partition import Partition
+from moe_jax.sharding.partition import SINGLE_DEVICE, Partition
 from moe_jax.types import ActivationsBSD
 
 # Of n blocks of queries, causal attention computes (n + 1) / 2n of the square of positions.
@@ -33,7 +33,7 @@ class KeyValueCache:
 class Attention(nnx.Module):
     """Multi-head attention without biases; logits and softmax in float32."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, partition: Partition | None = None):
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs, partition: Partition = SINGLE_DEVICE):
         width, inner = config.d_model, config.num_heads * config.head_dim
         self.query = kernel(rngs, (width, inner), ("embed", "heads"), width)
         self.key = kernel(rngs, (width, inner), ("embed", "heads"), width)
@@ -72,17 +72,12 @@ class Attention(nnx.Module):
         [heads, query, key] where the table's gradient is enough.
         """
         table = None if self.bias is None else self.bias.table[...]
-        if self.partition is None:
-            return self._by_blocks((q, k, v), batch, table)
         heads = self.partition.computed(("heads",))[0]
         by_head = PartitionSpec(BATCH_AXES, None, heads)
-        return jax.shard_map(
-            self._by_blocks,
-            mesh=self.partition.mesh,
-            in_specs=(by_head, PartitionSpec(BATCH_AXES), PartitionSpec(None, heads)),
-            out_specs=by_head,
-            check_vma=False,
-        )((q, k, v), batch, table)
+        in_specs = (by_head, PartitionSpec(BATCH_AXES), PartitionSpec(None, heads))
+        attend = self.partition.shard_map(self._by_blocks, in_specs, by_head)
+        attended: jax.Array = attend((q, k, v), batch, table)
+        return attended
 
     def _by_blocks(
         self,

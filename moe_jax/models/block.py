@@ -11,7 +11,7 @@ from moe_jax.models.layer_routing import Routing, RoutingContext
 from moe_jax.models.moe import MixtureOfExperts
 from moe_jax.models.normalization import RMSNorm
 from moe_jax.routing.router import Router
-from moe_jax.sharding.partition import Partition
+from moe_jax.sharding.partition import SINGLE_DEVICE, Partition
 from moe_jax.types import ActivationsBSD
 
 
@@ -23,7 +23,7 @@ class Layer(nnx.Module):
         config: ModelConfig,
         router: Router | None,
         rngs: nnx.Rngs,
-        partition: Partition | None = None,
+        partition: Partition = SINGLE_DEVICE,
     ):
         self.attention_norm = RMSNorm(config.d_model)
         self.attention = Attention(config, rngs, partition)
@@ -45,17 +45,14 @@ class Layer(nnx.Module):
         """Returns the new residual stream, the routing of an MoE layer, and the cache."""
         with jax.named_scope("attention"):
             update, cache = self.attention(self.attention_norm(x_BSD), batch, cache)
-            x_BSD = self._shard(x_BSD + update)
+            x_BSD = self.partition.constrain_rows(x_BSD + update)
         if isinstance(self.ffn, FeedForward):
             with jax.named_scope("feed_forward"):
-                return self._shard(x_BSD + self.ffn(self.ffn_norm(x_BSD))), None, cache
+                update = self.ffn(self.ffn_norm(x_BSD))
+                return self.partition.constrain_rows(x_BSD + update), None, cache
         with jax.named_scope("moe"):
             update, routing = self.ffn(self.ffn_norm(x_BSD), batch, context)
-            return self._shard(x_BSD + update), routing, cache
-
-    def _shard(self, x_BSD: jax.Array) -> jax.Array:
-        """Shards the residual stream by rows, over a mesh."""
-        return x_BSD if self.partition is None else self.partition.constrain_rows(x_BSD)
+            return self.partition.constrain_rows(x_BSD + update), routing, cache
 
 
 class LayerGroup(nnx.Module):
@@ -66,7 +63,7 @@ class LayerGroup(nnx.Module):
         config: ModelConfig,
         router: Router | None,
         rngs: nnx.Rngs,
-        partition: Partition | None = None,
+        partition: Partition = SINGLE_DEVICE,
     ):
         dense = config.period - (1 if config.num_experts else 0)
         routers = [router] * (config.period - dense) + [None] * dense

@@ -19,7 +19,7 @@ from moe_jax.models.normalization import RMSNorm
 from moe_jax.models.parameters import kernel, split
 from moe_jax.models.remat import rematerialise
 from moe_jax.routing.router import Router
-from moe_jax.sharding.partition import Partition
+from moe_jax.sharding.partition import SINGLE_DEVICE, Partition
 from moe_jax.types import ActivationsBSD, LogitsBSV
 
 # Parameters with one of these axes are rounded to the compute precision before they are used.
@@ -57,7 +57,7 @@ class Decoder(nnx.Module):
         config: ModelConfig,
         router: Router | None,
         rngs: nnx.Rngs,
-        partition: Partition | None = None,
+        partition: Partition = SINGLE_DEVICE,
     ):
         if config.num_experts and router is None:
             raise UserError(f"a model with {config.num_experts} experts needs a router")
@@ -88,8 +88,7 @@ class Decoder(nnx.Module):
         with jax.named_scope("embed"):
             x_BSD = self._embedding().at[batch.tokens_BS].get(mode="promise_in_bounds")
             x_BSD = (x_BSD * config.d_model**0.5).astype(config.compute_dtype)
-            if self.partition is not None:
-                x_BSD = self.partition.constrain_rows(x_BSD)
+            x_BSD = self.partition.constrain_rows(x_BSD)
         x_BSD, routing, caches = self._layers(x_BSD, batch, self._of_layers(context), caches)
         with jax.named_scope("final_norm"):
             return DecoderOutput(self.final_norm(x_BSD), routing, caches)
@@ -101,16 +100,16 @@ class Decoder(nnx.Module):
                 layer.ffn.router = router
 
     def _embedding(self) -> jax.Array:
-        """Returns the embedding, over a mesh cut as it is computed with."""
+        """Returns the embedding, over a mesh sharded as it is computed with."""
         return self._computed_with(self.embedding)[...]
 
     def _computed_with(self, parameter: nnx.Variable[Any]) -> nnx.Variable[Any]:
-        """Gathers a parameter that is stored in parts; in the compute precision where it may be.
+        """Gathers a parameter that is stored in shards, in the compute precision where it may be.
 
-        Without a mesh, the parameter itself. Experts are left as they are stored, for
-        `ShardedMoE` to gather.
+        On a single device, the parameter itself. Experts stay as they are stored: `ShardedMoE`
+        gathers them.
         """
-        if self.partition is None:
+        if not self.partition.is_sharded:
             return parameter
         axes = parameter.get_metadata("logical_axes")
         value = parameter[...]
@@ -183,7 +182,7 @@ def _map_variables(
 
 
 def _stacked(
-    config: ModelConfig, router: Router | None, rngs: nnx.Rngs, partition: Partition | None
+    config: ModelConfig, router: Router | None, rngs: nnx.Rngs, partition: Partition
 ) -> LayerGroup:
     """Makes all groups at once: one module whose parameters have the groups as first axis."""
     keys = jax.random.split(rngs.params(), config.num_periods)

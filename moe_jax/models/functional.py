@@ -15,7 +15,7 @@ from moe_jax.models.config import ModelConfig
 from moe_jax.models.decoder import Decoder
 from moe_jax.models.parameters import split
 from moe_jax.routing.router import Router
-from moe_jax.sharding.partition import Partition
+from moe_jax.sharding.partition import SINGLE_DEVICE, Partition
 
 # Arrays by path.
 Arrays = dict[str, jax.Array]
@@ -45,24 +45,23 @@ class LanguageModel:
     Attributes:
         config: the shape.
         router: the router that it routes with, None for a dense model.
-        partition: the mesh that it is spread over; None for a single device.
+        partition: the mesh that it is sharded over, or a single device.
 
     Raises:
-        UserError: if the mesh cannot cut a parameter.
+        UserError: if a parameter cannot be sharded over the mesh.
     """
 
     def __init__(
-        self, config: ModelConfig, router: Router | None, partition: Partition | None = None
+        self, config: ModelConfig, router: Router | None, partition: Partition = SINGLE_DEVICE
     ):
         self.config = config
         self.partition = partition
         self.router = router if config.num_experts else None
         abstract = nnx.eval_shape(lambda: self._create(jax.random.key(0)))
         self._graph, self._params, self._state = split(abstract)
-        if partition is not None:
-            shapes = _flatten(self._params)
-            for name, axes in self.logical_axes().items():
-                partition.check(name, axes, shapes[name].shape)
+        shapes = _flatten(self._params)
+        for name, axes in self.logical_axes().items():
+            partition.check(name, axes, shapes[name].shape)
 
     def _create(self, key: jax.Array) -> Decoder:
         return Decoder(self.config, self.router, nnx.Rngs(params=key), self.partition)
@@ -106,7 +105,7 @@ class LanguageModel:
 
     def shardings(self) -> Any:
         """Returns how `Variables` are stored over the mesh; None without one."""
-        if self.partition is None:
+        if not self.partition.is_sharded:
             return None
         axes = self.logical_axes()
         stored = self.partition.stored

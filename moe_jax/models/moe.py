@@ -14,7 +14,7 @@ from moe_jax.models.parameters import RouterStateVariable, kernel
 from moe_jax.models.sharded_moe import ShardedMoE
 from moe_jax.routing.router import Router
 from moe_jax.routing.scores import router_logits
-from moe_jax.sharding.partition import Partition
+from moe_jax.sharding.partition import SINGLE_DEVICE, Partition
 from moe_jax.types import ActivationsBSD, ScoresBSE
 
 
@@ -31,7 +31,7 @@ class MixtureOfExperts(nnx.Module):
         config: ModelConfig,
         router: Router,
         rngs: nnx.Rngs,
-        partition: Partition | None = None,
+        partition: Partition = SINGLE_DEVICE,
     ):
         width, num_experts = config.d_model, config.num_experts
         learned = router.is_learned
@@ -77,7 +77,7 @@ class MixtureOfExperts(nnx.Module):
         return router_logits(x_BSD, self.router_kernel[...], self.router.input_jitter, jitter_key)
 
     def _routed(self, inputs: MoEInputs) -> tuple[ActivationsBSD, Routing]:
-        if self.partition is not None:
+        if self.partition.is_sharded:
             return ShardedMoE(self.partition, self.dispatch)(inputs)
         pool, (batch, length, _) = self.router.pool, inputs.x_BSD.shape
         with jax.named_scope("router"):

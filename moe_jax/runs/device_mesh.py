@@ -10,8 +10,8 @@ from moe_jax.sharding.mesh import AXES
 from moe_jax.sharding.partition import Partition
 
 
-def make_checked_partition(experiment: Experiment, config: str) -> Partition | None:
-    """Makes the mesh of an experiment over all devices; None for a single device.
+def make_checked_partition(experiment: Experiment, config: str) -> Partition:
+    """Makes the mesh of an experiment over all devices; that of a single device for one.
 
     All processes call it; it checks that they have the same versions and configuration.
 
@@ -27,9 +27,9 @@ def make_checked_partition(experiment: Experiment, config: str) -> Partition | N
     return experiment.partition()
 
 
-def mesh_sizes(partition: Partition | None) -> dict[str, int]:
+def mesh_sizes(partition: Partition) -> dict[str, int]:
     """Returns the number of devices along every mesh axis."""
-    return {axis: 1 if partition is None else partition.size(axis) for axis in AXES}
+    return {axis: partition.size(axis) for axis in AXES}
 
 
 def mesh_summary(partition: Partition) -> str:

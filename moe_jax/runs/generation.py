@@ -22,7 +22,7 @@ class TextGenerator:
     """Generates text with a trained model on one device, routed causally.
 
     Args:
-        trained: the model; its partition is None.
+        trained: the model, on a single device.
         sampling: how tokens are drawn; None for the run's own settings.
 
     Raises:
@@ -56,7 +56,7 @@ class TextGenerator:
 
 def sample_after_training(
     experiment: Experiment,
-    partition: Partition | None,
+    partition: Partition,
     variables: Variables,
     vocabulary: Any,
     asked: ExamplePrompt,
@@ -67,7 +67,7 @@ def sample_after_training(
         the text; None on all processes but the first, and for a model that is too large for one
         device.
     """
-    if partition is not None:
+    if partition.is_sharded:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
         if size > _MAX_SAMPLE_BYTES:
             return None

@@ -23,5 +23,5 @@ class TrainingListener:
     def directory_acquired(self, directory: epath.Path) -> None:
         """Receives the run directory once this process is its only writer."""
 
-    def starting(self, run: Run, partition: Partition | None) -> None:
+    def starting(self, run: Run, partition: Partition) -> None:
         """Receives the run before its data are opened and its step is compiled."""

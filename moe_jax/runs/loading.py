@@ -10,7 +10,7 @@ from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 from moe_jax.experiments import Experiment
 from moe_jax.models.functional import LanguageModel, Variables
-from moe_jax.sharding.partition import Partition
+from moe_jax.sharding.partition import SINGLE_DEVICE, Partition
 from moe_jax.sharding.processes import gather, propagate_errors
 from moe_jax.training.checkpointing.checkpoint_manager import CheckpointManager
 from moe_jax.training.checkpointing.mismatch import explain_mismatch
@@ -69,14 +69,14 @@ def load_run(checkpoint: str, source: ConfigSource) -> Run:
 
 
 def load_model(
-    run: Run, step: int | None = None, partition: Partition | None = None
+    run: Run, step: int | None = None, partition: Partition = SINGLE_DEVICE
 ) -> TrainedModel:
     """Restores the model of a run from a checkpoint.
 
     Args:
         run: the run.
         step: the step of the checkpoint; None for the latest.
-        partition: shards the model over devices; None for one device.
+        partition: shards the model over devices.
 
     Raises:
         UserError: if there is no such checkpoint, or it does not fit the configuration.

@@ -91,7 +91,7 @@ class RunSetup:
 
     def lower(self) -> jax.stages.Lowered | None:
         """Lowers the step; None if only the data determine the shapes of batches."""
-        rows = self.model.partition.rows if self.model.partition else None
+        rows = self.model.partition.rows
         batch = abstract_batch(self.experiment.data, rows)
         if batch is None:
             return None

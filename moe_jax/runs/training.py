@@ -79,13 +79,13 @@ class TrainingResult:
     has_answer: bool = False
 
 
-def prepare_run(output_dir: str, source: ConfigSource) -> tuple[Run, Partition | None]:
+def prepare_run(output_dir: str, source: ConfigSource) -> tuple[Run, Partition]:
     """Loads an experiment and makes the directory to train it in.
 
     All processes of a run call it together.
 
     Returns:
-        the run, and its partition over all devices; None for a single device.
+        the run, and its partition over all devices.
 
     Raises:
         UserError: for a mistake in the configuration, a mesh that does not fit the devices, or a
@@ -100,7 +100,7 @@ def prepare_run(output_dir: str, source: ConfigSource) -> tuple[Run, Partition |
 
 def train(
     run: Run,
-    partition: Partition | None,
+    partition: Partition,
     options: TrainingOptions | None = None,
     listener: TrainingListener | None = None,
 ) -> TrainingResult:
@@ -110,7 +110,7 @@ def train(
 
     Args:
         run: the experiment and its directory, see `prepare_run`.
-        partition: shards the run over devices; None for one device.
+        partition: shards the run over devices.
         options: settings of this process.
         listener: receives messages and progress.
 
@@ -161,7 +161,7 @@ class _Session:
     """A run in a directory that this process is the only writer of."""
 
     run: Run
-    partition: Partition | None
+    partition: Partition
     options: TrainingOptions
     listener: TrainingListener
     checkpoints: CheckpointManager
@@ -339,7 +339,7 @@ def checked_limit(experiment: Experiment, model: LanguageModel) -> MemoryLimit |
     Raises:
         UserError: if the training state cannot fit it.
     """
-    devices = model.partition.local_devices if model.partition else jax.local_devices()[:1]
+    devices = model.partition.local_devices
     limit = find_limit(devices) if experiment.train.check_memory else None
     if limit is not None:
         check_state(abstract_state(model, experiment.optimizer), limit)

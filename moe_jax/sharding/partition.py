@@ -1,12 +1,13 @@
-"""How arrays are cut along a mesh: parameters by the names of their axes, batches by rows.
+"""Sharding over a mesh: parameters by the logical names of their axes, batches by rows.
 
-A parameter has two layouts. It is *stored* cut along every mesh axis that its logical axes map
-to. It is *computed with* cut only along `tensor`, and along `expert` where it counts experts: what
-it is cut along otherwise is gathered before its use and its gradient is scattered after.
+A parameter has two layouts. It is *stored* sharded along every mesh axis that its logical axes map
+to. It is *computed with* sharded only along `tensor`, and along `expert` on its axis of experts:
+the other shards are gathered before its use, and its gradient is scattered afterwards.
 """
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,13 +18,13 @@ from moe_jax.errors import UserError
 from moe_jax.sharding.global_arrays import make_global_arrays
 from moe_jax.sharding.mesh import AXES, AXIS_SETTINGS, BATCH_AXES, MeshConfig, Rules, make_mesh
 
-# Logical names of the axes of an array; None for one that is not cut.
+# Logical names of the axes of an array; None for an axis that is not sharded.
 LogicalAxes = tuple[str | None, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
-    """A mesh and the rules that cut arrays along it; hashable.
+    """A mesh and the rules by which arrays are sharded along it; hashable.
 
     Attributes:
         mesh: the devices.
@@ -38,13 +39,23 @@ class Partition:
     buffer_factor: float = 1.5
 
     @property
+    def is_sharded(self) -> bool:
+        """Whether arrays live on a mesh; false for a single device."""
+        return True
+
+    @property
+    def platform(self) -> str:
+        """The platform that programs are compiled for; the devices need not be there."""
+        return str(self.mesh.devices.flat[0].platform)
+
+    @property
     def batch_shards(self) -> int:
-        """Parts that the rows of a batch are cut into."""
+        """Number of shards of the rows of a batch."""
         return math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
 
     @property
     def local_devices(self) -> list[jax.Device]:
-        """The devices of this process."""
+        """The mesh's devices in this process."""
         return list(self.mesh.local_devices)
 
     def size(self, axis: str) -> int:
@@ -92,6 +103,22 @@ class Partition:
         """Returns a sharding over this mesh."""
         return NamedSharding(self.mesh, spec)
 
+    def shard_map(
+        self, function: Callable[..., Any], in_specs: Any, out_specs: Any
+    ) -> Callable[..., Any]:
+        """Returns `jax.shard_map` of a function over the mesh, without checks of replication."""
+        return jax.shard_map(
+            function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+        )
+
+    def sum_over_batch(self, values: Any) -> Any:
+        """Sums arrays over the devices that hold the rows of a batch, inside `shard_map`."""
+        return jax.lax.psum(values, BATCH_AXES)
+
+    def sum_over_devices(self, values: Any) -> Any:
+        """Sums arrays over all devices, inside `shard_map`."""
+        return jax.lax.psum(values, self.mesh.axis_names)
+
     @property
     def replicated(self) -> NamedSharding:
         """The whole array on every device."""
@@ -99,15 +126,15 @@ class Partition:
 
     @property
     def rows(self) -> NamedSharding:
-        """Rows of a batch over all axes but `tensor`."""
+        """Rows of a batch sharded over all mesh axes but `tensor`."""
         return self.sharding(PartitionSpec(BATCH_AXES))
 
     def check(self, name: str, axes: LogicalAxes, shape: tuple[int, ...]) -> None:
-        """Refuses a parameter that the rules cannot cut.
+        """Refuses a parameter that cannot be sharded by the rules.
 
         Raises:
-            UserError: if two of its axes are cut along the same mesh axis, or a size is not a
-                multiple of the devices it is cut over.
+            UserError: if two of its axes are sharded along the same mesh axis, or a size is not a
+                multiple of the number of its shards.
         """
         seen: dict[str, str] = {}
         for logical, size in zip(axes, shape, strict=True):
@@ -116,35 +143,35 @@ class Partition:
             for axis in targets:
                 if axis in seen and self.size(axis) > 1:
                     raise UserError(
-                        f"{name}: its axes {seen[axis]!r} and {logical!r} are both cut along the "
-                        f"mesh axis {axis!r}; change Mesh.rules for one of them"
+                        f"{name}: its axes {seen[axis]!r} and {logical!r} are both sharded along "
+                        f"the mesh axis {axis!r}; change Mesh.rules for one of them"
                     )
                 seen[axis] = str(logical)
             if size % parts:
                 raise UserError(self._indivisible(name, str(logical), size, targets))
 
     def _indivisible(self, name: str, logical: str, size: int, targets: tuple[str, ...]) -> str:
-        """Says by the names of settings that an axis of a parameter cannot be cut evenly."""
-        cut = [axis for axis in targets if self.size(axis) > 1]
-        sizes = [self.size(axis) for axis in cut]
-        meshes = " x ".join(f"Mesh.{axis}" for axis in cut)
-        product = " x ".join(map(str, sizes)) + (f" = {math.prod(sizes)}" if len(cut) > 1 else "")
+        """Returns the error for an axis that has no even shards, by the names of settings."""
+        split = [axis for axis in targets if self.size(axis) > 1]
+        sizes = [self.size(axis) for axis in split]
+        meshes = " x ".join(f"Mesh.{axis}" for axis in split)
+        product = " x ".join(map(str, sizes)) + (f" = {math.prod(sizes)}" if len(split) > 1 else "")
         setting = AXIS_SETTINGS.get(logical)
         if logical == "mlp" and "shared" in name:
             setting = "Model.num_shared_experts x Model.d_ff"
         where = f"the axis {logical!r} of {name}"
         what = f"{setting} = {size} ({where})" if setting else f"{where}, of size {size}"
         return (
-            f"{meshes} = {product} does not divide {what}: change one of them, or cut this axis "
+            f"{meshes} = {product} does not divide {what}: change one of them, or shard this axis "
             "along another mesh axis with Mesh.rules"
         )
 
     def constrain(self, x: jax.Array, spec: PartitionSpec) -> jax.Array:
-        """Says inside a compiled function how an array is cut."""
+        """Constrains the sharding of an array inside a compiled function."""
         return jax.lax.with_sharding_constraint(x, self.sharding(spec))
 
     def constrain_rows(self, x: jax.Array) -> jax.Array:
-        """Cuts the first axis over all devices that hold rows, and no other axis."""
+        """Shards the first axis over all devices that hold rows, and no other axis."""
         return self.constrain(x, PartitionSpec(BATCH_AXES))
 
     def place_rows(self, tree: Any) -> Any:
@@ -153,6 +180,83 @@ class Partition:
             lambda array: make_global_arrays(np.asarray(array), self.rows, len(array), first=0),
             tree,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class SingleDevice(Partition):
+    """A single device: nothing is sharded, and every method returns its argument unchanged.
+
+    Shardings are None, which JAX takes for its default.
+    """
+
+    mesh: Any = None
+    rules: Rules = ()
+
+    @property
+    def is_sharded(self) -> bool:
+        """Always false."""
+        return False
+
+    @property
+    def platform(self) -> str:
+        """JAX's default platform."""
+        return str(jax.default_backend())
+
+    @property
+    def batch_shards(self) -> int:
+        """Always 1."""
+        return 1
+
+    @property
+    def local_devices(self) -> list[jax.Device]:
+        """The first device."""
+        return list(jax.local_devices()[:1])
+
+    def size(self, axis: str) -> int:
+        """Returns 1."""
+        return 1
+
+    def stored(self, axes: LogicalAxes) -> PartitionSpec:
+        """Returns a spec without mesh axes."""
+        return PartitionSpec(*(None for _ in axes))
+
+    computed = passed = stored
+
+    def gather(self, part: jax.Array, axes: LogicalAxes) -> jax.Array:
+        """Returns the array."""
+        return part
+
+    def sharding(self, spec: PartitionSpec) -> Any:
+        """Returns None."""
+        return None
+
+    def shard_map(
+        self, function: Callable[..., Any], in_specs: Any, out_specs: Any
+    ) -> Callable[..., Any]:
+        """Returns the function."""
+        return function
+
+    def sum_over_batch(self, values: Any) -> Any:
+        """Returns the values."""
+        return values
+
+    def sum_over_devices(self, values: Any) -> Any:
+        """Returns the values."""
+        return values
+
+    def check(self, name: str, axes: LogicalAxes, shape: tuple[int, ...]) -> None:
+        """Accepts every parameter."""
+
+    def constrain(self, x: jax.Array, spec: PartitionSpec) -> jax.Array:
+        """Returns the array."""
+        return x
+
+    def place_rows(self, tree: Any) -> Any:
+        """Returns the host arrays."""
+        return tree
+
+
+SINGLE_DEVICE = SingleDevice()
 
 
 def make_partition(config: MeshConfig, devices: list[jax.Device] | None = None) -> Partition:

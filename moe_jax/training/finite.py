@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from moe_jax.sharding.partition import Partition
+from moe_jax.sharding.partition import SINGLE_DEVICE, Partition
 
 
 def all_finite(
-    trees: Sequence[Any], partition: Partition | None = None, shardings: Sequence[Any] = ()
+    trees: Sequence[Any], partition: Partition = SINGLE_DEVICE, shardings: Sequence[Any] = ()
 ) -> jax.Array:
     """Checks for each tree that all its floating-point values are finite.
 
@@ -21,23 +21,22 @@ def all_finite(
 
     Args:
         trees: trees of arrays.
-        partition: the mesh; None for a single device.
-        shardings: for each tree, the shardings of its arrays over the mesh.
+        partition: the mesh, or a single device.
+        shardings: for each tree, the shardings of its arrays over the mesh; none on one device.
 
     Returns:
         bool [trees].
     """
-    if partition is None:
+    if not partition.is_sharded:
         return ~jnp.stack([_has_non_finite(tree) for tree in trees])
 
     def on_device(*trees: Any) -> jax.Array:
         bad = jnp.stack([_has_non_finite(tree) for tree in trees]).astype(jnp.int32)
-        return jax.lax.psum(bad, partition.mesh.axis_names) == 0
+        return partition.sum_over_devices(bad) == 0
 
     specs = jax.tree.map(lambda sharding: sharding.spec, tuple(shardings))
-    return jax.shard_map(
-        on_device, mesh=partition.mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
-    )(*trees)
+    found: jax.Array = partition.shard_map(on_device, specs, PartitionSpec())(*trees)
+    return found
 
 
 def _has_non_finite(tree: Any) -> jax.Array:

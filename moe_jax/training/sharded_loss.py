@@ -18,7 +18,7 @@ TokenSums = Callable[[jax.Array, tuple[jax.Array, ...], str | None], tuple[jax.A
 
 
 def sum_over_data_shards(
-    partition: Partition | None,
+    partition: Partition,
     function: TokenSums,
     embedding_VD: jax.Array,
     batch: tuple[jax.Array, ...],
@@ -26,28 +26,19 @@ def sum_over_data_shards(
     """Returns the sums of `function` over all tokens of the batch, on every device.
 
     Args:
-        partition: the mesh; None for a single device.
+        partition: the mesh, or a single device.
         function: computes sums over the tokens that it is given.
         embedding_VD: the embedding, as stored.
         batch: arrays [B, S, ...].
     """
-
-    def sum_tokens(embedding_VD: jax.Array, batch: tuple, axis: str | None) -> tuple:
-        tokens = tuple(a.reshape(-1, *a.shape[2:]) for a in batch)
-        return function(embedding_VD, tokens, axis)
-
-    if partition is None:
-        return sum_tokens(embedding_VD, batch, None)
     spec = partition.computed(("vocab", "embed"))
     axis = spec[0] if spec[0] and partition.size(spec[0]) > 1 else None
 
     def on_device(embedding_VD: jax.Array, batch: tuple) -> tuple:
-        return jax.lax.psum(sum_tokens(embedding_VD, batch, axis), BATCH_AXES)
+        tokens = tuple(a.reshape(-1, *a.shape[2:]) for a in batch)
+        return partition.sum_over_batch(function(embedding_VD, tokens, axis))
 
-    return jax.shard_map(
-        on_device,
-        mesh=partition.mesh,
-        in_specs=(PartitionSpec(spec[0]), PartitionSpec(BATCH_AXES)),
-        out_specs=PartitionSpec(),
-        check_vma=False,
-    )(embedding_VD, batch)
+    in_specs = (PartitionSpec(spec[0]), PartitionSpec(BATCH_AXES))
+    sums: tuple[jax.Array, ...]
+    sums = partition.shard_map(on_device, in_specs, PartitionSpec())(embedding_VD, batch)
+    return sums

@@ -59,7 +59,7 @@ def state_shardings(model: LanguageModel, optimizer: Optimizer) -> Any:
     Adafactor, which lack one axis of the parameter, are sharded along the remaining axes.
     """
     partition = model.partition
-    if partition is None:
+    if not partition.is_sharded:
         return None
     state = _shapes(model, optimizer)
     specs = {name: partition.stored(axes) for name, axes in model.logical_axes().items()}

@@ -156,14 +156,32 @@ def token_loss(
     return objective, nll
 
 
+@dataclasses.dataclass(frozen=True)
+class StepOptions:
+    """How a training step is computed.
+
+    Attributes:
+        accumulation: micro-batches in a batch, processed one after the other. Pools then hold
+            tokens of a micro-batch; routers that draw, draw anew for each, and V-MoE's importance
+            and load loss are means over them. Everything else is as with one.
+        seed: of routers that draw; their choices are a function of it and of the step.
+        guard: which updates are skipped.
+        compiler_options: of the TPU's compiler, ignored elsewhere.
+    """
+
+    accumulation: int = 1
+    seed: int = 0
+    guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
+    compiler_options: Mapping[str, bool | int | float | str] = dataclasses.field(
+        default_factory=dict
+    )
+
+
 def make_train_step(
     model: LanguageModel,
     optimizer: Optimizer,
     loss: LossConfig,
-    accumulation: int = 1,
-    seed: int = 0,
-    guard: GuardConfig | None = None,
-    compiler_options: Mapping[str, bool | int | float | str] | None = None,
+    options: StepOptions | None = None,
 ) -> Any:
     """Returns the jitted step, (state, batch) -> (state, metrics); the state is donated to it.
 
@@ -171,18 +189,14 @@ def make_train_step(
         model: the model.
         optimizer: the optimiser.
         loss: weights of the loss terms.
-        accumulation: micro-batches in a batch, worked on one after the other. Pools then hold
-            tokens of a micro-batch; routers that draw, draw anew for each, and V-MoE's importance
-            and load loss are means over them. Everything else is as with one.
-        seed: of routers that draw; their choices are a function of it and of the step.
-        guard: which updates are skipped; None for the defaults.
-        compiler_options: of the TPU's compiler, ignored elsewhere.
+        options: accumulation, seed, guard; None for the defaults.
     """
-    update = make_update(model, optimizer, guard or GuardConfig())
+    options = options or StepOptions()
+    update = make_update(model, optimizer, options.guard)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        work = _Work(model, loss, state.variables, batch, accumulation, key)
+        key = jax.random.fold_in(jax.random.key(options.seed), state.step)
+        work = _Work(model, loss, state.variables, batch, options.accumulation, key)
         gradients, routing, metrics = work.run()
         router_state = model.update_router_state(
             state.variables.router_state, routing.statistics, state.step
@@ -201,18 +215,11 @@ def make_train_step(
             metrics[f"router/{name}"] = value
         return state, metrics
 
-    options = dict(compiler_options or {}) if _platform(model) == "tpu" else {}
-    if model.partition is None:
-        return jax.jit(step, donate_argnums=0, compiler_options=options)
+    compiler_options = dict(options.compiler_options) if model.partition.platform == "tpu" else {}
     shardings = (state_shardings(model, optimizer), model.partition.replicated)
-    return jax.jit(step, donate_argnums=0, out_shardings=shardings, compiler_options=options)
-
-
-def _platform(model: LanguageModel) -> str:
-    """Returns what the step is compiled for; the devices need not be there."""
-    if model.partition is None:
-        return jax.default_backend()
-    return str(model.partition.mesh.devices.flat[0].platform)
+    return jax.jit(
+        step, donate_argnums=0, out_shardings=shardings, compiler_options=compiler_options
+    )
 
 
 class _Work:

@@ -1,9 +1,9 @@
 """A run made by an earlier version: it evaluates and goes on to the same losses.
 
 `tests/golden/run_of_0_1_0.tar.xz` has a run directory of Switch routing after 4 steps, the text
-that it was trained on, and the figures that the earlier version then gave. Its configuration has names
-that have changed since: `@TokenChoice()` for `@Switch()`, `Loss.router_z_loss` and its kin for
-`Loss.weights`.
+that it was trained on, and the figures that the earlier version then gave. Names in its
+configuration have changed since: `@TokenChoice()` for `@Switch()`, `Loss.router_z_loss` and its
+kin for `Loss.weights`.
 """
 
 import json

@@ -12,10 +12,10 @@ from moe_jax.data.batch import Batch
 from moe_jax.models.functional import LanguageModel
 from moe_jax.routing.router import Router
 from moe_jax.sharding.mesh import MeshConfig
-from moe_jax.sharding.partition import make_partition
+from moe_jax.sharding.partition import SINGLE_DEVICE, make_partition
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState, make_state, state_shardings
-from moe_jax.training.step import LossConfig, make_train_step
+from moe_jax.training.step import LossConfig, StepOptions, make_train_step
 
 ROWS, LENGTH = 16, 12
 SEED = 3
@@ -86,7 +86,7 @@ def keep_gradients() -> Optimizer:
 
 def run(router: Router | None, setting: Setting, mesh: MeshConfig | None) -> Result:
     """Does one step; on one device without a mesh."""
-    partition = None
+    partition = SINGLE_DEVICE
     if mesh is not None:
         sizes = [getattr(mesh, n) for n in ("slice", "data", "fsdp", "expert", "tensor")]
         partition = make_partition(mesh, jax.devices()[: int(np.prod(sizes))])
@@ -100,8 +100,8 @@ def run(router: Router | None, setting: Setting, mesh: MeshConfig | None) -> Res
     )
     model = LanguageModel(config, router, partition)
     state = initial_state(model)
-    rows = batch() if partition is None else partition.place_rows(batch())
-    step = make_train_step(model, keep_gradients(), LOSS, setting.accumulation, SEED)
+    rows = partition.place_rows(batch())
+    step = make_train_step(model, keep_gradients(), LOSS, StepOptions(setting.accumulation, SEED))
     # Compiles in half the time; a step runs in a blink either way.
     compiled = step.lower(state, rows).compile({"xla_backend_optimization_level": 0})
     state, metrics = compiled(state, rows)

@@ -40,7 +40,7 @@ from moe_jax.config_source import ConfigSource
 from moe_jax.data.batch import Batch
 from moe_jax.sharding import mesh
 from moe_jax.training.state import abstract_state
-from moe_jax.training.step import make_train_step
+from moe_jax.training.step import StepOptions, make_train_step
 
 folder, files, bindings = sys.argv[1], *map(json.loads, sys.argv[2:])
 devices = topologies.get_topology_desc("v4:2x2x2", "tpu", chip_config_name="megacore").devices
@@ -52,9 +52,8 @@ shape = (run.data.batch_size, run.data.sequence_length)
 ids, weights = (
     jax.ShapeDtypeStruct(shape, dtype, sharding=partition.rows) for dtype in (np.int32, np.float32)
 )
-step = make_train_step(
-    model, run.optimizer, run.loss, run.train.accumulation, run.train.seed, run.guard
-)
+options = StepOptions(run.train.accumulation, run.train.seed, run.guard)
+step = make_train_step(model, run.optimizer, run.loss, options)
 lowered = step.lower(abstract_state(model, run.optimizer), Batch(ids, ids, weights))
 open(f"{folder}/step.txt", "w").write(lowered.compile().as_text())
 parts = flops.forward_flops_per_token(run.model, run.experts_per_token, shape[1])

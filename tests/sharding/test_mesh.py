@@ -56,7 +56,7 @@ def test_mistakes(settings, message):
         (
             MeshConfig(data=4, fsdp=2, rules={"mlp": "fsdp"}),
             {},
-            "its axes 'embed' and 'mlp' are both cut along the mesh axis 'fsdp'",
+            "its axes 'embed' and 'mlp' are both sharded along the mesh axis 'fsdp'",
         ),
     ],
 )

@@ -31,7 +31,7 @@ from moe_jax.routing.pools import Pool
 from moe_jax.training.optimizers import Optimizer, adamw
 from moe_jax.training.schedules import warmup_cosine
 from moe_jax.training.state import TrainState, make_state
-from moe_jax.training.step import LossConfig, forward, make_train_step
+from moe_jax.training.step import LossConfig, StepOptions, forward, make_train_step
 from moe_jax.training.update_guard import make_guard
 
 VOCABULARY, ROWS, LENGTH = 64, 4, 16
@@ -110,7 +110,7 @@ def plain_gradient(variables, batch, model):
 @functools.cache
 def make_sgd_step(model, accumulation, loss=LOSS, seed=0):
     """Returns the step under test, with gradient descent."""
-    return make_train_step(model, SGD, loss, accumulation, seed)
+    return make_train_step(model, SGD, loss, StepOptions(accumulation, seed))
 
 
 def sgd_step(variables, batch, model, accumulation=1, **settings):
@@ -489,7 +489,7 @@ def test_options_of_the_tpu_compiler_are_ignored_elsewhere():
     """A CPU does not know them and would refuse."""
     options = {"xla_enable_async_all_gather": "true", "xla_tpu_no_such_option": "true"}
     model = make_model(**ONE)
-    step = make_train_step(model, SGD, LOSS, compiler_options=options)
+    step = make_train_step(model, SGD, LOSS, StepOptions(compiler_options=options))
     plain = make_train_step(model, SGD, LOSS)
     batch = make_batch()
     losses = [float(run(make_state(model, SGD, seed=0), batch)[1]["loss"]) for run in (step, plain)]

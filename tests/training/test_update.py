@@ -13,7 +13,7 @@ import tiny
 from moe_jax.models.functional import LanguageModel
 from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.sharding.mesh import MeshConfig
-from moe_jax.sharding.partition import make_partition
+from moe_jax.sharding.partition import SINGLE_DEVICE, make_partition
 from moe_jax.training.optimizers import adafactor, adamw
 from moe_jax.training.state import TrainState, state_shardings
 from moe_jax.training.update import make_update
@@ -32,7 +32,7 @@ def constant(rate):
 
 
 def make_model(mesh=None):
-    partition = None if mesh is None else make_partition(mesh, jax.devices()[:4])
+    partition = SINGLE_DEVICE if mesh is None else make_partition(mesh, jax.devices()[:4])
     return LanguageModel(tiny.config(**SHAPE), ExpertChoice(2.0), partition)
 
 

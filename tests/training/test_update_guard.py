@@ -13,7 +13,7 @@ from moe_jax.errors import UserError
 from moe_jax.training.optimizers import adamw
 from moe_jax.training.schedules import inverse_square_root
 from moe_jax.training.state import make_state
-from moe_jax.training.step import LossConfig, make_train_step
+from moe_jax.training.step import LossConfig, StepOptions, make_train_step
 from moe_jax.training.update_guard import GuardConfig, SkipReason, decide_skip, make_guard
 
 
@@ -101,7 +101,7 @@ def test_a_huge_loss_leaves_the_moving_deviation_finite():
 def test_a_skipped_step_changes_nothing_but_the_counts(accumulation):
     model, _ = tiny.make(None, num_experts=0)
     optimizer = adamw(inverse_square_root(1e-2, 10))
-    step = make_train_step(model, optimizer, LossConfig(), accumulation)
+    step = make_train_step(model, optimizer, LossConfig(), StepOptions(accumulation))
     state = make_state(model, optimizer, 0)
     batch = tiny.make_batch(4, 8)
     state, metrics = step(state, batch)

@@ -31,13 +31,13 @@ class CheckpointableIterator(Protocol):
         """Restores a saved iterator state."""
 
 
-def train_batches(config: DataConfig, partition: Partition | None) -> CheckpointableIterator:
+def train_batches(config: DataConfig, partition: Partition) -> CheckpointableIterator:
     """Returns the training batches of a configuration without a curriculum.
 
     Raises:
         UserError: if the data are fewer than one batch.
     """
-    if partition is None:
+    if not partition.is_sharded:
         return TrainBatches(config, ahead=True)
     rows = process_row_ranges(partition.rows, config.batch_size)
     local = jax.process_index()
@@ -46,14 +46,14 @@ def train_batches(config: DataConfig, partition: Partition | None) -> Checkpoint
 
 
 def curriculum_batches(
-    config: DataConfig, partition: Partition | None
+    config: DataConfig, partition: Partition
 ) -> tuple[CheckpointableIterator, CurriculumBatches]:
     """Returns the training batches in curriculum order, and the underlying curriculum.
 
     Raises:
         UserError: if the data are fewer than one batch.
     """
-    if partition is None:
+    if not partition.is_sharded:
         batches = CurriculumBatches(config)
         return batches, batches
     part = process_row_ranges(partition.rows, config.batch_size)[jax.process_index()]
