@@ -40,6 +40,7 @@ FAST = (
     "tests/faults/",
     "tests/invariance/",
     "tests/training/",
+    "tests/configs/test_routers.py",
     "tests/dispatch/test_routed.py",
     "tests/dispatch/test_transports.py",
     "tests/evaluation/test_generate.py",
@@ -59,7 +60,7 @@ LONGEST = (
     "tests/test_cli.py",
     "invariance/test_causality.py",
     "commands/test_data.py",
-    "training/test_router_files.py",
+    "configs/test_routers.py",
     "e2e/test_resume.py",
     "commands/test_bench.py",
 )

@@ -1,4 +1,4 @@
-"""Pages that are written by a command are up to date, and links lead somewhere."""
+"""Pages that are written by a command are up to date; links and names lead somewhere."""
 
 import re
 import subprocess
@@ -10,6 +10,13 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+# Texts that name files and modules; the changelog may name what was.
+TEXTS = [page for page in PAGES if page.name != "CHANGELOG.md"]
+TEXTS += [path for end in ("py", "gin") for path in sorted((ROOT / "moe_jax").rglob(f"*.{end}"))]
+TEXTS += [*sorted((ROOT / "scripts").iterdir()), *sorted((ROOT / "tests/helpers").glob("*.py"))]
+FILE = re.compile(r"(?<![\w/.-])(?:moe_jax|tests|docs|scripts)/[\w/-]+\.(?:py|md|gin|sh|json)\b")
+# Names that go on with a capital letter are gin's: `moe_jax.Loss`.
+NAME = re.compile(r"(?<![\w/.@-])moe_jax\.[a-z_]\w*(?:\.[A-Za-z_]\w*)*")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -28,6 +35,25 @@ def test_links_between_pages_lead_somewhere(page):
     for target in LINK.findall(page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def exists(name):
+    """Whether a dotted name is a module of the package, or a name that the text of one has."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        path = ROOT.joinpath(*parts[:length])
+        module = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if module.exists():
+            words = re.findall(r"\w+", module.read_text())
+            return parts[length : length + 1] == [] or parts[length] in words
+    return False
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_files_and_modules_that_texts_name_are_there(path):
+    text = path.read_text()
+    assert [file for file in FILE.findall(text) if not (ROOT / file).exists()] == []
+    assert [name for name in NAME.findall(text) if not exists(name)] == []
 
 
 def test_pages_quote_a_libtpu_that_the_extra_can_install():

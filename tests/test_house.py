@@ -1,4 +1,4 @@
-"""The rules of the house: which way imports point, how long files and functions are."""
+"""The rules of the house: the direction of imports, lengths of files, functions and signatures."""
 
 import ast
 from pathlib import Path
@@ -69,12 +69,14 @@ def test_imports_point_down(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
-def test_files_and_functions_are_short(path):
+def test_files_functions_and_parameter_lists_are_short(path):
     text = path.read_text()
     assert text.count("\n") <= 400
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno + 1 <= 60, node.name
+            taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            assert len([a for a in taken if a.arg not in ("self", "cls")]) <= 6, node.name
 
 
 def test_the_median_file_is_short():

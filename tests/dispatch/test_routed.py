@@ -1,4 +1,4 @@
-"""Law 1 on what the routers decide: every router, pool and transport; and the registry of names."""
+"""Law 1 on what the routers decide: every router, pool and transport."""
 
 import dataclasses
 import functools
@@ -12,7 +12,6 @@ from tiers import mostly_slow
 
 from moe_jax.dispatch import DISPATCHES, get_dispatch
 from moe_jax.dispatch.network import ExpertNetwork
-from moe_jax.errors import UserError
 from moe_jax.routers import ROUTERS as REGISTERED
 from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.routers.expert_threshold import ExpertThreshold
@@ -156,17 +155,3 @@ def test_every_router_gives_the_same_on_every_transport(name, kind):
     assert (np.abs(expected["y"][REAL]).max(-1) > 0).mean() > 0.5
     assert expected["wi"].any()
     assert expected["router"].any() == router.is_learned
-
-
-@pytest.mark.parametrize(
-    ("name", "right"), [("gathr", "gather"), ("Oracle", "oracle"), ("orcale", "oracle")]
-)
-def test_unknown_name_names_the_nearest(name, right):
-    with pytest.raises(UserError, match=f"unknown dispatch '{name}'.*Did you mean '{right}'"):
-        get_dispatch(name)
-
-
-def test_known_names():
-    """The oracle that everything is compared with, the default of the models, and the other."""
-    assert {"gather", "grouped", "oracle"} == set(DISPATCHES)
-    assert all(get_dispatch(name) is DISPATCHES[name] for name in DISPATCHES)

@@ -20,7 +20,11 @@ from unittest import mock
 import compiling
 
 # What `moe-jax train` imports; found by the server without the paths of the tests.
-PRELOADED = ["moe_jax.cli", "moe_jax.commands.training_console", "moe_jax.data.placed"]
+PRELOADED = [
+    "moe_jax.cli",
+    "moe_jax.commands.training_console",
+    "moe_jax.data.pipeline.device_batches",
+]
 # JAX reads these as it is imported: they are the same for all runs.
 ENVIRONMENT = {
     **compiling.ENVIRONMENT,
