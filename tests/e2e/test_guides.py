@@ -1,6 +1,7 @@
 """The code in the guides runs as it is written, with tiny models in the place of large ones."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,10 +27,18 @@ SMALL = [
 ]
 
 
+# Programs that run for two steps are compiled fast.
+FAST = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "True"}
+
+
 def run_python(code, directory):
     """Runs code in a process of its own, whose directory has the files of the guide."""
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=directory, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=directory,
+        env=os.environ | FAST,
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout
@@ -84,6 +93,7 @@ def test_the_python_of_the_page_runs(extending, number):
     assert ("TopP(" in output) == (number == 1)
 
 
+@pytest.mark.slow
 def test_names_of_a_users_module_are_listed_and_suggested(extending, capsys):
     flags = ["--gin_file=my.gin", "--allow_imports=my_router"]
     listed = run_python(
@@ -96,6 +106,7 @@ def test_names_of_a_users_module_are_listed_and_suggested(extending, capsys):
     assert "Did you mean 'TopP'?" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_loss_without_a_weight_names_the_losses(extending):
     """The router of the guide returns `entropy`, which has no default weight."""
     Path("bare.gin").write_text(
@@ -115,3 +126,22 @@ def test_a_loss_without_a_weight_names_the_losses(extending):
         assert result.returncode == 1
         assert "returns the loss 'entropy', which has no weight" in result.stderr
         assert "Loss.weights = {'entropy': ...}" in result.stderr
+
+
+@pytest.mark.slow
+def test_the_python_guide_runs_from_top_to_bottom(tmp_path):
+    """On a tiny run in the place of the quickstart's, with a text of the user's own."""
+    (tmp_path / "mine").mkdir()
+    text = "".join(f"The square of {n} is {n * n}.\n" for n in range(2000))
+    (tmp_path / "mine" / "squares.txt").write_text(text)
+    (tmp_path / "tiny.gin").write_text(tiny.RUN + tiny.STEADY + "STEPS = 2\n")
+    train = "import moe_jax; moe_jax.experiment(['tiny.gin']).train('runs/quickstart', quiet=True)"
+    run_python(train, tmp_path)
+    parts = guides.python_blocks("python.md")
+    assert len(parts) >= 6
+    code = "\n".join(parts).replace(
+        '["runs/quickstart.gin"], ["STEPS=20"]', '["tiny.gin"], ["STEPS=3"]'
+    )
+    output = run_python(code, tmp_path)
+    assert "bits per byte) routed as trained" in output
+    assert (tmp_path / "runs" / "x" / "checkpoints" / "3").is_dir()

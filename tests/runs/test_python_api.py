@@ -57,6 +57,7 @@ def test_it_evaluates_as_the_verb_does(run, home, capsys):
     assert f"{figures.loss:.3f}" in str(figures)
 
 
+@pytest.mark.slow
 def test_it_evaluates_other_data(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "".join(f"The square of {n} is {n * n}.\n" for n in range(2000))
@@ -97,6 +98,7 @@ def test_a_text_is_routed(run):
     assert str(routed).splitlines()[0].split() == ["token", "layer", "1", "layer", "3"]
 
 
+@pytest.mark.slow
 def test_as_trained_the_experts_of_a_layer_have_equal_shares(run):
     """Expert choice over one row: every expert takes k = N c / E of its tokens."""
     tokens = run.tokenize("It was a dark and stormy night, and the whale was near. " * 4)[:32]
@@ -144,6 +146,7 @@ def test_an_experiment_shows_its_configuration(home):
     assert "7 steps" in repr(experiment)
 
 
+@pytest.mark.slow
 def test_a_dense_run_routes_nothing(home, tmp_path):
     dense = moe_jax.experiment([str(home / "tiny.gin")], ["Model.num_experts=0", "STEPS=1"])
     run = dense.train(tmp_path / "dense", quiet=True)
