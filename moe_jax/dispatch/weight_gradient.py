@@ -40,8 +40,7 @@ def ragged(a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array) -> jax.Array:
 def megablox(
     a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array, interpret: bool = False
 ) -> jax.Array:
-    """Computes the gradient with the Megablox kernel; `interpret` runs it on any platform, slowly.
-    """
+    """Computes the gradient with the Megablox kernel; `interpret` emulates it on any platform."""
     # Imported here: the import takes as long as all others of the command line together.
     from jax.experimental.pallas.ops.tpu.megablox.gmm import tgmm
 

@@ -63,8 +63,7 @@ class Adaptive(Router):
 
     @property
     def experts_per_token(self) -> float:
-        """The expected number, by default the upper bound; the metric `mean_experts` measures it.
-        """
+        """The setting `expected_experts`; the metric `mean_experts` is the actual number."""
         return self.expected_experts
 
     def check(self, batch: int, length: int, experts: int) -> None:

@@ -211,7 +211,9 @@ class TokenChoice(Router):
         pairs = self._assign(expert_PNK, weight_PNK * self.scale, wanted_PNK, score_PNE, scores)
         num_experts = score_PNE.shape[-1]
         balanced_PNK = wanted_PNK[..., :1] if self.balance_first_only else wanted_PNK
-        count_PE = choice_counts(expert_PNK[..., : balanced_PNK.shape[-1]], balanced_PNK, num_experts)
+        count_PE = choice_counts(
+            expert_PNK[..., : balanced_PNK.shape[-1]], balanced_PNK, num_experts
+        )
         statistics = {"choices": count_PE.sum(0)} | balance.statistics(
             self.balance, score_PNE, limited_PNE, scores.mask_PN, self.k
         )
