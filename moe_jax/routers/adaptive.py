@@ -71,7 +71,7 @@ class Adaptive(Router):
         super().check(batch, length, experts)
         if experts < 2:
             raise UserError(
-                f"adaptive gating chooses one or two of 2 or more experts, not of {experts}"
+                f"adaptive gating chooses one or two of 2 or more experts, not {experts}"
             )
 
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
