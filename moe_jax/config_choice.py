@@ -1,4 +1,4 @@
-"""The choices of a configuration that was parsed, such as the router, before anything is built."""
+"""Classes that a parsed configuration selects, such as the router, before they are instantiated."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,11 +11,11 @@ from moe_jax.settings import Mistake
 
 
 def referred(name: str, parameter: str) -> Callable[..., Any] | None:
-    """Returns the class or function that makes a value, in what was parsed; None for no reference.
+    """Returns the class or function that a parsed binding refers to; None if it is no reference.
 
     Args:
-        name: of something registered, such as `Experiment`.
-        parameter: of it, such as `router`.
+        name: name of a configurable, such as `Experiment`.
+        parameter: name of its parameter, such as `router`.
     """
     value = gin.config._CONFIG.get(("", selector_of(name)), {}).get(parameter)
     if not isinstance(value, gin.config.ConfigurableReference):
@@ -24,7 +24,7 @@ def referred(name: str, parameter: str) -> Callable[..., Any] | None:
 
 
 def add_items(name: str, parameter: str, items: Mapping[str, Any]) -> None:
-    """Adds items that are not set to a dictionary among the values that were parsed."""
+    """Adds items to a dictionary in the parsed bindings; items that are set keep their values."""
     bindings = gin.config._CONFIG.setdefault(("", selector_of(name)), {})
     value = bindings.get(parameter, {})
     if isinstance(value, Mapping):
@@ -32,14 +32,15 @@ def add_items(name: str, parameter: str, items: Mapping[str, Any]) -> None:
 
 
 def check_bases(name: str, parameter: str) -> None:
-    """Refuses settings of a base class that were made after one of its subclasses was chosen.
+    """Reports settings of a base class that were bound after one of its subclasses was chosen.
 
-    `TokenChoice.jitter` sets nothing if the router is `@Switch()`, which has a jitter of its own.
-    Settings from before the choice, and those of the package's files, may be there for another.
+    `TokenChoice.jitter` has no effect if the router is `@Switch()`, which has its own `jitter`.
+    Settings before the choice, and those in files of the package, are not reported: they may be
+    meant for another choice.
 
     Args:
-        name: of what has a choice, such as `Experiment`.
-        parameter: the choice, such as `router`.
+        name: name of a configurable, such as `Experiment`.
+        parameter: the parameter with a choice, such as `router`.
     """
     chosen = referred(name, parameter)
     bases = {base.__name__ for base in getattr(chosen, "__mro__", ())[1:]}

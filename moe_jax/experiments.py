@@ -1,4 +1,4 @@
-"""What a gin configuration describes, as one checked object."""
+"""Experiments: the complete, validated configuration of a run."""
 
 import dataclasses
 from typing import Any
@@ -37,21 +37,21 @@ from moe_jax.training.update_guard import GuardConfig
 @configurable
 @dataclasses.dataclass(frozen=True)
 class Experiment(Settings):
-    """A model, its data, and how it is trained.
+    """The configuration of a model, its data and its training.
 
     Attributes:
-        model: the shape.
-        optimizer: the optimiser with its schedule.
+        model: shape and options of the model.
+        optimizer: the optimizer with its schedule.
         train: steps, logging, evaluation.
-        router: None for a dense model.
-        mesh: how it is spread over devices.
+        router: the router; None for a dense model.
+        mesh: the device mesh and the sharding of arrays over it.
         data: task and batch.
-        loss: weights of the loss terms.
-        guard: which updates are skipped.
-        checkpoints: when to save.
-        watchdog: when a process is taken for hung.
-        writers: where metrics go.
-        sampling: how samples are drawn.
+        loss: weights and options of the loss.
+        guard: conditions under which updates are skipped.
+        checkpoints: frequency and number of checkpoints.
+        watchdog: time limits after which a process counts as hung.
+        writers: destinations of metrics.
+        sampling: settings of text generation.
     """
 
     model: ModelConfig
@@ -109,10 +109,10 @@ class Experiment(Settings):
         return self.router if self.model.num_experts else None
 
     def partition(self) -> Partition:
-        """Arranges all devices of all processes in the mesh; a single device has none.
+        """Makes the partition over all devices of all processes.
 
         Raises:
-            UserError: if the mesh, or the batch's rows, do not fit them.
+            UserError: if the mesh or the number of rows does not fit the devices.
         """
         devices = mesh.available_devices()
         if len(devices) == 1:
@@ -121,18 +121,18 @@ class Experiment(Settings):
         return self.partition_of(devices)
 
     def partition_of(self, devices: list[jax.Device]) -> Partition:
-        """Arranges devices, those of a topology that is not there among them.
+        """Makes the partition over given devices, which may be those of an unavailable topology.
 
         Raises:
-            UserError: if the mesh, or the batch's rows, do not fit them.
+            UserError: if the mesh or the number of rows does not fit the devices.
         """
         return self._checked(make_partition(self.mesh, devices))
 
     def abstract_partition(self, devices: int) -> Partition:
-        """Arranges so many devices that need not be there: how arrays are cut over them.
+        """Makes the partition over a number of abstract devices, which provides shardings only.
 
         Raises:
-            UserError: if the mesh, or the batch's rows, do not fit them.
+            UserError: if the mesh or the number of rows does not fit the devices.
         """
         return self._checked(make_abstract_partition(self.mesh, devices))
 
@@ -150,10 +150,10 @@ class Experiment(Settings):
         return partition
 
     def language_model(self, partition: Partition = SINGLE_DEVICE) -> LanguageModel:
-        """Returns the model without arrays, over a mesh or for one device.
+        """Returns the model without its arrays, for a mesh or a single device.
 
         Raises:
-            UserError: if the mesh cannot cut a parameter.
+            UserError: if a parameter cannot be sharded over the mesh.
         """
         return LanguageModel(self.model, self.active_router, partition)
 
@@ -165,20 +165,24 @@ class Experiment(Settings):
 
     @property
     def experts_per_token(self) -> float:
-        """Expert slots per token: c of expert choice; 0 for a dense model."""
+        """Mean number of experts per token (`Router.experts_per_token`); 0 for a dense model."""
         return self.active_router.experts_per_token if self.active_router else 0.0
 
     def parameters(self) -> ParameterCount:
-        """Counts parameters."""
+        """Counts the parameters of the model."""
         learned = self.active_router is None or self.active_router.is_learned
         return count_parameters(self.model, self.experts_per_token, learned)
 
     def train_flops_per_token(self) -> float:
-        """Counts the FLOPs of a training step per token."""
+        """Computes the FLOPs of a training step per token."""
         return train_flops_per_token(self.model, self.experts_per_token, self.data.sequence_length)
 
     def check_vocabulary(self, size: int) -> None:
-        """Refuses a model that is too small for its vocabulary."""
+        """Checks that the model's embedding has a row for every token of the vocabulary.
+
+        Raises:
+            UserError: if `Model.vocab_size` is too small.
+        """
         if self.model.vocab_size < size:
             raise UserError(
                 f"Model.vocab_size = {self.model.vocab_size} is smaller than the vocabulary of "
@@ -188,11 +192,11 @@ class Experiment(Settings):
 
 @configurable("TokenFrequencies")
 def token_frequencies(data: DataConfig, batches: PositiveInt = 16) -> tuple[int, ...]:
-    """Counts how often each token id is an input in the first training batches.
+    """Counts the occurrences of each token id in the inputs of the first training batches.
 
     Args:
         data: the training data.
-        batches: batches to count.
+        batches: number of batches.
     """
     from moe_jax.data.pipeline.input_pipeline import count_tokens
 
@@ -203,14 +207,14 @@ def load(source: ConfigSource) -> Experiment:
     """Builds the experiment that gin files and bindings configure.
 
     Raises:
-        UserError: for all mistakes in the configuration, one in a line, and for what it may not do
-            (`gin_imports`).
+        UserError: for all mistakes in the configuration, one per line, and for imports that are
+            not allowed (`gin_imports`).
     """
     with config.collect():
         config.parse(source)
         config_choice.check_bases("Experiment", "router")
         router = config_choice.referred("Experiment", "router")
-        # A run keeps the weights that it was trained with.
+        # The saved configuration then has the default weights that the run was trained with.
         config_choice.add_items("Loss", "weights", getattr(router, "loss_weights", {}))
         experiment = config.build("Experiment")
         config.check_macros(source.bindings)
@@ -219,15 +223,15 @@ def load(source: ConfigSource) -> Experiment:
 
 
 def load_data(source: ConfigSource) -> DataConfig:
-    """Builds only the data that gin files and bindings configure.
+    """Builds only the data configuration from gin files and bindings.
 
-    A data file or a `--gin.TASK` is enough: the rest of a run need not be configured.
+    A data file or a `--gin.TASK` is enough; the other settings of a run are not required.
 
     Raises:
         UserError: for any mistake in the configuration of the data.
     """
-    sets_macro = any(b.partition("=")[0].strip() == "TASK" for b in source.bindings)
-    if sets_macro or source.files:
+    sets_task = any(b.partition("=")[0].strip() == "TASK" for b in source.bindings)
+    if sets_task or source.files:
         source = dataclasses.replace(source, bindings=(*source.bindings, "Data.task=%TASK"))
     with config.collect():
         config.parse(source)

@@ -1,9 +1,9 @@
-"""Nested settings that a configuration leaves out are filled in by reference.
+"""Bindings of nested settings that a configuration omits.
 
-Where `Experiment.router = @Switch()` and nothing sets `Switch.pool`, whose default is
-`Pool("sequence")`, this binds `Switch.pool = @Pool()` and `Pool.kind = 'sequence'`. So
-`Pool.kind = 'position'` has an effect without the reference, and the configuration that a run keeps
-has all of it.
+With `Experiment.router = @Switch()` and no binding of `Switch.pool`, whose default is
+`Pool("sequence")`, `fill` binds `Switch.pool = @Pool()` and `Pool.kind = 'sequence'`. Therefore
+`Pool.kind = 'position'` has an effect without an explicit reference, and the saved configuration of
+a run is complete.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ import gin
 
 from moe_jax.settings import REGISTERED, Settings, parameters
 
-# From the registered name to gin's selector.
+# A function from a registered name to gin's selector.
 Selector = Callable[[str], str]
 
 
 def fill(name: str, selector: Selector) -> None:
-    """Binds what the configuration of `name`, and of all that it refers to, leaves out."""
+    """Binds the omitted nested settings of `name` and, recursively, of its references."""
     _fill(name, "", selector, set())
 
 
@@ -41,7 +41,10 @@ def _fill(name: str, scope: str, selector: Selector, seen: set[tuple[str, str]])
 
 
 def _nested(target: Callable[..., Any]) -> Iterator[tuple[str, Settings | str]]:
-    """Yields the parameters that take registered settings: the default, or the registered name."""
+    """Yields the parameters whose values are registered settings.
+
+    Each comes with its default or, if it has none, with the registered name of its type.
+    """
     hints = get_type_hints(target)
     for parameter, takes in parameters(target).items():
         if takes.default is not None:
@@ -53,7 +56,7 @@ def _nested(target: Callable[..., Any]) -> Iterator[tuple[str, Settings | str]]:
 
 
 def _bind_values(scope: str, selector: str, default: Settings) -> None:
-    """Binds the values in which a default differs from the defaults of its class."""
+    """Binds the fields of a default value that differ from the defaults of its class."""
     assert dataclasses.is_dataclass(default)
     for name, takes in parameters(type(default)).items():
         value = getattr(default, name)

@@ -1,4 +1,4 @@
-"""Registration: what `@configurable` decorates can be set in gin files, by its own name.
+"""Registration of classes and functions for gin files with `@configurable`.
 
     @configurable
     @dataclasses.dataclass(frozen=True)
@@ -9,8 +9,8 @@
     def my_schedule(peak: Positive, total_steps: PositiveInt) -> optax.Schedule:
         ...                          # AdamW.learning_rate = @my_schedule()
 
-The package's own routers, optimisers and schedules register in the same way as those of a user's
-module, which a gin file imports (`import my_router`, with `--allow_imports=my_router`).
+The routers, optimizers and schedules of the package are registered in the same way as those of a
+user's module, which a gin file imports (`import my_router`, with `--allow_imports=my_router`).
 """
 
 import inspect
@@ -32,13 +32,13 @@ def configurable(target: str, /) -> Callable[[T], T]: ...
 
 
 def configurable(target: Any, /) -> Any:
-    """Registers a class or function under the name that gin files use, and returns it.
+    """Registers a class or function for gin files, under its name, and returns it.
 
-    Its arguments are checked against their annotations (`moe_jax.settings`), whether a gin file or
-    Python code gives them.
+    Arguments from gin files and from Python code are checked against their annotations
+    (`moe_jax.settings`).
 
     Args:
-        target: a subclass of `Settings` (a `Router`, for instance), decorated with
+        target: a subclass of `Settings` (for instance, a `Router`), decorated with
             `dataclasses.dataclass`; or a function; or the name under which to register a function.
 
     Raises:

@@ -1,14 +1,14 @@
-"""Settings under the names of earlier versions, in gin files and in the configurations of runs.
+"""Compatibility with the setting names of earlier versions, in gin files and saved configurations.
 
-| then                                               | now                                        |
+| earlier                                            | current                                    |
 |----------------------------------------------------|--------------------------------------------|
 | `Loss.balance_loss = W`, `.router_z_loss`,         | `Loss.weights = {'balance': W}`,           |
 | `.importance_loss`, `.load_loss`, `.consistency`   | `'router_z'`, `'importance'`, ...          |
 | `Experiment.router = @TokenChoice()` with          | `@Switch()`, `@GShardTop2()`, `@GLaMTop2()`|
 | `TokenChoice.name = 'switch'`, ...                 |                                            |
 
-The first are read as the second; both forms of a router work, and count as the same where
-configurations are compared.
+Bindings with earlier names are converted. Both forms of a router work, and are equal in comparisons
+of configurations.
 """
 
 import ast
@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 
 _WEIGHTS = "Loss.weights"
-# The item of `Loss.weights` that a parameter of `Loss` became, and its default then.
+# For each former parameter of `Loss`, the item of `Loss.weights` that replaces it and its default.
 _LOSSES = {
     "balance_loss": ("balance", 0.01),
     "router_z_loss": ("router_z", 0.0),
@@ -29,16 +29,16 @@ _ROUTERS = {"'switch'": "Switch", "'gshard_top2'": "GShardTop2", "'glam_top2'": 
 
 
 def current_binding(selector: str, parameter: str, value: object) -> tuple[str, object]:
-    """Returns the parameter and value that a binding is today, for the same selector."""
+    """Converts a binding to the current parameter and value, for the same selector."""
     if selector.rpartition(".")[2] == "Loss" and parameter in _LOSSES:
         return "weights", {_LOSSES[parameter][0]: value}
     return parameter, value
 
 
 def current_bindings(facts: Mapping[str, str]) -> dict[str, str]:
-    """Returns the settings of a configuration in today's names, for comparisons.
+    """Converts the settings of a configuration to current names, for comparisons.
 
-    The items of `Loss.weights` are settings of their own, without those that have the default.
+    Each item of `Loss.weights` becomes a separate setting, unless it has the default value.
 
     Args:
         facts: values by name, as gin writes them.
@@ -65,7 +65,7 @@ def _items(value: str) -> dict[str, str]:
     try:
         return {str(name): repr(weight) for name, weight in ast.literal_eval(value).items()}
     except (ValueError, SyntaxError, AttributeError):
-        # Macros among the values.
+        # The values contain macros.
         return dict(re.findall(r"'(\w+)': ([^,}]+)", value))
 
 

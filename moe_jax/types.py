@@ -1,12 +1,12 @@
-"""The dimension legend of the whole project, and array aliases for public signatures.
+"""Letters of array dimensions, and type aliases of arrays for public signatures.
 
-Hot code carries the letters as suffixes of names (`x_PND`, `weight_PEC`):
+Names of arrays end with the letters of their dimensions (`x_PND`, `weight_PEC`):
 
 | letter | meaning                                     |
 |--------|---------------------------------------------|
 | B      | batch: rows of a batch                      |
 | S      | sequence: positions in a row                |
-| P      | pools: groups of tokens routed on their own |
+| P      | pools: groups of tokens routed together     |
 | N      | tokens in a pool                            |
 | D      | model width                                 |
 | F      | hidden width of a feed-forward network      |
@@ -27,7 +27,7 @@ ActivationsBSD = Float[Array, "B S D"]
 LogitsBSV = Float[Array, "B S V"]
 ScoresBSE = Float[Array, "B S E"]
 
-# The same tokens, cut into pools.
+# The same tokens, split into pools.
 ActivationsPND = Float[Array, "P N D"]
 ScoresPNE = Float[Array, "P N E"]
 MaskPN = Bool[Array, "P N"]
@@ -41,7 +41,7 @@ IndexPNK = Int[Array, "P N K"]
 WeightPNK = Float[Array, "P N K"]
 MaskPNK = Bool[Array, "P N K"]
 
-# What an expert function takes and gives: every expert's rows.
+# Inputs and outputs of an expert network: the rows of every expert.
 RowsERD = Float[Array, "E R D"]
 
 Scalar = Float[Array, ""]

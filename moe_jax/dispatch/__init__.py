@@ -1,21 +1,23 @@
-"""Dispatch: carry tokens to their experts and back, as an assignment says.
+"""Dispatch: moves tokens to the experts of their assignment and combines the outputs.
 
-Every transport is a function `dispatch(assignment, x_PND, experts) -> y_PND` with
+Every dispatch is a function `dispatch(assignment, x_PND, experts) -> y_PND` with
 
-    y[p, n] = sum over the experts e that take token n of  weight * expert_e(x[p, n])
+    y[p, n] = sum over the experts e of token n of  weight * expert_e(x[p, n])
 
-where `experts` is an `ExpertNetwork`; called, it maps rows [E, R, D] to [E, R, D], expert by
-expert. A token that no expert takes gets 0. All of them equal `oracle`, forward and gradients, on
-every assignment.
+where `experts` is an `ExpertNetwork`, which maps rows [E, R, D] to [E, R, D], expert by expert. The
+output of a token without an expert is 0. Outputs and gradients equal those of `oracle` for every
+assignment.
 
-| transport | how                                                   | when                    |
+| dispatch  | algorithm                                             | use                     |
 |-----------|-------------------------------------------------------|-------------------------|
-| `grouped` | rows sorted by expert; work follows the chosen pairs  | the default             |
-| `gather`  | static slots, batched products; without a capacity in | many static shapes to   |
-|           | rounds that follow the busiest expert                 | compile for; comparison |
+| `grouped` | rows sorted by expert; cost proportional to the       | the default             |
+|           | chosen pairs                                          |                         |
+| `gather`  | static slots, batched products; without a capacity,   | compilation for many    |
+|           | as many rounds as the most loaded expert needs        | static shapes;          |
+|           |                                                       | comparison              |
 | `oracle`  | one-hot matrix products                               | tests                   |
 
-`register_dispatch` adds one.
+`register_dispatch` adds a dispatch.
 """
 
 from moe_jax.dispatch.network import ExpertNetwork

@@ -1,18 +1,18 @@
-"""Expert parallelism: each device has some of the experts, and tokens travel to them and back.
+"""Expert parallelism: experts are sharded over devices, and tokens are exchanged by all-to-all.
 
-To be called inside `jax.shard_map`, on the tokens and the experts of one device. Everything that
-travels has a static shape:
+These functions are called inside `jax.shard_map`, on the tokens and the experts of one device. All
+exchanged arrays have static shapes:
 
-- an assignment with slots (expert choice, or token choice with a capacity) sends every expert's
-  rows in one all-to-all, in the order of the slots, and gets them back in another;
+- an assignment with slots (expert choice, or token choice with a capacity) sends the rows of every
+  expert in one all-to-all, in the order of the slots, and receives the outputs in another;
 - pairs without a capacity are sorted by expert, and a device sends up to a fixed number of rows
-  to each other device at a time, with one more, tiny all-to-all for the counts. Rows beyond that
-  number take further rounds, as many as the fullest pair of devices needs: nothing is dropped,
-  memory does not follow the load, and a balanced router needs one round.
+  to each device at a time, plus one small all-to-all for the counts. Rows beyond that number take
+  further rounds, as many as the most loaded pair of devices needs: nothing is dropped, memory does
+  not depend on the load, and a balanced router needs one round.
 
-With slots the combine weights stay where the tokens are. Pairs take theirs along: the gradient of
-a weight is then found where the expert's hidden units are, and what came back need not be kept or
-fetched again in the backward pass.
+With slots, the combine weights stay on the device of the tokens. With pairs, they are sent along:
+the gradient of a weight is then computed on the device that has the expert's hidden units, and the
+received outputs need not be kept or exchanged again in the backward pass.
 """
 
 import dataclasses
@@ -36,14 +36,15 @@ _ROWS_MULTIPLE = 8
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:
-    """The group of devices that share the experts.
+    """The devices that the experts are sharded over, and the size of their buffers.
 
     Attributes:
         axis: the mesh axis of the experts.
-        size: devices along it.
-        others: all mesh axes that hold tokens, which take the same number of rounds.
-        buffer_factor: rows a device can send to another at a time, relative to its share of the
-            expected rows.
+        size: number of devices along it.
+        others: all mesh axes that tokens are sharded over; their devices take the same number of
+            rounds.
+        buffer_factor: number of rows that a device can send to another at a time, relative to the
+            expected number.
     """
 
     axis: str
@@ -52,7 +53,7 @@ class Exchange:
     buffer_factor: float
 
     def send(self, x: jax.Array) -> jax.Array:
-        """Sends part i of the first axis to device i; returns the parts received, by sender."""
+        """Sends part i of the first axis to device i; returns the received parts, by sender."""
         return jax.lax.all_to_all(x, self.axis, split_axis=0, concat_axis=0)
 
 
@@ -63,14 +64,14 @@ def expert_parallel(
     exchange: Exchange,
     rows_per_token: float,
 ) -> ActivationsPND:
-    """Dispatches this device's tokens to the experts of all devices along the axis.
+    """Dispatches the local tokens to the experts of all devices along the axis.
 
     Args:
-        assignment: of this device's tokens to all experts.
-        x_PND: this device's tokens.
-        experts: this device's experts, E / size of them.
+        assignment: assignment of the local tokens to all experts.
+        x_PND: the local tokens.
+        experts: the local experts, E / size of them.
         exchange: the devices.
-        rows_per_token: expected number of experts per token, which the buffers are made for.
+        rows_per_token: expected number of experts per token; determines the size of the buffers.
     """
     if isinstance(assignment, Pairs) and assignment.capacity is None:
         pools, tokens, width = x_PND.shape
@@ -82,7 +83,7 @@ def expert_parallel(
 
 @dataclasses.dataclass(frozen=True)
 class _RemoteExperts:
-    """All experts as a network, each computed by the device that has it."""
+    """A network of all experts that computes each expert on its device."""
 
     experts: ExpertNetwork
     exchange: Exchange
@@ -91,7 +92,7 @@ class _RemoteExperts:
         num_experts, rows, width = x_ERD.shape
         size = self.exchange.size
         local = num_experts // size
-        # From [to, local expert, row] to [local expert, from, row].
+        # From [receiver, local expert, row] to [local expert, sender, row].
         received = self.exchange.send(x_ERD.reshape(size, local, rows, width))
         out = self.experts(received.swapaxes(0, 1).reshape(local, size * rows, width))
         out = out.reshape(local, size, rows, width).swapaxes(0, 1)
@@ -99,7 +100,7 @@ class _RemoteExperts:
 
 
 def buffer_rows(expected: float, factor: float) -> int:
-    """Returns the rows that a device can send to another at a time, for `expected` of them."""
+    """Returns the number of rows in the buffer between two devices, for an expected number."""
     return max(math.ceil(expected * factor / _ROWS_MULTIPLE), 1) * _ROWS_MULTIPLE
 
 
@@ -112,7 +113,7 @@ def exchange_pairs(
 ) -> jax.Array:
     """Dispatches token-expert pairs to experts on all devices; returns y [T, D].
 
-    Every device along the axis has to call it, whether it has pairs or not.
+    Every device along the axis must call it, with or without pairs.
     """
     expected = x_TD.shape[0] * rows_per_token / exchange.size
     rows = min(buffer_rows(expected, exchange.buffer_factor), pairs.expert_M.shape[0])
@@ -120,13 +121,14 @@ def exchange_pairs(
     bounds = expert_bounds(pairs.expert_M, pairs.num_experts)
     local = pairs.num_experts // exchange.size
     per_device = bounds[local::local] - bounds[:-1:local]
-    most = jax.lax.pmax(-(-per_device.max() // rows), exchange.others)
+    num_rounds = jax.lax.pmax(-(-per_device.max() // rows), exchange.others)
     first = _Round(exchange, rows)
     arrays, indices = (x_TD, pairs.weight_M, experts), (pairs.token_M, bounds)
-    # The first round keeps what its gradient needs; further ones, which a balanced router does not
-    # have, are computed again.
+    # The first round keeps its residuals for the backward pass; later rounds, which a balanced
+    # router does not need, are recomputed.
     y_TD = first(jnp.zeros((), jnp.int32), arrays, indices)
-    return y_TD + sum_over_rounds(_LaterRounds(first), jnp.maximum(most - 1, 0), arrays, indices)
+    later_rounds = jnp.maximum(num_rounds - 1, 0)
+    return y_TD + sum_over_rounds(_LaterRounds(first), later_rounds, arrays, indices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +143,7 @@ class _Round:
         token_M, bounds = indices
         size = self.exchange.size
         local = (bounds.shape[0] - 1) // size
-        # Of the rows sorted by expert, those of this round to each device (X).
+        # Indices, among the rows sorted by expert, of the rows sent to each device (X).
         first_X1 = bounds[:-1:local, None] + index * self.rows
         row_XR = first_X1 + jnp.arange(self.rows, dtype=jnp.int32)
         is_valid_XR = row_XR < bounds[local::local, None]
@@ -157,14 +159,14 @@ class _Round:
     def _remote(
         self, x_XRD: jax.Array, weight_XR: jax.Array, count_XE: jax.Array, experts: ExpertNetwork
     ) -> jax.Array:
-        """Returns each device's rows processed by its experts and weighted; unused rows are 0."""
+        """Returns the rows after their experts on each device, weighted; unused rows are 0."""
         size, rows, width = x_XRD.shape
         received_XRD = checkpoint_name(self.exchange.send(x_XRD), "moe_in")
         weight_XR, count_XE = self.exchange.send(weight_XR), self.exchange.send(count_XE)
         local = count_XE.shape[1]
         end_XE = jnp.cumsum(count_XE, axis=1)
-        place_R = jnp.arange(rows, dtype=jnp.int32)
-        expert_XR = jnp.sum(place_R[:, None] >= end_XE[:, None, :], axis=-1, dtype=jnp.int32)
+        row_R = jnp.arange(rows, dtype=jnp.int32)
+        expert_XR = jnp.sum(row_R[:, None] >= end_XE[:, None, :], axis=-1, dtype=jnp.int32)
         expert_M, order_M = sort_by_expert(expert_XR.reshape(-1), local)
         y_MD = grouped_ffn(
             SortedTokens(
@@ -190,7 +192,7 @@ class _LaterRounds:
 
 
 def _windows(bounds: jax.Array, local: int) -> jax.Array:
-    """Returns the bounds of each device's experts, [X, local experts + 1]."""
+    """Returns the row bounds of the experts of each device, [X, local experts + 1]."""
     devices = (bounds.shape[0] - 1) // local
     return jnp.concatenate(
         [bounds[:-1].reshape(devices, local), bounds[local::local, None]], axis=1

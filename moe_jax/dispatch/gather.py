@@ -1,9 +1,9 @@
-"""Gather dispatch: tokens are carried by index, with static shapes and no one-hot array.
+"""Gather dispatch: tokens are gathered by index, with static shapes and without one-hot arrays.
 
-`Slots`, and `Pairs` with a capacity, are gathered, worked on by batched matrix products and
-scattered back in one go. Without a capacity, experts work in rounds of a fixed number of rows
-until every chosen pair is done, so that the result is exact whatever the load, shapes stay static,
-and time follows the busiest expert.
+The tokens of `Slots`, and of `Pairs` with a capacity, are gathered, processed by batched matrix
+products, and scattered back in one pass. Without a capacity, experts process a fixed number of rows
+per round until all chosen pairs are done: the result is exact for every load, shapes are static,
+and the time depends on the most loaded expert.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from moe_jax.dispatch.rounds import sum_over_rounds
 from moe_jax.routing.assignment import Assignment, Pairs, Slots
 from moe_jax.types import ActivationsPND, RowsERD
 
-# From rows of every expert [E, R, D] to their outputs; `ExpertNetwork` is one.
+# A function from the input rows of every expert [E, R, D] to their outputs, as `ExpertNetwork`.
 Network = Callable[[RowsERD], RowsERD]
 
 
@@ -40,7 +40,7 @@ def gather(assignment: Assignment, x_PND: ActivationsPND, experts: Network) -> A
 
 
 def _by_expert(value_PEC: jax.Array) -> jax.Array:
-    """Turns [P, E, C] into [E, P * C]."""
+    """Rearranges [P, E, C] to [E, P * C]."""
     return value_PEC.swapaxes(0, 1).reshape(value_PEC.shape[1], -1)
 
 
@@ -50,27 +50,27 @@ def _rows(
     weight_ER: jax.Array,
     x_TD: jax.Array,
 ) -> jax.Array:
-    """Runs each expert on its rows of `x_TD`; an empty row has weight 0 and adds nothing."""
+    """Applies each expert to its rows of `x_TD`; an empty row has weight 0 and adds nothing."""
     in_ERD = x_TD.at[token_ER].get(mode="promise_in_bounds")
-    # The gradient of the weights needs what the experts gave.
+    # The gradient of the weights needs the experts' outputs.
     out_ERD = checkpoint_name(network(in_ERD), "moe_rows")
     out_ERD = out_ERD * weight_ER[..., None].astype(x_TD.dtype)
     return jnp.zeros_like(x_TD).at[token_ER].add(out_ERD, mode="promise_in_bounds")
 
 
 def _rounds(pairs: Pairs, x_TD: jax.Array, network: Network) -> jax.Array:
-    """Processes the chosen tokens in rounds of T / E rows of every expert."""
+    """Processes the chosen tokens in rounds of T / E rows per expert."""
     total, num_experts = x_TD.shape[0], pairs.num_experts
     rows = -(-total // num_experts)
     weight_ET = pairs.dense_weight_PNE().reshape(total, num_experts).T
     chosen_ET = _chosen(pairs, total)
-    # Each expert's chosen tokens first, in order.
+    # The chosen tokens of each expert first, in their order.
     order_ET = jnp.argsort(~chosen_ET, axis=-1, stable=True).astype(jnp.int32)
-    busiest = chosen_ET.sum(-1).max()
+    most_rows = chosen_ET.sum(-1).max()
     padding = ((0, 0), (0, num_experts * rows - total))
     order_ET = jnp.pad(order_ET, padding)
     weight_ET = jnp.pad(jnp.take_along_axis(weight_ET, order_ET[:, :total], -1), padding)
-    return sum_over_rounds(_round, -(-busiest // rows), (x_TD, weight_ET, network), order_ET)
+    return sum_over_rounds(_round, -(-most_rows // rows), (x_TD, weight_ET, network), order_ET)
 
 
 def _round(index: jax.Array, arrays: tuple, order_ET: jax.Array) -> jax.Array:
@@ -83,7 +83,7 @@ def _round(index: jax.Array, arrays: tuple, order_ET: jax.Array) -> jax.Array:
 
 
 def _chosen(pairs: Pairs, total: int) -> jax.Array:
-    """Returns which expert takes which token, [E, T]."""
+    """Returns a mask of the chosen tokens of each expert, [E, T]."""
     one_hot_PNKE = jax.nn.one_hot(pairs.expert_index_PNK, pairs.num_experts, dtype=jnp.bool_)
     chosen_PNE = jnp.any(one_hot_PNKE & pairs.chosen_PNK[..., None], axis=2)
     return chosen_PNE.reshape(total, pairs.num_experts).T

@@ -1,8 +1,8 @@
-"""Grouped dispatch: rows sorted by expert, work proportional to the chosen pairs, none dropped.
+"""Grouped dispatch: rows are sorted by expert; the cost is proportional to the chosen pairs.
 
-The form for token choice without a capacity, and for `Slots` the fastest one on CPU. Time follows
-the pairs that were chosen, not the worst case: a token that goes to one expert costs half of one
-that goes to two.
+It suits token choice without a capacity, and is the fastest dispatch of `Slots` on CPU. No pair is
+dropped. The time depends on the number of chosen pairs, not on the worst case: a token with one
+expert costs half as much as a token with two.
 """
 
 import jax
@@ -16,8 +16,8 @@ from moe_jax.routing.assignment import Assignment, Slots
 from moe_jax.routing.ranks import expert_bounds
 from moe_jax.types import ActivationsPND
 
-# Rows in memory at a time, relative to tokens. Only a router of more choices than this, such as
-# a threshold for every expert, can need more than one round.
+# Rows in memory at a time, relative to tokens. Only a router with more choices per token, such as
+# `ExpertThreshold`, can need more than one round.
 _ROWS_PER_TOKEN = 4
 
 
@@ -35,7 +35,7 @@ def grouped(
 
 
 def _slots(slots: Slots, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
-    """Every expert has P * C rows; empty slots have weight 0."""
+    """Dispatches slots: every expert has P * C rows; empty slots have weight 0."""
     pools, num_experts, capacity = slots.token_index_PEC.shape
     first_P11 = (jnp.arange(pools, dtype=jnp.int32) * (x_TD.shape[0] // pools))[:, None, None]
     weight_PEC = jnp.where(slots.filled_PEC, slots.weight_PEC, 0.0)

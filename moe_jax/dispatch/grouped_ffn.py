@@ -1,9 +1,9 @@
-"""Experts on rows that are sorted by expert, with a gradient of its own, for every platform.
+"""Feed-forward experts on rows sorted by expert, with a custom gradient, for every platform.
 
     y[t] = sum over the rows m of token t of  weight_m * activation(x[t] W1_e) W2_e^T
 
-with e the expert of row m. The program is chosen when it is compiled for a platform, so a
-program compiled for TPU on a machine without one is the TPU's.
+where e is the expert of row m. The implementation is selected at lowering by the target platform,
+so that a program compiled for TPU on a machine without one is the TPU's program.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from moe_jax.dispatch.sorted_tokens import SortedTokens
 
 @jax.custom_vjp
 def grouped_ffn(rows: SortedTokens) -> jax.Array:
-    """Returns y [T, D]."""
+    """Returns the weighted sum of the experts' outputs for each token, y [T, D]."""
     return _forward(rows)[0]
 
 

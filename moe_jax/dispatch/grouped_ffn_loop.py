@@ -1,14 +1,15 @@
-"""Expert by expert, for CPU: plain matrix products on each expert's rows while they are in cache.
+"""Grouped feed-forward for CPU: a loop over experts, with matrix products on rows in cache.
 
-One loop per size of segment (`moe_jax.dispatch.segments`), with as many rounds as there are such
-segments: work follows the rows there are. Loops have no gradient of their own in JAX, so forward
-and backward are written here; only the pre-activations are kept in between. The backward pass
-uses that with g = dy[token], u = g W2 and h = activation(pre):
+There is one loop per size of segment (`moe_jax.dispatch.segments`), with one iteration per segment,
+so that the cost is proportional to the number of rows. JAX cannot differentiate loops with a
+dynamic number of iterations in reverse mode, so both passes are implemented here; only the
+pre-activations are kept for the backward pass. With g = dy[token], u = g W2 and
+h = activation(pre):
 
     d weight = sum_f u h,   d pre = (u weight) activation'(pre),   dW2 = (g weight)^T h
 
-An expert's weights and a few hundred rows stay in cache through all products, which beats one
-batched product over all experts on CPU; measured in docs/results/routing.md.
+The weights of an expert and a few hundred rows stay in cache through all products, which is faster
+on CPU than one batched product over all experts (measured in docs/results/routing.md).
 """
 
 from collections.abc import Callable
@@ -35,7 +36,7 @@ def forward(rows: SortedTokens) -> tuple[jax.Array, jax.Array]:
             out_RD = jnp.einsum("rf,df->rd", activation(pre_RF), segment.of_expert(wo_EDF))
         return _add(y_TD, token_R, out_RD * weight_R1), segment.write(pre_MF, pre_RF)
 
-    # Unassigned rows are never written: the backward pass masks them where it reads them.
+    # Unassigned rows are never written; the backward pass masks them when it reads them.
     pre_MF = _empty((token_M.shape[0], wi_EDF.shape[-1]), x_TD.dtype)
     carry = (jnp.zeros(x_TD.shape, jnp.float32), pre_MF)
     y_TD, pre_MF = _run(rows, carry, work, lambda carry, expert: carry)
@@ -43,7 +44,7 @@ def forward(rows: SortedTokens) -> tuple[jax.Array, jax.Array]:
 
 
 def backward(rows: SortedTokens, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradients:
-    """Returns the gradients."""
+    """Returns the gradients with respect to x, weight, wi and wo."""
     x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
     activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
 
@@ -77,7 +78,7 @@ def backward(rows: SortedTokens, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradien
     carry = (
         jnp.zeros(x_TD.shape, jnp.float32),
         jnp.zeros(token_M.shape, jnp.float32),
-        # Every expert's is written, if only with zeros.
+        # The gradient of every expert is written, with zeros for experts without rows.
         _empty(wi_EDF.shape, wi_EDF.dtype),
         _empty(wo_EDF.shape, wo_EDF.dtype),
     )
@@ -87,13 +88,13 @@ def backward(rows: SortedTokens, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradien
 
 
 class _Segment:
-    """One segment inside a loop: its rows in the sorted arrays, and its expert's weights."""
+    """One segment in a loop: access to its rows in sorted arrays and to its expert's weights."""
 
     def __init__(self, segments: Segments, index: jax.Array, size: int, rows: int, further: bool):
         self._size, self._further = size, further
         self._expert = segments.expert_G[index]
         start, count = segments.start_G[index], segments.rows_G[index]
-        # A segment at the end of the array begins earlier, so that it fits.
+        # A segment at the end of the array starts earlier, so that it fits.
         self._first = jnp.minimum(start, rows - size)
         row_R = self._first + jnp.arange(size, dtype=jnp.int32)
         self._is_valid_R = (row_R >= start) & (row_R < start + count)
@@ -121,7 +122,7 @@ class _Segment:
 
 
 class _UniformSegment(_Segment):
-    """The rows of one expert where all experts have as many: nothing to mask."""
+    """The rows of one expert if all experts have equally many: no row is masked."""
 
     def __init__(self, expert: jax.Array, size: int):
         self._size, self._further = size, False
@@ -140,21 +141,21 @@ def _run(
     work: Callable[[tuple, _Segment], tuple],
     empty: Callable[[tuple, jax.Array], tuple],
 ) -> tuple:
-    """Works off all segments; `empty` is called for experts without rows."""
-    number, experts = rows.token_M.shape[0], rows.count_E.shape[0]
+    """Calls `work` for all segments, and `empty` for experts without rows."""
+    num_rows, num_experts = rows.token_M.shape[0], rows.count_E.shape[0]
     if rows.uniform:
-        size = number // experts
+        size = num_rows // num_experts
         return jax.lax.fori_loop(
-            0, experts, lambda e, carry: work(carry, _UniformSegment(e, size)), carry
+            0, num_experts, lambda e, carry: work(carry, _UniformSegment(e, size)), carry
         )
-    sizes = segment_sizes(number, experts)
-    segments = make_segments(rows.count_E, number, sizes)
+    sizes = segment_sizes(num_rows, num_experts)
+    segments = make_segments(rows.count_E, num_rows, sizes)
 
     def loop(first: jax.Array, last: jax.Array, size: int, further: bool, carry: tuple) -> tuple:
         return jax.lax.fori_loop(
             first,
             last,
-            lambda i, carry: work(carry, _Segment(segments, i, size, number, further)),
+            lambda i, carry: work(carry, _Segment(segments, i, size, num_rows, further)),
             carry,
         )
 
@@ -179,8 +180,8 @@ def _put(weight_EDF: jax.Array, value_DF: jax.Array, expert: jax.Array) -> jax.A
     return jax.lax.dynamic_update_index_in_dim(weight_EDF, _bits(value_DF), expert, 0)
 
 
-# XLA's CPU backend updates a slice of a bfloat16 array by converting all of it to float32 and back.
-# So arrays that loops write to hold the bits of 16-bit floats, or are float32.
+# XLA's CPU backend converts a whole bfloat16 array to float32 and back to update a slice of it.
+# Arrays that are written in loops therefore hold the bits of 16-bit floats as uint16, or float32.
 
 
 def _empty(shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:

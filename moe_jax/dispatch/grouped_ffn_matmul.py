@@ -1,10 +1,10 @@
-"""All experts at once, for accelerators: batched or grouped matrix products of the compiler's.
+"""Grouped feed-forward for accelerators: batched or ragged matrix products over all experts.
 
-With as many rows for every expert these are batched products; otherwise `jax.lax.ragged_dot`,
-which TPU compilers turn into a grouped matrix-multiply kernel, and `weight_gradient`. (XLA's CPU
-backend rounds `ragged_dot` into a dense loop over experts, E times the work: there,
-`moe_jax.dispatch.grouped_ffn_loop` runs instead.)
-Formulas as in `grouped_ffn_loop`.
+If all experts have equally many rows, the products are batched; otherwise they are
+`jax.lax.ragged_dot`, which TPU compilers implement with a grouped matrix-multiply kernel, and
+`weight_gradient`. (XLA's CPU backend expands `ragged_dot` to a dense loop over experts, E times the
+work; there, `moe_jax.dispatch.grouped_ffn_loop` is used instead.) The formulas are those of
+`grouped_ffn_loop`.
 """
 
 import jax
@@ -25,7 +25,7 @@ def forward(rows: SortedTokens) -> tuple[jax.Array, jax.Array]:
 
 
 def backward(rows: SortedTokens, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradients:
-    """Returns the gradients."""
+    """Returns the gradients with respect to x, weight, wi and wo."""
     x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
     activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
     multiply = _Products(rows)
@@ -42,17 +42,17 @@ def backward(rows: SortedTokens, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradien
 
 
 class _Products:
-    """Products of sorted rows with their experts' weights."""
+    """Matrix products of sorted rows with the weights of their experts."""
 
     def __init__(self, rows: SortedTokens):
         self._uniform, self._count_E = rows.uniform, rows.count_E
         self._experts = rows.count_E.shape[0]
-        # Unassigned rows come last; products leave them undefined.
+        # Unassigned rows are last; the products leave them undefined.
         self._assigned_M1 = (jnp.arange(rows.token_M.shape[0]) < rows.count_E.sum())[:, None]
 
     @jax.named_scope("experts")
     def rows(self, rows_MA: jax.Array, weight_EDF: jax.Array, contract: int) -> jax.Array:
-        """Multiplies each row with its expert's weight over the weight's axis `contract`."""
+        """Multiplies each row by its expert's weight, contracting axis `contract` of the weight."""
         if self._uniform:
             equation = {1: "era,eaf->erf", 2: "era,efa->erf"}[contract]
             out_ERF = jnp.einsum(equation, self._by_expert(rows_MA), weight_EDF)
@@ -67,7 +67,7 @@ class _Products:
 
     @jax.named_scope("experts")
     def weights(self, a_MD: jax.Array, b_MF: jax.Array) -> jax.Array:
-        """Returns the sum over each expert's rows of a b^T, [E, D, F]."""
+        """Returns the sum of a b^T over the rows of each expert, [E, D, F]."""
         if self._uniform:
             return jnp.einsum("erd,erf->edf", self._by_expert(a_MD), self._by_expert(b_MF))
         return weight_gradient(a_MD, b_MF, self._count_E)

@@ -1,7 +1,7 @@
-"""Expert parallelism left to the compiler: batched products with sharding constraints.
+"""Expert parallelism by the compiler: batched products with sharding constraints.
 
-For assignments with slots. Rows are gathered pool by pool, where the pools are; then their axis of
-experts is sharded over the devices that have them, which the compiler rounds into an all-to-all.
+It supports assignments with slots. Rows are gathered on the devices of their pools; then the expert
+axis is constrained to the sharding of the experts, which the compiler implements as an all-to-all.
 """
 
 import jax
@@ -25,8 +25,8 @@ def implicit_expert_parallel(
         slots: the assignment.
         x_PND: all tokens.
         experts: all experts.
-        by_pool: sharding of arrays [P, ...] where the tokens are.
-        by_expert: sharding of arrays [E, P, ...] where the experts are.
+        by_pool: sharding of arrays [P, ...] over the devices of the tokens.
+        by_expert: sharding of arrays [E, P, ...] over the devices of the experts.
     """
     pools, num_experts, capacity = slots.token_index_PEC.shape
     width = x_PND.shape[-1]

@@ -1,4 +1,4 @@
-"""What experts compute, with their weights in sight of the transport that runs them."""
+"""The feed-forward networks of the experts, with weights that a dispatch can access."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,8 +17,8 @@ class ExpertNetwork:
 
     Attributes:
         wi_EDF: W1 of every expert, in the compute precision.
-        wo_EDF: W2 of every expert, stored like W1.
-        activation: elementwise (static).
+        wo_EDF: W2 of every expert, in the same layout as W1.
+        activation: the elementwise activation function (static).
     """
 
     wi_EDF: jax.Array
@@ -29,8 +29,8 @@ class ExpertNetwork:
 
     @jax.named_scope("experts")
     def __call__(self, x_ERD: RowsERD) -> RowsERD:
-        """Applies each expert to its own rows, all at once."""
+        """Applies each expert to its rows, as batched products."""
         x_ERD = checkpoint_name(x_ERD, "moe_in")
-        # Before the activation, which is cheap to do again.
+        # The pre-activations are named: the activation is cheap to recompute.
         hidden_ERF = checkpoint_name(jnp.einsum("erd,edf->erf", x_ERD, self.wi_EDF), "moe_hidden")
         return jnp.einsum("erf,edf->erd", self.activation(hidden_ERF), self.wo_EDF)

@@ -1,7 +1,7 @@
-"""The one-hot oracle: slow, large, and readable by anyone.
+"""The one-hot oracle: a simple, slow reference implementation of dispatch.
 
-It is the textbook form (Zhou et al. 2022, eq. 2 to 4) and what every other transport is tested
-against. Memory grows with tokens x experts x capacity: do not train with it.
+It follows the equations of Zhou et al. 2022 (eq. 2 to 4) and is the reference in the tests of every
+other dispatch. Memory grows with tokens x experts x capacity: it is not for training.
 """
 
 from collections.abc import Callable
@@ -26,13 +26,13 @@ def _slots(
     slots: Slots, x_PND: ActivationsPND, expert_fn: Callable[[RowsERD], RowsERD]
 ) -> ActivationsPND:
     """X_in = P X; X_e = expert(X_in); X_out = sum over e, c of P G X_e."""
-    pools, experts, capacity = slots.token_index_PEC.shape
+    pools, num_experts, capacity = slots.token_index_PEC.shape
     _, tokens, width = x_PND.shape
     p_PECN = jax.nn.one_hot(slots.token_index_PEC, tokens, dtype=x_PND.dtype)
     p_PECN = p_PECN * slots.filled_PEC[..., None]
     in_EPCD = jnp.einsum("pecn,pnd->epcd", p_PECN, x_PND)
-    out_ERD = expert_fn(in_EPCD.reshape(experts, pools * capacity, width))
-    out_EPCD = out_ERD.reshape(experts, pools, capacity, width)
+    out_ERD = expert_fn(in_EPCD.reshape(num_experts, pools * capacity, width))
+    out_EPCD = out_ERD.reshape(num_experts, pools, capacity, width)
     weight_PEC = slots.weight_PEC.astype(x_PND.dtype)
     return jnp.einsum("pecn,pec,epcd->pnd", p_PECN, weight_PEC, out_EPCD)
 
@@ -40,7 +40,7 @@ def _slots(
 def _every_expert(
     pairs: Pairs, x_PND: ActivationsPND, expert_fn: Callable[[RowsERD], RowsERD]
 ) -> ActivationsPND:
-    """Every expert works on every token; the weights pick."""
+    """Applies every expert to every token; weights of 0 remove those that were not chosen."""
     pools, tokens, width = x_PND.shape
     rows_RD = x_PND.reshape(pools * tokens, width)
     in_ERD = jnp.broadcast_to(rows_RD, (pairs.num_experts, *rows_RD.shape))

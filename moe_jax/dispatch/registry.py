@@ -1,4 +1,4 @@
-"""The transports by name; `Model.dispatch` says which one carries the tokens."""
+"""Registry of the dispatches, by the name used in `Model.dispatch`."""
 
 from collections.abc import Callable
 
@@ -16,10 +16,10 @@ DISPATCHES: dict[str, Dispatch] = {"grouped": grouped, "gather": gather, "oracle
 
 
 def register_dispatch(name: str) -> Callable[[Dispatch], Dispatch]:
-    """Registers a transport under a name for `Model.dispatch`; decorates its function.
+    """Returns a decorator that registers a function under a name for `Model.dispatch`.
 
-    `moe_jax.testing.check_dispatch` compares it with the oracle. Registering a function of the same
-    module again replaces it.
+    `moe_jax.testing.check_dispatch` compares the function with the oracle. If the same module
+    registers the name again, the function is replaced.
 
     Raises:
         ValueError: for a name that another module has registered.
@@ -39,7 +39,7 @@ def register_dispatch(name: str) -> Callable[[Dispatch], Dispatch]:
 
 
 def get_dispatch(name: str) -> Dispatch:
-    """Returns the transport of that name.
+    """Returns the dispatch of this name.
 
     Raises:
         UserError: for an unknown name.

@@ -1,8 +1,8 @@
-"""A differentiable sum over rounds whose number is known at run time only.
+"""A differentiable sum over a dynamic number of rounds.
 
-JAX cannot differentiate a loop with a dynamic number of rounds in reverse mode, and a scan over the
-worst case with a condition inside keeps the inputs of every round, the experts' weights among them.
-Here each round is computed again in the backward pass, and nothing is kept.
+JAX cannot differentiate a loop with a dynamic number of iterations in reverse mode, and a scan over
+the maximum number with a condition inside keeps the inputs of every round, including the experts'
+weights. Here every round is recomputed in the backward pass, and no residuals are kept.
 """
 
 import functools
@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# From (round, arrays with a gradient, arrays without) to an array.
+# A function of (index of the round, differentiated arrays, index arrays) that returns an array.
 Round = Callable[[jax.Array, Any, Any], jax.Array]
 
 
@@ -21,10 +21,10 @@ def sum_over_rounds(compute: Round, rounds: jax.Array, arrays: Any, indices: Any
     """Returns the sum of `compute(i, arrays, indices)` for i from 0 to `rounds` - 1.
 
     Args:
-        compute: hashable, and without arrays of its own.
-        rounds: how many, int32 scalar.
-        arrays: a tree of floating-point arrays, differentiated.
-        indices: a tree of integer arrays.
+        compute: the function of one round; hashable, and must not close over arrays.
+        rounds: number of rounds, int32 scalar.
+        arrays: a pytree of floating-point arrays, differentiated.
+        indices: a pytree of integer arrays.
     """
     shape = jax.eval_shape(compute, rounds, arrays, indices)
     return jax.lax.fori_loop(

@@ -1,7 +1,7 @@
-"""Rows sorted by expert, cut into segments of a few static sizes.
+"""Segments: rows sorted by expert, divided into blocks of a few static sizes.
 
-XLA compiles static shapes, so an expert's rows are worked on as a segment of the smallest size
-that holds them; rows of a segment that are not its expert's are masked. An expert with more rows
+XLA compiles static shapes, so the rows of an expert are processed as a segment of the smallest size
+that holds them; rows in a segment that belong to other experts are masked. An expert with more rows
 than the largest size has further segments of that size.
 """
 
@@ -10,15 +10,15 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-# Relative to the mean number of rows of an expert; finest where the load of a balanced router
-# falls, also of adaptive gating, which fills one half to all of the rows.
+# Sizes relative to the mean number of rows per expert. They are finest in the range of the load of
+# a balanced router, including adaptive gating, which fills one half to all of the rows.
 _SIZES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, *(n / 16 for n in range(8, 21)), 3 / 2, 2.0)
 
 
 def segment_sizes(rows: int, experts: int) -> tuple[int, ...]:
-    """Returns the sizes of segments for up to `rows` rows of `experts` experts, increasing."""
+    """Returns the sizes of segments for up to `rows` rows of `experts` experts, ascending."""
     mean = rows / experts
-    # Sizes are multiples of a few rows; where experts have few, fewer sizes to compile.
+    # Sizes are multiples of 8 rows, or of 32 for experts with few rows, to compile fewer sizes.
     multiple = 8 if mean >= 128 else 32
     sizes = {-(-int(mean * size) // multiple) * multiple for size in _SIZES}
     return tuple(sorted({min(size, rows) for size in sizes if size} or {rows}))
@@ -27,13 +27,13 @@ def segment_sizes(rows: int, experts: int) -> tuple[int, ...]:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Segments:
-    """Where the segments are: first each expert's first one, by size, then the further ones.
+    """Positions of the segments: the first segment of each expert by size, then further segments.
 
     Attributes:
-        expert_G: expert of a segment.
-        start_G: its first row.
-        rows_G: how many rows are its expert's; 0 for experts without rows.
-        bounds: segments before those of each size, size 0 first; the last is E.
+        expert_G: expert of each segment.
+        start_G: first row of each segment.
+        rows_G: number of rows that belong to the expert; 0 for experts without rows.
+        bounds: index of the first segment of each size, starting with size 0; the last is E.
         further: number of further segments.
     """
 
@@ -45,14 +45,14 @@ class Segments:
 
 
 def make_segments(count_E: jax.Array, rows: int, sizes: tuple[int, ...]) -> Segments:
-    """Cuts rows sorted by expert into segments.
+    """Divides rows sorted by expert into segments.
 
     Args:
-        count_E: rows of each expert, at most `rows` in all.
+        count_E: number of rows of each expert, at most `rows` in total.
         rows: static number of sorted rows.
-        sizes: of segments, increasing.
+        sizes: sizes of segments, ascending.
     """
-    experts, largest = count_E.shape[0], sizes[-1]
+    num_experts, largest = count_E.shape[0], sizes[-1]
     count_E = count_E.astype(jnp.int32)
     start_E = jnp.cumsum(count_E) - count_E
     size_E = jnp.searchsorted(jnp.array([0, *sizes[:-1]]), count_E, side="left")
@@ -61,7 +61,7 @@ def make_segments(count_E: jax.Array, rows: int, sizes: tuple[int, ...]) -> Segm
     more_E = jnp.maximum(-(-count_E // largest) - 1, 0)
     end_E = jnp.cumsum(more_E)
     index_G = jnp.arange(rows // largest, dtype=jnp.int32)
-    expert_G = jnp.searchsorted(end_E, index_G, side="right").clip(0, experts - 1)
+    expert_G = jnp.searchsorted(end_E, index_G, side="right").clip(0, num_experts - 1)
     offset_G = (index_G - (end_E - more_E)[expert_G] + 1) * largest
     rows_G = jnp.clip(count_E[expert_G] - offset_G, 0, largest)
     return Segments(

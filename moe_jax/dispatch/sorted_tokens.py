@@ -13,16 +13,16 @@ from moe_jax.routing.ranks import sort_by_expert
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SortedTokens:
-    """Tokens in the order of the experts that process them; a row is one token for one expert.
+    """Token-expert rows sorted by expert; a row is one token for one expert.
 
     Attributes:
         x_TD: tokens.
         token_M: token of each row, int32.
         weight_M: combine weight of each row, float32.
-        count_E: rows of each expert, int32; rows after the last expert's have no expert, and
-            weight 0.
-        experts: their networks.
-        uniform: every expert has M / E rows (static).
+        count_E: number of rows of each expert, int32; rows after those of the last expert have no
+            expert, and weight 0.
+        experts: networks of the experts.
+        uniform: true if every expert has M / E rows (static).
     """
 
     x_TD: jax.Array
@@ -39,9 +39,9 @@ class TokenExpertPairs:
 
     Attributes:
         token_M: index of the token, int32.
-        expert_M: its expert, int32; E for entries without an expert.
+        expert_M: index of the expert, int32; E for entries without an expert.
         weight_M: combine weight, float32; 0 for entries without an expert.
-        num_experts: E.
+        num_experts: number of experts, E.
     """
 
     token_M: jax.Array
@@ -51,7 +51,7 @@ class TokenExpertPairs:
 
     @classmethod
     def of_pairs(cls, pairs: Pairs) -> "TokenExpertPairs":
-        """Lists the chosen pairs; tokens are counted through all pools."""
+        """Lists the chosen pairs; token indices run over all pools."""
         choices = pairs.expert_index_PNK.shape[-1]
         expert_M = jnp.where(pairs.chosen_PNK, pairs.expert_index_PNK, pairs.num_experts).reshape(
             -1
@@ -67,5 +67,5 @@ def sorted_by_expert(pairs: TokenExpertPairs) -> TokenExpertPairs:
     return TokenExpertPairs(pairs.token_M[order_M], expert_M, weight_M, pairs.num_experts)
 
 
-# With respect to x, weight, wi and wo.
+# Gradients with respect to x, weight, wi and wo.
 Gradients = tuple[jax.Array, jax.Array, jax.Array, jax.Array]

@@ -1,9 +1,9 @@
-"""The gradient of experts' weights on sorted rows: sum over each expert's rows of a b^T.
+"""The gradient of the experts' weights on sorted rows: the sum of a b^T over each expert's rows.
 
-On TPU by the grouped kernel of Megablox, which JAX carries: TPU compilers make a kernel of
-`jax.lax.ragged_dot` where each row meets one weight, but turn this product, contracted over the
-rows, into a dense one over all experts, E times the work. (On CPU, too: there,
-`moe_jax.dispatch.grouped_ffn_loop` runs instead.)
+On TPU it uses the grouped kernel of Megablox, which is part of JAX. TPU compilers implement
+`jax.lax.ragged_dot` with a grouped kernel if each row is multiplied by one weight, but expand this
+product, which contracts over the rows, to a dense one over all experts, E times the work. (So does
+the CPU compiler; there, `moe_jax.dispatch.grouped_ffn_loop` is used instead.)
 """
 
 import functools
@@ -11,24 +11,24 @@ import functools
 import jax
 import jax.numpy as jnp
 
-# Tiles of rows and of columns that the kernel keeps in fast memory: the largest that fit there
-# twice beside a float32 accumulator, on the generations with the least.
+# Tile sizes of rows and of columns in the kernel: the largest of which two fit into the fast memory
+# beside a float32 accumulator, on the TPU generations with the least of it.
 _ROW_TILE, _SMALL_ROW_TILE, _COLUMN_TILE = 512, 128, 512
 
 
 def weight_gradient(a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array) -> jax.Array:
-    """Returns [E, D, F] in the precision of `a_MD`; zeros for experts without rows.
+    """Returns the gradient [E, D, F] in the precision of `a_MD`; zeros for experts without rows.
 
     Args:
         a_MD: rows sorted by expert.
-        b_MF: the same rows.
-        count_E: rows of each expert; rows after the last expert's do not count.
+        b_MF: rows in the same order.
+        count_E: number of rows of each expert; rows after those of the last expert are ignored.
     """
     return jax.lax.platform_dependent(a_MD, b_MF, count_E, tpu=megablox, default=ragged)
 
 
 def ragged(a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array) -> jax.Array:
-    """Computes it by the compiler's ragged product."""
+    """Computes the gradient with `jax.lax.ragged_dot_general`."""
     numbers = jax.lax.RaggedDotDimensionNumbers(
         dot_dimension_numbers=(((0,), (0,)), ((), ())),
         lhs_ragged_dimensions=[0],
@@ -40,8 +40,8 @@ def ragged(a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array) -> jax.Array:
 def megablox(
     a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array, interpret: bool = False
 ) -> jax.Array:
-    """Computes it by the kernel; `interpret` runs it anywhere, slowly."""
-    # Imported here: it takes as long as all the rest of the command line.
+    """Computes the gradient with the Megablox kernel; `interpret` emulates it on any platform."""
+    # Imported here: the import takes as long as all others of the command line together.
     from jax.experimental.pallas.ops.tpu.megablox.gmm import tgmm
 
     rows = a_MD.shape[0]

@@ -1,8 +1,8 @@
-"""Activations whose values and gradients are computed once and written down.
+"""Activation functions whose values and gradients are materialized instead of fused.
 
-A TPU's compiler puts an activation into the products that read it, where it is computed again for
-every tile of the output. On v4, whose vector units then hold up the matrix units, writing it down
-takes 26 of 596 ms off the products of a step (docs/results/pods.md).
+The TPU compiler fuses an activation function into the matrix products that read it, which recompute
+it for every tile of their output. On v4 the vector units are then the bottleneck; materializing the
+activations reduces the time of the products of a step by 26 of 596 ms (docs/results/pods.md).
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import jax
 
 
 def computed_once(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Returns the function with results and gradients that are not fused into their readers."""
+    """Wraps a function so that its results and gradients are not fused into their consumers."""
 
     @jax.custom_vjp
     def once(*arrays: jax.Array) -> jax.Array:
@@ -32,7 +32,7 @@ def _gated_gelu(gate: jax.Array, x: jax.Array) -> jax.Array:
     return jax.nn.gelu(gate) * x
 
 
-# The approximation by tanh, of one array.
+# The tanh approximation of GELU.
 gelu = computed_once(jax.nn.gelu)
 # gelu(gate) * x (Shazeer 2020, section 2).
 gated_gelu = computed_once(_gated_gelu)

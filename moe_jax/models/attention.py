@@ -17,14 +17,14 @@ from moe_jax.sharding.mesh import BATCH_AXES
 from moe_jax.sharding.partition import SINGLE_DEVICE, Partition
 from moe_jax.types import ActivationsBSD
 
-# Of n blocks of queries, causal attention computes (n + 1) / 2n of the square of positions.
+# With n blocks of queries, causal attention computes (n + 1) / 2n of all query-key pairs.
 BLOCKS, SHORTEST_BLOCK = 4, 256
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KeyValueCache:
-    """Keys and values of the positions seen so far, [B, T, heads, head_dim]."""
+    """Keys and values of the previous positions, [B, T, heads, head_dim]."""
 
     key: jax.Array
     value: jax.Array
@@ -46,7 +46,7 @@ class Attention(nnx.Module):
     def __call__(
         self, x_BSD: ActivationsBSD, batch: BatchContext, cache: KeyValueCache | None = None
     ) -> tuple[ActivationsBSD, KeyValueCache | None]:
-        """Returns the output and, if there was a cache, the cache with these positions in it."""
+        """Returns the output and, if a cache was given, the cache updated with these positions."""
         q, k, v = (self._project(x_BSD, w) for w in (self.query, self.key, self.value))
         if self.bias is None:
             q, k = rotate(q, batch.positions_BS), rotate(k, batch.positions_BS)
@@ -66,10 +66,10 @@ class Attention(nnx.Module):
         return projected.reshape(*x_BSD.shape[:2], self.config.num_heads, self.config.head_dim)
 
     def _attend(self, q: jax.Array, k: jax.Array, v: jax.Array, batch: BatchContext) -> jax.Array:
-        """Attends within whole rows; over a mesh, each device within its own, for its heads.
+        """Attends within whole rows; on a mesh, each device processes its rows and heads.
 
-        Left to the compiler, the gradient of the bias would be summed over devices as
-        [heads, query, key] where the table's gradient is enough.
+        Partitioned by the compiler instead, the gradient of the bias would be summed over devices
+        as [heads, query, key], although the gradient of the table is enough.
         """
         table = None if self.bias is None else self.bias.table[...]
         heads = self.partition.computed(("heads",))[0]
@@ -85,9 +85,9 @@ class Attention(nnx.Module):
         batch: BatchContext,
         table: jax.Array | None,
     ) -> jax.Array:
-        """Attends block of queries by block, each to the keys up to its end.
+        """Computes attention by blocks of queries, each over the keys up to the end of the block.
 
-        Above the blocks of the diagonal, nothing is computed of what the mask would hide.
+        Blocks of keys that the causal mask hides completely are not computed.
         """
         q, k, v = qkv
         length = q.shape[1]
@@ -96,12 +96,12 @@ class Attention(nnx.Module):
         attended = []
         for start in range(0, length, block):
             end = start + block
-            seen = self._of_rows(mask[..., length - end :], batch, table, slice(start, end))
-            attended.append(softmax_attention.attend(q[:, start:end], k[:, :end], v[:, :end], seen))
+            bias = self._of_rows(mask[..., length - end :], batch, table, slice(start, end))
+            attended.append(softmax_attention.attend(q[:, start:end], k[:, :end], v[:, :end], bias))
         return jnp.concatenate(attended, axis=1)
 
     def _last_mask(self, queries: int, length: int, table: jax.Array | None) -> jax.Array:
-        """Returns what is added to the logits of a row's last queries, [heads or 1, Q, key]."""
+        """Returns the causal mask plus bias of the last queries of a row, [heads or 1, Q, key]."""
         if self.bias is None or table is None:
             return causal_mask(queries, length)
         return self.bias.causal(table, queries, length)
@@ -109,11 +109,11 @@ class Attention(nnx.Module):
     def _of_rows(
         self, mask: jax.Array, batch: BatchContext, table: jax.Array | None, queries: slice
     ) -> jax.Array:
-        """Lets tokens of a prefix see each other and hides other documents."""
+        """Unmasks the prefix in both directions and masks other documents."""
         if batch.prefix_BS is not None:
             prefix = batch.prefix_BS > 0
             both = prefix[:, None, queries, None] & prefix[:, None, None, : queries.stop]
-            # As T5's decoder does, every later position has the distance 0.
+            # As in T5's decoder, later positions have the bias of the distance 0.
             ahead = 0.0 if table is None else table[0][:, None, None]
             mask = jnp.where(both & (mask <= MASKED), ahead, mask)
         if batch.segments_BS is None:
@@ -123,7 +123,7 @@ class Attention(nnx.Module):
         return jnp.where(same[:, None], mask, MASKED)
 
     def _cache_mask(self, batch: BatchContext, length: int) -> jax.Array:
-        """Returns what is added to the logits over a cache, [B, heads or 1, query, key]."""
+        """Returns the mask plus bias of the logits over a cache, [B, heads or 1, query, key]."""
         distance_BST = batch.positions_BS[:, :, None] - jnp.arange(length)
         seen_BST = distance_BST >= 0
         if batch.prefix_BS is not None:
@@ -137,15 +137,15 @@ class Attention(nnx.Module):
 
 
 def block_length(length: int) -> int:
-    """Returns how many queries of a causal row attend at once: a quarter of it, but 256 at least.
+    """Returns the number of queries per attention block: a quarter of the row, but at least 256.
 
-    A row that cannot be cut so attends as a whole.
+    If this does not divide the row, the block is the whole row.
     """
     block = max(length // BLOCKS, SHORTEST_BLOCK)
     return block if length % block == 0 else length
 
 
 def _write(cache_BTHK: jax.Array, new_BSHK: jax.Array, start_B: jax.Array) -> jax.Array:
-    """Writes `new` into each row of the cache from that row's start position on."""
+    """Writes `new` into each row of the cache at the start position of the row."""
     write = jax.vmap(lambda row, new, at: jax.lax.dynamic_update_slice_in_dim(row, new, at, 0))
     return write(cache_BTHK, new_BSHK.astype(cache_BTHK.dtype), start_B)

@@ -1,4 +1,4 @@
-"""A group of layers: one mixture-of-experts layer and the dense ones up to the next."""
+"""Layers, and groups of one mixture-of-experts layer and the dense layers after it."""
 
 import jax
 from flax import nnx
@@ -16,7 +16,7 @@ from moe_jax.types import ActivationsBSD
 
 
 class Layer(nnx.Module):
-    """Attention and feed-forward, each normalised before and added to the residual stream."""
+    """A pre-norm transformer layer: attention and feed-forward with residual connections."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Layer(nnx.Module):
         context: RoutingContext,
         cache: KeyValueCache | None,
     ) -> tuple[ActivationsBSD, Routing | None, KeyValueCache | None]:
-        """Returns the new residual stream, the routing of an MoE layer, and the cache."""
+        """Returns the residual stream, the routing (None for a dense layer), and the cache."""
         with jax.named_scope("attention"):
             update, cache = self.attention(self.attention_norm(x_BSD), batch, cache)
             x_BSD = self.partition.constrain_rows(x_BSD + update)
@@ -56,7 +56,7 @@ class Layer(nnx.Module):
 
 
 class LayerGroup(nnx.Module):
-    """The unit that repeats: the first layer is the mixture of experts, if there is one."""
+    """The repeated group of layers; its first layer is the mixture of experts, if there is one."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class LayerGroup(nnx.Module):
         context: RoutingContext,
         caches: list[KeyValueCache] | None,
     ) -> tuple[ActivationsBSD, Routing, list[KeyValueCache] | None]:
-        """Runs the layers in order; `caches` has one cache a layer, or is None."""
+        """Applies the layers in order; `caches` has one cache per layer, or is None."""
         routing, new_caches = Routing(), []
         for index, layer in enumerate(self.layers):
             cache = caches[index] if caches is not None else None

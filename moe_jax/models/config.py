@@ -1,4 +1,4 @@
-"""The shape of a model: one frozen dataclass, checked when it is made."""
+"""The configuration of a model: a frozen dataclass that validates its settings."""
 
 import dataclasses
 from typing import Annotated, Literal, get_args
@@ -39,26 +39,26 @@ class ModelConfig(Settings, called="Model"):
         num_heads: attention heads.
         head_dim: width of a head.
         d_ff: F, hidden width of dense feed-forward layers and of every expert.
-        num_experts: E; 0 makes a dense model.
-        num_shared_experts: experts that every token goes to beside the routed ones, with weight 1
-            (DeepSeekMoE); computed as one feed-forward of so many times F.
-        moe_every: one layer in so many is a mixture of experts, the first of each group
-            (as in GLaM); 1 makes all of them.
-        feed_forward: dense feed-forward: `gated_gelu` (the paper's) or `gelu` (two matrices,
-            the same as an expert).
+        num_experts: number of experts, E; 0 for a dense model.
+        num_shared_experts: number of experts that process every token beside the routed ones, with
+            weight 1 (DeepSeekMoE); computed as one feed-forward of this many times F.
+        moe_every: one of every `moe_every` layers is a mixture of experts, the first of each group
+            (as in GLaM); with 1, all layers are.
+        feed_forward: dense feed-forward: `gated_gelu` (as in the paper) or `gelu` (two matrices,
+            as in an expert).
         position: `relative` (T5's buckets, a table per layer) or `rotary`.
-        relative_buckets: buckets of the relative position bias.
-        relative_max_distance: distance from which on all positions share the last bucket.
-        bidirectional_prefix: the tokens before the targets (of a task with inputs, or of a
-            prefix language model; a prompt, when text is generated) attend to each other in both
-            directions (Raffel et al. 2020, section 3.2.1). Without it attention is causal.
-        compute_dtype: precision of activations and matrix products; parameters, router,
-            softmax and loss are float32 in any case.
-        scan_layers: compile one group of layers and scan it (fast to compile) or unroll all.
-            The parameters and the results are the same.
-        remat: what the backward pass recomputes, by name; see `moe_jax.models.remat`.
+        relative_buckets: number of buckets of the relative position bias.
+        relative_max_distance: smallest distance of the last bucket, which has no upper limit.
+        bidirectional_prefix: the tokens before the targets (the inputs of a task, the prefix of a
+            prefix language model, or the prompt in generation) attend to each other in both
+            directions (Raffel et al. 2020, section 3.2.1). Otherwise attention is causal.
+        compute_dtype: precision of activations and matrix products; parameters, router, softmax
+            and loss are always float32.
+        scan_layers: compile one group of layers and scan over the groups (fast to compile), or
+            unroll all. Parameters and results are the same.
+        remat: name of the rematerialization policy; see `moe_jax.models.remat`.
         remat_names: the activations kept by the policy `named`, out of `ACTIVATIONS`.
-        dispatch: how tokens reach their experts; see `moe_jax.dispatch`.
+        dispatch: name of the dispatch of tokens to experts; see `moe_jax.dispatch`.
     """
 
     vocab_size: PositiveInt
@@ -72,7 +72,7 @@ class ModelConfig(Settings, called="Model"):
     moe_every: PositiveInt = 2
     feed_forward: FeedForward = "gated_gelu"
     position: Position = "relative"
-    # Half of the buckets are exact distances: there has to be one.
+    # Half of the buckets are exact distances; there must be at least one.
     relative_buckets: Annotated[int, Range(least=2, most=LARGEST_INT)] = 32
     relative_max_distance: PositiveInt = 128
     bidirectional_prefix: bool = False
@@ -127,19 +127,19 @@ class ModelConfig(Settings, called="Model"):
             )
 
     def shared_expert(self) -> "ModelConfig":
-        """Returns the shape with the shared experts as its dense feed-forward."""
+        """Returns a configuration whose dense feed-forward is the shared experts."""
         return dataclasses.replace(
             self, feed_forward="gelu", d_ff=self.d_ff * self.num_shared_experts
         )
 
     @property
     def period(self) -> int:
-        """Layers in the group that repeats: one mixture-of-experts layer and the dense ones."""
+        """Number of layers in a group: one mixture-of-experts layer and the dense ones after it."""
         return self.moe_every if self.num_experts else 1
 
     @property
     def num_periods(self) -> int:
-        """Number of groups; the leading axis of every stacked parameter."""
+        """Number of groups; the size of the first axis of every stacked parameter."""
         return self.num_layers // self.period
 
     @property

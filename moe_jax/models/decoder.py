@@ -22,22 +22,22 @@ from moe_jax.routing.router import Router
 from moe_jax.sharding.partition import SINGLE_DEVICE, Partition
 from moe_jax.types import ActivationsBSD, LogitsBSV
 
-# Parameters with one of these axes are rounded to the compute precision before they are used.
+# Parameters with one of these axes are cast to the compute precision before they are used.
 _ROUNDED_AXES = {"heads", "mlp", "expert_mlp"}
 
-# Per layer of a group, stacked over the groups.
+# One cache per layer of a group, stacked over the groups.
 Caches = list[KeyValueCache]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DecoderOutput:
-    """What a forward pass gives.
+    """The outputs of a forward pass.
 
     Attributes:
-        hidden_BSD: final, normalised activations; `Decoder.logits` turns them into logits.
-        routing: losses, metrics and statistics, the mixture-of-experts layers in front.
-        caches: the updated caches, if there were any.
+        hidden_BSD: final, normalised activations; `Decoder.logits` computes logits from them.
+        routing: losses, metrics and statistics; the first axis is the mixture-of-experts layer.
+        caches: the updated caches, if any were given.
     """
 
     hidden_BSD: ActivationsBSD
@@ -46,10 +46,10 @@ class DecoderOutput:
 
 
 class Decoder(nnx.Module):
-    """Embedding, L pre-normalised layers, final norm, logits through the embedding.
+    """Decoder: embedding, L pre-norm layers, final norm, and logits from the shared embedding.
 
-    The embedding has variance 1 / D; its rows are scaled by sqrt(D) on the way in and used as
-    they are on the way out (Praxis' shared embedding, as in GLaM).
+    The embedding has variance 1 / D; its rows are scaled by sqrt(D) at the input and used unscaled
+    at the output (the shared embedding of Praxis, as in GLaM).
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class Decoder(nnx.Module):
         """Runs the model on input tokens.
 
         Args:
-            batch: the tokens, and where they stand.
+            batch: the tokens with their positions and masks.
             caches: key-value caches to read and extend, from `make_caches`.
-            context: random key and options of routing, one key for all layers; by default, as
-                outside of training.
+            context: random key (one for all layers) and options of routing; None to route as in
+                evaluation.
         """
         config = self.config
         with jax.named_scope("embed"):
@@ -94,20 +94,20 @@ class Decoder(nnx.Module):
             return DecoderOutput(self.final_norm(x_BSD), routing, caches)
 
     def set_router(self, router: Router) -> None:
-        """Makes all layers route with another router, which reads the state of the one before."""
+        """Replaces the router of all layers with one that can read the same state."""
         for layer in self.groups.layers:
             if isinstance(layer.ffn, MixtureOfExperts):
                 layer.ffn.router = router
 
     def _embedding(self) -> jax.Array:
-        """Returns the embedding, over a mesh sharded as it is computed with."""
+        """Returns the embedding, on a mesh in its sharding for computation."""
         return self._computed_with(self.embedding)[...]
 
     def _computed_with(self, parameter: nnx.Variable[Any]) -> nnx.Variable[Any]:
-        """Gathers a parameter that is stored in shards, in the compute precision where it may be.
+        """Gathers a sharded parameter, after a cast to the compute precision if it permits one.
 
-        On a single device, the parameter itself. Experts stay as they are stored: `ShardedMoE`
-        gathers them.
+        Returns the parameter itself on a single device. Experts keep their stored sharding:
+        `ShardedMoE` gathers them.
         """
         if not self.partition.is_sharded:
             return parameter
@@ -120,7 +120,7 @@ class Decoder(nnx.Module):
         return parameter.replace(value)
 
     def logits(self, hidden_BSD: ActivationsBSD) -> LogitsBSV:
-        """Returns float32 logits."""
+        """Computes float32 logits over the vocabulary."""
         embedding = self.embedding[...].astype(hidden_BSD.dtype)
         return jnp.einsum("bsd,vd->bsv", hidden_BSD, embedding, preferred_element_type=jnp.float32)
 
@@ -145,7 +145,7 @@ class Decoder(nnx.Module):
         contexts: RoutingContext,
         caches: Caches | None,
     ) -> tuple[ActivationsBSD, Routing, Caches | None]:
-        """Runs the groups of layers, scanned or unrolled: the same numbers either way."""
+        """Runs the groups of layers, scanned or unrolled, with equal results."""
         graph, params, state = split(self.groups)
 
         def body(x: jax.Array, group: tuple) -> tuple:
@@ -170,7 +170,7 @@ class Decoder(nnx.Module):
 
 
 def in_compute_precision(axes: Sequence[str | None]) -> bool:
-    """Returns whether a parameter with these axes is rounded before it is gathered and used."""
+    """Returns True if a parameter with these axes is cast before it is gathered and used."""
     return bool(set(axes) & _ROUNDED_AXES)
 
 
@@ -184,7 +184,7 @@ def _map_variables(
 def _stacked(
     config: ModelConfig, router: Router | None, rngs: nnx.Rngs, partition: Partition
 ) -> LayerGroup:
-    """Makes all groups at once: one module whose parameters have the groups as first axis."""
+    """Makes one module of all groups, whose parameters are stacked over the groups."""
     keys = jax.random.split(rngs.params(), config.num_periods)
 
     def create(key: jax.Array) -> LayerGroup:
@@ -195,7 +195,7 @@ def _stacked(
 
 
 def _unstack(tree: tuple, count: int) -> list[tuple]:
-    """Splits the first axis of every leaf; the gradient is one concatenation."""
+    """Splits every leaf along its first axis; the gradient is a single concatenation."""
     leaves, structure = jax.tree.flatten(tree)
     split = [jax.lax.split(leaf, [1] * count) for leaf in leaves]
     split = [[part.squeeze(0) for part in parts] for parts in split]

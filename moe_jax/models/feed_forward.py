@@ -1,7 +1,7 @@
-"""Feed-forward networks: dense, and one for every expert.
+"""Feed-forward networks: the dense one and those of the experts.
 
-All second matrices are stored as [D, F], like the first: XLA's CPU backend computes the weight
-gradient in that layout about twice as fast, and on TPU it makes no difference.
+The second matrix is stored as [D, F], like the first: XLA's CPU backend computes its gradient about
+twice as fast in this layout, and on TPU there is no difference.
 """
 
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ from moe_jax.types import ActivationsBSD
 class FeedForward(nnx.Module):
     """Dense feed-forward without biases.
 
-    `gelu`: gelu(x W_in) W_out. `gated_gelu`: (gelu(x W_gate) * (x W_in)) W_out, the GLaM layer
-    that the paper uses where there is no mixture of experts (Zhou et al. 2022, 3.4).
+    `gelu`: gelu(x W_in) W_out. `gated_gelu`: (gelu(x W_gate) * (x W_in)) W_out, as in GLaM and in
+    the dense layers of the paper (Zhou et al. 2022, 3.4).
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
@@ -32,9 +32,9 @@ class FeedForward(nnx.Module):
     def __call__(self, x_BSD: ActivationsBSD) -> ActivationsBSD:
         """Applies the network to every position."""
         dtype = x_BSD.dtype
-        # One axis of tokens: with two, XLA's CPU backend transposes for the weight gradient.
+        # With two axes of tokens, XLA's CPU backend transposes for the weight gradient.
         x_TD = x_BSD.reshape(-1, x_BSD.shape[-1])
-        # Named before the activation, which is all that the backward pass needs of both.
+        # Only the pre-activations are named: the backward pass needs nothing else of the two.
         hidden_TF = checkpoint_name(x_TD @ self.wi[...].astype(dtype), "ffn_hidden")
         if self.gate is None:
             hidden_TF = gelu(hidden_TF)
@@ -55,5 +55,5 @@ class Experts(nnx.Module):
         self.wo = kernel(rngs, shape, axes, config.d_ff)
 
     def network(self, dtype: jnp.dtype) -> ExpertNetwork:
-        """Returns the experts in the compute precision, for a transport to run."""
+        """Returns the experts in the compute precision, as an input of dispatch."""
         return ExpertNetwork(self.wi[...].astype(dtype), self.wo[...].astype(dtype), gelu)

@@ -1,7 +1,7 @@
-"""The model as pure functions of plain dictionaries, the form in which training carries it.
+"""The model as pure functions of plain dictionaries of arrays, as used in training.
 
-A parameter's name is its path in the module tree, such as `groups/layers/0/attention/query`.
-Everything under `groups/` is stacked: its first axis counts the groups of layers.
+The name of a parameter is its path in the module tree, such as `groups/layers/0/attention/query`.
+All parameters under `groups/` are stacked: their first axis is the group of layers.
 """
 
 import copy
@@ -25,7 +25,7 @@ STACKED_PREFIX = "groups/"
 
 @dataclasses.dataclass(frozen=True)
 class Variables:
-    """Everything a forward pass needs beside the tokens.
+    """The arrays of a model.
 
     Attributes:
         params: trained parameters, float32.
@@ -40,12 +40,12 @@ jax.tree_util.register_dataclass(Variables)
 
 
 class LanguageModel:
-    """A decoder of a given shape and router, without its arrays.
+    """A decoder with a given configuration and router, without its arrays.
 
     Attributes:
-        config: the shape.
-        router: the router that it routes with, None for a dense model.
-        partition: the mesh that it is sharded over, or a single device.
+        config: the configuration of the model.
+        router: the router; None for a dense model.
+        partition: the mesh that the model is sharded over, or a single device.
 
     Raises:
         UserError: if a parameter cannot be sharded over the mesh.
@@ -67,7 +67,7 @@ class LanguageModel:
         return Decoder(self.config, self.router, nnx.Rngs(params=key), self.partition)
 
     def with_router(self, router: Router) -> "LanguageModel":
-        """Returns the same model with another router, which reads the state of this model's.
+        """Returns the same model with another router, which must be able to read the same state.
 
         `model.with_router(model.router.causal())` evaluates and decodes causally.
         """
@@ -81,11 +81,11 @@ class LanguageModel:
         return model
 
     def causal(self) -> "LanguageModel":
-        """Returns the model with its router's causal form: itself, if that is the router."""
+        """Returns the model with the causal form of its router; itself, if they are the same."""
         return self if self.router is None else self.with_router(self.router.causal())
 
     def init(self, key: jax.Array) -> Variables:
-        """Makes the initial arrays on the devices, in one compiled function, never twice."""
+        """Initializes the arrays on their devices in one compiled function, without a copy."""
 
         def create(key: jax.Array) -> Variables:
             _, params, state = split(self._create(key))
@@ -94,7 +94,7 @@ class LanguageModel:
         return jax.jit(create, out_shardings=self.shardings())(key)
 
     def abstract(self) -> Variables:
-        """Returns shapes, types and, over a mesh, shardings only."""
+        """Returns abstract arrays with shapes, types and, on a mesh, shardings."""
         shapes = Variables(_flatten(self._params), _flatten(self._state))
         shardings = self.shardings()
         if shardings is None:
@@ -104,7 +104,7 @@ class LanguageModel:
         )
 
     def shardings(self) -> Any:
-        """Returns how `Variables` are stored over the mesh; None without one."""
+        """Returns the shardings in which `Variables` are stored; None without a mesh."""
         if not self.partition.is_sharded:
             return None
         axes = self.logical_axes()
@@ -114,7 +114,7 @@ class LanguageModel:
         return Variables(params, state)
 
     def logical_axes(self) -> dict[str, tuple[str, ...]]:
-        """Returns the logical names of every parameter's axes, `layers` first where stacked."""
+        """Returns the logical axis names of every parameter, with `layers` first if stacked."""
         axes = {}
         for path, variable in self._params.flat_state():
             name = _name(path)
@@ -123,7 +123,7 @@ class LanguageModel:
         return axes
 
     def bind(self, variables: Variables) -> Decoder:
-        """Returns the module with these arrays in it; meant to be called inside `jax.jit`."""
+        """Returns the Flax module with these arrays; for use inside `jax.jit`."""
         return nnx.merge(
             self._graph,
             _unflatten(self._params, variables.params),
@@ -133,7 +133,7 @@ class LanguageModel:
     def update_router_state(
         self, router_state: Arrays, statistics: dict[str, jax.Array], step: jax.Array
     ) -> Arrays:
-        """Returns the routers' state after a step, from its statistics (all layers at once)."""
+        """Returns the router state of all layers after a step, given the step's statistics."""
         if self.router is None or not router_state:
             return router_state
         paths = {path.rsplit("/", 1)[1]: path for path in router_state}

@@ -16,13 +16,13 @@ from moe_jax.types import ActivationsBSD, ScoresBSE, VectorE
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RoutingContext:
-    """What routing may use beside the batch; in a model's input, with the layers in front.
+    """Random key and options of routing; as input of a model, arrays are stacked over the layers.
 
     Attributes:
-        key: random key while training, None outside of it.
-        share_E: `moe_jax.routing.assignment.RouterScores.share_E`.
-        counts_experts: whether to count the experts of every token (static).
-        keeps_choices: whether to return every token's weight for every expert (static).
+        key: random key in training; None otherwise.
+        share_E: see `moe_jax.routing.assignment.RouterScores`.
+        counts_experts: return the number of experts of every token (static).
+        keeps_choices: return the weight of every token for every expert (static).
     """
 
     key: jax.Array | None = None
@@ -31,7 +31,7 @@ class RoutingContext:
     keeps_choices: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def keys(self) -> tuple[jax.Array | None, jax.Array | None]:
-        """Returns the key of the router's draws and the key of the jitter on its input."""
+        """Returns the random key of the router and that of the jitter on its input."""
         if self.key is None:
             return None, None
         router_key, jitter_key = jax.random.split(self.key)
@@ -41,17 +41,17 @@ class RoutingContext:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Routing:
-    """Auxiliary outputs of routing, by name; in a model's output, with the layers in front.
+    """Auxiliary outputs of routing, by name; as output of a model, stacked over the layers.
 
     Attributes:
         losses: unscaled auxiliary losses.
-        metrics: health of the routing (`moe_jax.routing.metrics`).
-        statistics: what the router's state is updated from.
-        experts_BS: how many experts took each token, int32; None unless
+        metrics: routing metrics (`moe_jax.routing.metrics`).
+        statistics: inputs of the update of the router's state.
+        experts_BS: number of experts of each token, int32; None unless
             `RoutingContext.counts_experts`.
         weight_BSE: combine weight of each token for each expert, 0 where it is not chosen; None
             unless `RoutingContext.keeps_choices`.
-        chosen_BSE: whether the expert takes the token; None unless `keeps_choices`.
+        chosen_BSE: true where the token is routed to the expert; None unless `keeps_choices`.
     """
 
     losses: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
@@ -65,16 +65,16 @@ class Routing:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MoEInputs:
-    """Everything that routing and dispatch of one layer need.
+    """The inputs of routing and dispatch in one layer.
 
     Attributes:
         x_BSD: activations.
-        logits_BSE: the router's raw outputs, float32.
-        batch: the tokens that they belong to.
+        logits_BSE: the router logits, float32.
+        batch: the tokens of the activations.
         context: random key and options.
-        state: the router's state in this layer.
-        experts: the experts' networks.
-        router: the rule (static).
+        state: state of the router in this layer.
+        experts: networks of the experts.
+        router: the router (static).
     """
 
     x_BSD: ActivationsBSD
@@ -86,7 +86,7 @@ class MoEInputs:
     router: Router = dataclasses.field(metadata={"static": True})
 
     def scores(self, first_pool: jax.Array | int = 0, axes: tuple[str, ...] = ()) -> RouterScores:
-        """Returns the scores of the router's pools.
+        """Returns the router scores by pool.
 
         Args:
             first_pool: see `RouterScores`.
@@ -111,7 +111,7 @@ class MoEInputs:
         )
 
     def routing(self, routed: RouterOutput, batch: int) -> Routing:
-        """Returns the auxiliary outputs of a decision over `batch` rows."""
+        """Returns the auxiliary outputs of routing `batch` rows."""
         pool, length = self.router.pool, self.x_BSD.shape[1]
         _, tokens = pool.shape(batch, length)
         experts_BS = weight_BSE = chosen_BSE = None

@@ -19,10 +19,10 @@ from moe_jax.types import ActivationsBSD, ScoresBSE
 
 
 class MixtureOfExperts(nnx.Module):
-    """Replaces a feed-forward layer by a router, E experts, and experts that tokens share.
+    """A mixture-of-experts layer: a router, E experts, and optional shared experts.
 
     Attributes:
-        router: routes the tokens; may be replaced by another that reads the same state
+        router: the router; it can be replaced by another that reads the same state
             (`LanguageModel.with_router`).
     """
 
@@ -51,7 +51,7 @@ class MixtureOfExperts(nnx.Module):
     def __call__(
         self, x_BSD: ActivationsBSD, batch: BatchContext, context: RoutingContext
     ) -> tuple[ActivationsBSD, Routing]:
-        """Returns the experts' weighted outputs (0 for tokens without an expert) and `Routing`."""
+        """Returns the combined expert outputs (0 for tokens without an expert) and `Routing`."""
         with jax.named_scope("router"):
             logits_BSE = self._logits(x_BSD, context)
         inputs = MoEInputs(

@@ -1,4 +1,4 @@
-"""Positions: T5's relative bias (the paper's choice) and rotary embeddings."""
+"""Position encodings: T5's relative bias (as in the paper) and rotary embeddings."""
 
 import functools
 import math
@@ -11,17 +11,17 @@ from flax import nnx
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.parameters import kernel
 
-# Number of the last queries of a row, and of its keys.
+# Number of queries, the last of a row, and number of keys.
 _Shape = tuple[int, int]
-# Added to attention logits that must not count; finite, so that no row becomes NaN.
+# Added to masked attention logits; finite, so that a fully masked row does not become NaN.
 MASKED = -1e30
 
 
 def distance_buckets(buckets: int, max_distance: int) -> np.ndarray:
     """Returns the bucket of each distance 0 .. max_distance to an earlier position.
 
-    The first half of the buckets are exact distances; the rest grow logarithmically up to
-    `max_distance`, from where on all distances share the last bucket.
+    The first half of the buckets are exact distances; the others grow logarithmically up to
+    `max_distance`. All larger distances are in the last bucket.
     Source: Raffel et al. 2020, section 2.1 (the unidirectional case).
     """
     exact = buckets // 2
@@ -32,7 +32,7 @@ def distance_buckets(buckets: int, max_distance: int) -> np.ndarray:
 
 
 class RelativeBias(nnx.Module):
-    """A learned bias per head and bucket of distance, added to attention logits."""
+    """A learned bias per head and distance bucket, added to attention logits."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.buckets, self.max_distance = config.relative_buckets, config.relative_max_distance
@@ -42,27 +42,27 @@ class RelativeBias(nnx.Module):
         self.table = kernel(rngs, shape, ("position", "position"), fan_in=config.num_heads)
 
     def at(self, distance: jax.Array) -> jax.Array:
-        """Returns the bias [..., heads] at distances to earlier positions, any shape.
+        """Returns the bias [..., heads] for distances to earlier positions, of any shape.
 
-        Later positions, at distances below 0, have the bias of the distance 0.
+        Negative distances, to later positions, have the bias of the distance 0.
         """
         lookup = jnp.asarray(distance_buckets(self.buckets, self.max_distance), jnp.int32)
         return self.table[...][lookup[jnp.clip(distance, 0, self.max_distance)]]
 
     def causal(self, table: jax.Array, queries: int, length: int) -> jax.Array:
-        """Returns the bias of a row's last queries, [heads, query, key], with the future masked.
+        """Returns the causally masked bias of the last queries of a row, [heads, query, key].
 
-        Element (q, k) depends on q - k only: of n queries from position s on, the bias to the
-        s + n keys up to theirs is the last s + n columns.
+        Element (q, k) depends only on q - k: for n queries that start at position s, the bias of
+        the keys 0 .. s + n - 1 is the last s + n columns.
 
-        On CPU and GPU one vector over distances is skewed into the matrix by reshaping: its
-        gradient is a sum, where a gather's would be a scatter. On a TPU such a reshape moves
-        everything: see `pick_buckets`.
+        On CPU and GPU the matrix is made from one vector over distances by reshaping: its gradient
+        is a sum, while that of a gather would be a scatter. On TPU such a reshape moves all data:
+        see `pick_buckets`.
 
         Args:
-            table: this module's [buckets, heads], or the columns of some of its heads.
-            queries: how many.
-            length: of the row, the number of keys.
+            table: the table of this module, [buckets, heads], or the columns of some heads.
+            queries: number of queries.
+            length: length of the row, the number of keys.
         """
         lookup = distance_buckets(self.buckets, self.max_distance)
         starts, shape = bucket_starts(lookup), (queries, length)
@@ -81,7 +81,7 @@ class RelativeBias(nnx.Module):
 
 
 def bucket_starts(lookup: np.ndarray) -> tuple[int, ...]:
-    """Returns the first distance of every bucket; buckets are ranges of distances."""
+    """Returns the first distance of every bucket; a bucket is a range of distances."""
     return tuple(np.searchsorted(lookup, np.arange(lookup[-1] + 1)).tolist())
 
 
@@ -89,16 +89,16 @@ def bucket_starts(lookup: np.ndarray) -> tuple[int, ...]:
 def pick_buckets(
     table: jax.Array, starts: tuple[int, ...], shape: _Shape, precision: jax.lax.Precision
 ) -> jax.Array:
-    """Returns the bias of a row's last queries, [heads, query, key], by a product of 0 and 1.
+    """Returns the bias of the last queries of a row, [heads, query, key], by a one-hot product.
 
-    The table is cut into three parts that bfloat16 holds exactly and that add up to it, so that
-    one pass of a matrix unit that adds in float32 is exact.
+    The table is split into a sum of three terms that bfloat16 represents exactly, so that one pass
+    of a matrix unit with float32 accumulation is exact.
 
     Args:
-        table: [buckets, heads].
+        table: the bias of each bucket, [buckets, heads].
         starts: the first distance of every bucket.
         shape: number of queries and of keys.
-        precision: of the gradient, which sums over all elements.
+        precision: precision of the gradient, which is a sum over all elements.
     """
     parts, rest = [], table
     for _ in range(3):
@@ -133,13 +133,13 @@ pick_buckets.defvjp(_pick_forward, _pick_backward)
 
 
 def _distance(shape: _Shape) -> jax.Array:
-    """Returns how far the last queries of a row are from its keys, [query, key]."""
+    """Returns the distances of the last queries of a row from its keys, [query, key]."""
     query, key = (jax.lax.broadcasted_iota(jnp.int32, shape, i) for i in (0, 1))
     return query - key + (shape[1] - shape[0])
 
 
 def _one_hot(starts: tuple[int, ...], shape: _Shape) -> jax.Array:
-    """Returns the bucket of every element as 0 and 1, [query, key, bucket]."""
+    """Returns the one-hot bucket of every element, [query, key, bucket]."""
     distance = jnp.maximum(_distance(shape), 0)[..., None]
     first, last = np.array(starts), np.array([*starts[1:], np.iinfo(np.int32).max])
     is_in = (distance >= first.astype(np.int32)) & (distance < last.astype(np.int32))
@@ -147,14 +147,15 @@ def _one_hot(starts: tuple[int, ...], shape: _Shape) -> jax.Array:
 
 
 def _skew(by_distance_HS: jax.Array, queries: int) -> jax.Array:
-    """Turns values by distance [heads, S] into [heads, query, key], masked where key > query.
+    """Expands values by distance [heads, S] to [heads, query, key], masked where key > query.
 
     The queries are the last of the row.
     """
     heads, length = by_distance_HS.shape
     first = length - queries
     future = jnp.full((heads, queries), MASKED, by_distance_HS.dtype)
-    # From the first of these queries to its keys, and on; then, around the ring, of the last one.
+    # One period of a ring: the values of the first query for its keys, the mask of later keys, and
+    # the values of larger distances, which later queries need.
     near, far = by_distance_HS[:, : first + 1], by_distance_HS[:, first + 1 :]
     ring = jnp.concatenate([jnp.flip(near, 1), future, jnp.flip(far, 1)], axis=1)
     rows = jnp.broadcast_to(ring[:, None, :], (heads, queries, length + queries))
@@ -163,7 +164,7 @@ def _skew(by_distance_HS: jax.Array, queries: int) -> jax.Array:
 
 
 def causal_mask(queries: int, length: int) -> jax.Array:
-    """Returns 0 where a row's last queries may look and `MASKED` in their future, [1, Q, key]."""
+    """Returns the causal mask of the last queries of a row, 0 or `MASKED`, [1, Q, key]."""
     past = np.tril(np.ones((queries, length), bool), length - queries)
     return jnp.asarray(np.where(past, 0.0, MASKED).astype(np.float32))[None]
 

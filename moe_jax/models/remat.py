@@ -1,12 +1,12 @@
-"""Rematerialisation policies by name: what the backward pass keeps and what it recomputes.
+"""Rematerialization policies by name.
 
-| name           | kept for the backward pass                                              |
+| name           | activations saved for the backward pass                                 |
 |----------------|-------------------------------------------------------------------------|
-| `none`         | everything (no rematerialisation)                                       |
+| `none`         | all (no rematerialization)                                              |
 | `full`         | only the input of each group of layers                                  |
 | `dots`         | results of all matrix products                                          |
 | `dots_no_batch`| results of matrix products without batch dimensions (not of attention)  |
-| `named`        | `Model.remat_names`, out of `ACTIVATIONS`                                     |
+| `named`        | `Model.remat_names`, out of `ACTIVATIONS`                               |
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from moe_jax.models.config import ModelConfig
 
 
 def rematerialise(function: Callable[..., Any], config: ModelConfig) -> Callable[..., Any]:
-    """Wraps a function so that its backward pass follows the policy `config.remat`."""
+    """Applies the rematerialization policy `config.remat` to a function."""
     if config.remat == "none":
         return function
     policies = jax.checkpoint_policies

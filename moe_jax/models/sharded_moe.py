@@ -1,8 +1,9 @@
 """Routing and dispatch of a layer whose tokens and experts are sharded over a mesh.
 
-Every device routes the pools that are wholly its own, and sums what the losses need over all. A
-pool that spans devices (`Pool.rows = 0` holds the whole batch) is routed by every device from the
-gathered scores; the tokens stay where they are, and each device processes its own.
+If every pool is on one device, each device routes its local pools, and losses, metrics and
+statistics are summed over devices. If pools span devices (with `Pool.rows = 0` a pool is the whole
+batch), every device routes all of them from the gathered scores, and then processes its local
+tokens only.
 """
 
 import dataclasses
@@ -33,21 +34,21 @@ _EXPERT_AXES = ("experts", "expert_embed", "expert_mlp")
 
 @dataclasses.dataclass(frozen=True)
 class ShardedMoE:
-    """Routes and dispatches over a mesh.
+    """Routes and dispatches the tokens of a layer over a mesh.
 
     Attributes:
-        partition: mesh and rules.
-        dispatch: the transport where all experts are on the device.
+        partition: mesh and sharding rules.
+        dispatch: name of the dispatch if every device has all experts.
     """
 
     partition: Partition
     dispatch: str
 
     def __call__(self, inputs: MoEInputs) -> tuple[ActivationsBSD, Routing]:
-        """Returns the experts' weighted outputs and `Routing`, the same on every device.
+        """Returns the combined expert outputs, sharded by rows, and `Routing`.
 
         Raises:
-            UserError: if the rows do not divide over the devices.
+            UserError: if the number of rows is not a multiple of the number of devices.
         """
         if self.partition.expert_parallelism == "implicit":
             routed = inputs.router(inputs.scores(), inputs.state)
@@ -91,7 +92,7 @@ class ShardedMoE:
             local = dataclasses.replace(inputs.experts, wi_EDF=wi_EDF, wo_EDF=wo_EDF)
             y_BSD, routing = _LocalMoE(self, dataclasses.replace(inputs, experts=local))()
             if splits_hidden:
-                # Each device has a part of the hidden units, so a part of the sum.
+                # Each device has some of the hidden units, and therefore a partial sum.
                 y_BSD = jax.lax.psum_scatter(y_BSD, "tensor", scatter_dimension=2, tiled=True)
             return y_BSD, routing
 
@@ -111,8 +112,8 @@ class ShardedMoE:
         return self.partition.constrain_rows(y_BSD), routing
 
     def _input_specs(self, inputs: MoEInputs) -> Any:
-        """Returns how the inputs are sharded: tokens by rows, experts as they are stored."""
-        values: Any = dataclasses.replace  # Specs stand in the places of arrays.
+        """Returns the sharding of the inputs: tokens by rows, experts as they are stored."""
+        values: Any = dataclasses.replace  # The fields hold specs instead of arrays.
         stored = self.partition.passed(_EXPERT_AXES)
         return values(
             inputs,
@@ -126,7 +127,7 @@ class ShardedMoE:
 
     @property
     def exchange(self) -> Exchange | None:
-        """The devices that share the experts; None if every device has them all."""
+        """The devices that the experts are sharded over; None if every device has all experts."""
         axis = self._weight_spec()[0]
         if axis is None or self.partition.size(axis) == 1:
             return None
@@ -134,7 +135,7 @@ class ShardedMoE:
 
 
 def is_local(pool: Pool, rows: int, devices: int) -> bool:
-    """Returns whether no pool spans devices that have `rows` rows of the batch each."""
+    """Returns True if no pool spans several of the devices, which have `rows` rows each."""
     if devices == 1 or pool.kind == "sequence":
         return True
     return pool.rows > 0 and rows % pool.rows == 0
@@ -160,7 +161,7 @@ class _LocalMoE:
         scores = inputs.scores(first, BATCH_AXES)
         routed = self._router(scores, inputs.state)
         y_PND = self._dispatch(routed, pool.split(inputs.x_BSD))
-        # Means over the tokens here, weighted so that the devices add up to the batch's means.
+        # Means over the local tokens, weighted such that the sum over devices is the batch's mean.
         real = scores.mask_PN.sum(dtype=jnp.float32)
         weight = real / jnp.maximum(scores.total(real), 1.0)
         routing = dataclasses.replace(
@@ -184,11 +185,11 @@ class _LocalMoE:
 
         inputs = self._inputs
         batch, length, width = inputs.x_BSD.shape
-        known = BatchContext(
+        context = BatchContext(
             inputs.batch.tokens_BS, inputs.batch.positions_BS, inputs.batch.mask_BS
         )
-        logits_BSE, known = jax.tree.map(everywhere, (inputs.logits_BSE, known))
-        gathered = dataclasses.replace(inputs, logits_BSE=logits_BSE, batch=known)
+        logits_BSE, context = jax.tree.map(everywhere, (inputs.logits_BSE, context))
+        gathered = dataclasses.replace(inputs, logits_BSE=logits_BSE, batch=context)
         routed = self._router(gathered.scores(), inputs.state)
         first = jax.lax.axis_index(BATCH_AXES) * batch
         pairs = _local_pairs(
@@ -201,7 +202,7 @@ class _LocalMoE:
             expected = self._router.experts_per_token
             y_TD = exchange_pairs(pairs, x_TD, inputs.experts, exchange, expected)
         routing = inputs.routing(routed, batch * self._shards)
-        # Of what is by token, the rows of this device.
+        # The local rows of the outputs by token.
         by_token = (routing.experts_BS, routing.weight_BSE, routing.chosen_BSE)
         experts_BS, weight_BSE, chosen_BSE = jax.tree.map(
             lambda whole: jax.lax.dynamic_slice_in_dim(whole, first, batch), by_token
@@ -217,10 +218,10 @@ class _Shard:
     """The rows of one device.
 
     Attributes:
-        first: index of the first in the batch.
-        rows: how many.
-        batch: rows of the batch.
-        length: positions in a row.
+        first: index of the first row in the batch.
+        rows: number of rows.
+        batch: number of rows in the batch.
+        length: number of positions in a row.
     """
 
     first: jax.Array
@@ -230,7 +231,7 @@ class _Shard:
 
 
 def _local_pairs(assignment: Slots | Pairs, pool: Pool, shard: _Shard) -> TokenExpertPairs:
-    """Returns the part of an assignment of the whole batch's tokens that is one device's."""
+    """Returns the part of an assignment of the whole batch that belongs to one device's tokens."""
     if isinstance(assignment, Pairs):
 
         def local(value_PNK: jax.Array) -> jax.Array:

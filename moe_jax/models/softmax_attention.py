@@ -1,19 +1,19 @@
-"""Attention of queries to keys, with a gradient of its own that keeps no square of positions.
+"""Softmax attention with a custom gradient that saves no [query, key] arrays.
 
     y = softmax(q k^T / sqrt(K) + mask) v
 
-Kept for the backward pass are q, k, v, y and the logarithm of the softmax's denominator, L; there
-the weights are exp(logits - L), and the gradient of the logits is w (dw - sum_k dy y). The softmax
-is divided after the product with v. Both save passes over [B, heads, S, S] arrays, which bound this
-part of a step. Source of the formulas: Dao et al. 2022 (FlashAttention), algorithms 1 and 4, here
-without tiles of the softmax: the compiler has all keys of a query.
+The backward pass uses q, k, v, y and the logarithm of the softmax's denominator, L: the weights are
+w = exp(logits - L), and the gradient of the logits is w (dw - sum_k dy y). The normalisation of the
+softmax is applied after the product with v. Both save passes over [B, heads, S, S] arrays, which
+dominate the time of this part of a step. The formulas are those of Dao et al. 2022
+(FlashAttention), algorithms 1 and 4, without tiling over keys.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-# q, k, v, mask, y, L.
+# The residuals of the backward pass: q, k, v, mask, y, L.
 _Kept = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
@@ -28,7 +28,7 @@ def attend(
         k_BTHK: keys.
         v_BTHK: values.
         mask_BHST: added to the logits, float32; any shape that broadcasts to theirs. Every query
-            has to see a key.
+            must have a key that is not masked.
     """
     return _forward(q_BSHK, k_BTHK, v_BTHK, mask_BHST)[0]
 
@@ -75,7 +75,7 @@ def _backward(kept: _Kept, dy_BSHK: jax.Array) -> tuple[jax.Array, jax.Array, ja
 
 
 def _sum_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Sums over the axes along which an array of this shape was broadcast to x."""
+    """Sums x over the axes along which an array of the given shape was broadcast to it."""
     padded = (1,) * (x.ndim - len(shape)) + shape
     axes = tuple(i for i, size in enumerate(padded) if size == 1 and x.shape[i] > 1)
     return x.sum(axes, keepdims=True).reshape(shape)

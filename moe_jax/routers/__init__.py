@@ -1,6 +1,6 @@
-"""The routers, one rule in a file. Importing this package registers them all.
+"""The routers, one per module. Importing this package registers all of them.
 
-To add one: its class here, a file in `configs/routers/`, and a test.
+A new router needs a module here, a gin file in `configs/routers/`, and a test.
 """
 
 import importlib

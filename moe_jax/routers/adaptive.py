@@ -1,14 +1,15 @@
-"""Adaptive gating: one expert for tokens that are sure, two for the others (Li et al. 2023).
+"""Adaptive gating: one expert for tokens with a confident router, two for others (Li et al. 2023).
 
-    R = softmax(x W_g);  i, j = the two largest;  both if R_i - R_j <= T, else i alone
+    R = softmax(x W_g);  i, j = the two largest;  both if R_i - R_j <= T, else only i
 
-with T = 0.1 (section 3.1), y = sum of R_e FFN_e(x) over the chosen (eq. 3; no renormalisation)
-and no capacity. The balance loss counts only the tokens that go to one expert (eq. 4):
+with T = 0.1 (section 3.1), y = sum of R_e FFN_e(x) over the chosen experts (eq. 3; without
+renormalisation) and no capacity. The balance loss counts only tokens with one expert (eq. 4):
 
-    L = E sum_e f_e p_e,  f_e the share of e among one-expert tokens, p_e its mean over all tokens
+    L = E sum_e f_e p_e
 
-and is 0 where there is no such token. The mean number of experts less one is the share of
-two-expert tokens, r of the complexity vector (eq. 5).
+where f_e is the fraction of the one-expert tokens that go to expert e, and p_e is its mean
+probability over all tokens. The loss is 0 if there is no one-expert token. The mean number of
+experts minus one is the fraction of two-expert tokens, r of the complexity vector (eq. 5).
 """
 
 import dataclasses
@@ -36,13 +37,13 @@ class Adaptive(Router):
     """Top-1 or top-2 by the gap of the two largest probabilities.
 
     Attributes:
-        threshold: T; a gap of at most T uses both experts.
+        threshold: T; a token with a gap of at most T uses both experts.
         gap: `softmax`, the difference of the probabilities, or `top2_renorm`, that difference
             divided by their sum (the paper says only that probabilities are normalised).
-        pool: only how the tokens are laid out; the choice does not depend on it.
-        expected_experts: experts that a token is expected to meet on average, from 1 to 2: what
-            buffers between devices are made for and FLOPs are counted with. The choice does not
-            depend on it: more than expected takes further turns, and nothing is dropped.
+        pool: the layout of the tokens; the choice does not depend on it.
+        expected_experts: expected mean number of experts per token, from 1 to 2, which determines
+            the size of the buffers between devices and the FLOP count. The choice does not depend
+            on it: more rows than expected take further rounds, and none is dropped.
     """
 
     threshold: Annotated[Share, "(0: one expert, but for ties; 1: always two)"] = 0.1
@@ -62,11 +63,11 @@ class Adaptive(Router):
 
     @property
     def experts_per_token(self) -> float:
-        """What is expected, by default the upper bound; `mean_experts` says how many it was."""
+        """The setting `expected_experts`; the metric `mean_experts` is the actual number."""
         return self.expected_experts
 
     def check(self, batch: int, length: int, experts: int) -> None:
-        """Refuses a single expert."""
+        """Checks that there are at least two experts."""
         super().check(batch, length, experts)
         if experts < 2:
             raise UserError(

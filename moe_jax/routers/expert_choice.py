@@ -1,15 +1,15 @@
-"""Expert choice routing: experts pick tokens (Zhou et al., NeurIPS 2022).
+"""Expert choice routing: experts choose tokens (Zhou et al., NeurIPS 2022).
 
 In a pool of N tokens each of E experts takes its k = N * c / E highest-scoring tokens:
 
     S = softmax(X W_g) over experts,   G, I = TopK(S^T, k),   weight = G (raw probabilities)
 
-(section 3.2, eq. 1 and 2). Every expert works on exactly k tokens; a token gets c experts on
-average, none to E of them. No auxiliary loss. The choice depends on the whole pool: with pools
-that hold later positions of a row (`sequence`, `batch`) the model reads the future, and learns
-to (the paper says so in section 6). A `position` pool holds one position of many rows and does
-not. The k-th scores are returned as statistics from the first step on, and their moving average
-is the state that `ExpertThreshold` evaluates and decodes with.
+(section 3.2, eq. 1 and 2). Every expert processes exactly k tokens; a token has c experts on
+average, and from 0 to E of them. There is no auxiliary loss. The choice depends on the whole pool:
+pools with later positions of a row (`sequence`, `batch`) leak information about the future, and the
+model learns to use it (section 6 of the paper). A `position` pool holds one position of many rows
+and does not. The k-th scores are returned as statistics from the first step on; their moving
+averages are the router state, which `ExpertThreshold` uses in evaluation and decoding.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class ExpertChoice(Router):
 
     Attributes:
         capacity_factor: c, the mean number of experts per token (the paper's default is 2).
-        pool: the tokens that compete.
+        pool: the groups of tokens that compete for the experts.
         threshold_decay: decay of the moving average of the k-th scores.
     """
 
@@ -59,7 +59,7 @@ class ExpertChoice(Router):
 
     @property
     def is_causal(self) -> bool:
-        """Only position pools never hold a later position of the same row."""
+        """True for position pools only: others contain later positions of the same row."""
         return self.pool.kind == "position"
 
     @property
@@ -68,7 +68,7 @@ class ExpertChoice(Router):
         return self.capacity_factor
 
     def check(self, batch: int, length: int, experts: int) -> None:
-        """Refuses a capacity of zero slots, or of more slots than tokens."""
+        """Checks that the capacity is at least one slot, and at most the tokens in a pool."""
         _, tokens = self.pool.shape(batch, length)
         try:
             expert_choice_capacity(tokens, self.capacity_factor, experts)
@@ -83,12 +83,12 @@ class ExpertChoice(Router):
         return ExpertThreshold(self.pool, warmup_steps=0).init_state(experts)
 
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
-        """Lets each expert take its k highest-scoring real tokens of each pool."""
+        """Assigns to each expert its k highest-scoring real tokens of each pool."""
         del state
-        _, tokens, experts = scores.probabilities_PNE.shape
-        capacity = expert_choice_capacity(tokens, self.capacity_factor, experts)
+        _, tokens, num_experts = scores.probabilities_PNE.shape
+        capacity = expert_choice_capacity(tokens, self.capacity_factor, num_experts)
         real_P = scores.mask_PN.sum(-1, dtype=jnp.int32)
-        fill_P = self._slots_to_fill(real_P, experts, capacity)
+        fill_P = self._slots_to_fill(real_P, num_experts, capacity)
         eligible_PEN, metrics = self._eligible(scores, fill_P)
         slots, statistics = _choose(scores.probabilities_PNE, eligible_PEN, fill_P, capacity)
         return RouterOutput(
@@ -98,16 +98,17 @@ class ExpertChoice(Router):
             statistics=jax.lax.stop_gradient(statistics),
         )
 
-    def _slots_to_fill(self, real_P: jax.Array, experts: int, capacity: int) -> jax.Array:
-        """Returns k of each pool [P] from its number of real tokens."""
-        return filled_capacity(real_P, self.capacity_factor, experts, capacity)
+    def _slots_to_fill(self, real_P: jax.Array, num_experts: int, capacity: int) -> jax.Array:
+        """Returns the number of slots to fill in each pool, k [P], from its real tokens."""
+        return filled_capacity(real_P, self.capacity_factor, num_experts, capacity)
 
     def _eligible(
         self, scores: RouterScores, fill_P: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Returns the tokens of which each expert takes its k best, and metrics of its own.
+        """Returns a mask of the tokens that each expert may choose, and additional metrics.
 
-        At least k for each expert, real ones only; a shape that broadcasts to [P, E, N].
+        The mask has at least k real tokens for each expert, no padding, and a shape that
+        broadcasts to [P, E, N].
         """
         del fill_P
         return scores.mask_PN[:, None, :], {}
@@ -115,12 +116,12 @@ class ExpertChoice(Router):
     def update_state(
         self, state: RouterState, statistics: dict[str, jax.Array], step: jax.Array
     ) -> RouterState:
-        """Moves the thresholds towards the mean of the step's k-th scores, if there were any."""
+        """Moves the thresholds towards the mean of the step's k-th scores, if there are any."""
         threshold = move_thresholds(state["threshold"], statistics, self.threshold_decay, step)
         return {"threshold": threshold}
 
     def causal(self) -> ExpertThreshold:
-        """Returns the threshold router: position pools too depend on the rest of the batch."""
+        """Returns the threshold router; even position pools depend on the rest of the batch."""
         return ExpertThreshold(self.pool, self.capacity_factor, warmup_steps=0)
 
 
@@ -128,7 +129,7 @@ def _choose(
     probability_PNE: jax.Array, eligible_PEN: jax.Array, fill_P: jax.Array, capacity: int
 ) -> tuple[Slots, dict[str, jax.Array]]:
     """Fills the first k slots of each expert with its k best eligible tokens."""
-    # What is not eligible sorts last and is never taken.
+    # Tokens that are not eligible sort last and are never chosen.
     score_PEN = jnp.where(eligible_PEN, probability_PNE.swapaxes(1, 2), -1.0)
     weight_PEC, index_PEC = _top_k(score_PEN, capacity)
     filled_PEC = jnp.arange(capacity) < fill_P[:, None, None]

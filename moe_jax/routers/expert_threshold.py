@@ -1,13 +1,13 @@
-"""Expert threshold routing: what expert choice decodes and evaluates with, and a router of its own.
+"""Expert threshold routing: the causal form of expert choice, and a router by itself.
 
-Expert choice takes each expert's k best tokens of a pool, so a token's fate depends on the
-others, the future included. If the score of the k-th token is known in advance, taking every
-token that reaches it makes the same choice from the token alone: causal, and independent of the
-rest of the batch. The known score is an exponential moving average over training steps.
-Source: Expert Threshold routing, arXiv 2603.11535, algorithm 1 (c_i <- beta c_i +
-(1 - beta) * k-th largest score); here on the softmax probabilities that expert choice uses, so
-that both share the scores and the combine weights. The paper trains its first 4,000 steps with
-expert choice's own top k, while thresholds settle.
+Expert choice takes the k best tokens of a pool for each expert, so that the routing of a token
+depends on all others, later ones included. If the score of the k-th token is known in advance,
+taking every token that reaches it makes the same choice from the token alone, causally and
+independently of the rest of the batch. The threshold is an exponential moving average of the k-th
+score over training steps. Source: Expert Threshold routing, arXiv 2603.11535, algorithm 1
+(c_i <- beta c_i + (1 - beta) * k-th largest score); here with the softmax probabilities of expert
+choice, so that both routers have the same scores and combine weights. In the paper the first 4,000
+steps of training use the top k of expert choice, until the thresholds have converged.
 """
 
 import dataclasses
@@ -29,10 +29,10 @@ from moe_jax.settings import Count, Decay, Positive
 def moving_average(
     average: jax.Array, value: jax.Array, decay: float, step: jax.Array
 ) -> jax.Array:
-    """Returns the moving average after step `step`, which counts from 0.
+    """Returns the moving average after step `step` (the first is 0).
 
-    The decay is min(decay, (1 + step) / (10 + step)): short-sighted at first, so that the
-    average follows a router that still moves fast and never leans on its initial value.
+    The decay is min(decay, (1 + step) / (10 + step)): small at first, so that the average follows
+    the router while it changes fast and soon forgets its initial value.
     """
     step = step.astype(jnp.float32)
     weight = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
@@ -40,7 +40,7 @@ def moving_average(
 
 
 def last_filled(value_PEC: jax.Array, fill_P: jax.Array) -> jax.Array:
-    """Returns the values in the last of the filled slots, [P, E]; the first if none is."""
+    """Returns the values in the last filled slots, [P, E]; in the first slots if none is filled."""
     last_PE1 = jnp.broadcast_to(
         jnp.maximum(fill_P - 1, 0)[:, None, None], (*value_PEC.shape[:2], 1)
     )
@@ -48,10 +48,10 @@ def last_filled(value_PEC: jax.Array, fill_P: jax.Array) -> jax.Array:
 
 
 def kth_score_statistics(kth_PE: jax.Array, fill_P: jax.Array) -> dict[str, jax.Array]:
-    """Returns the experts' k-th scores summed over pools, and the number of pools.
+    """Returns the sum of the experts' k-th scores over pools, and the number of pools.
 
-    Pools without a real token do not count. Sum and count are kept apart so that their averages
-    over micro-batches and devices still have the right quotient.
+    Pools without real tokens do not count. Sum and count are returned separately, so that their
+    quotient is still correct after both are averaged over micro-batches and devices.
     """
     real_P = (fill_P > 0).astype(jnp.float32)
     return {"kth_score_sum": (kth_PE * real_P[:, None]).sum(0), "pools": real_P.sum()}
@@ -60,7 +60,7 @@ def kth_score_statistics(kth_PE: jax.Array, fill_P: jax.Array) -> dict[str, jax.
 def move_thresholds(
     threshold: jax.Array, statistics: dict[str, jax.Array], decay: float, step: jax.Array
 ) -> jax.Array:
-    """Returns thresholds moved towards the mean of the step's k-th scores, if there were any."""
+    """Moves thresholds towards the mean of the step's k-th scores, if there are any."""
     pools = statistics["pools"][..., None]
     kth_score = statistics["kth_score_sum"] / jnp.where(pools > 0, pools, 1.0)
     return jnp.where(pools > 0, moving_average(threshold, kth_score, decay, step), threshold)
@@ -69,18 +69,18 @@ def move_thresholds(
 @configurable
 @dataclasses.dataclass(frozen=True)
 class ExpertThreshold(Router):
-    """Takes a token to every expert whose threshold its probability reaches.
+    """Routes a token to every expert whose threshold its probability reaches.
 
-    A token may go to any number of experts, none included. There is no capacity and no token is
-    dropped; how many tokens an expert gets is balanced only as far as the thresholds are right.
+    A token may have any number of experts, including none. There is no capacity and no token is
+    dropped; the load is balanced only as far as the thresholds are accurate.
 
     Attributes:
-        pool: the tokens whose k-th score the thresholds follow; the choice does not depend on
-            it, except in the warm-up.
+        pool: the groups of tokens whose k-th scores the thresholds follow; the choice depends on
+            it only during warm-up.
         capacity_factor: c; thresholds follow the k-th scores for k = N c / E.
-        threshold_decay: of the moving average.
-        warmup_steps: first steps, in which experts take their k best tokens of the pool; 0 for none
-            (the paper has 4,000).
+        threshold_decay: decay of the moving average.
+        warmup_steps: number of initial steps in which experts take the k best tokens of the pool;
+            0 for none (4,000 in the paper).
     """
 
     pool: Pool = dataclasses.field(default_factory=Pool)
@@ -98,16 +98,16 @@ class ExpertThreshold(Router):
 
     @property
     def is_causal(self) -> bool:
-        """Unless there is a warm-up with pools that hold later positions."""
+        """True unless there is a warm-up with pools that contain later positions."""
         return self.warmup_steps == 0 or self.pool.kind == "position"
 
     @property
     def experts_per_token(self) -> float:
-        """The capacity factor that the thresholds are collected for."""
+        """The capacity factor that the thresholds correspond to."""
         return self.capacity_factor
 
     def check(self, batch: int, length: int, experts: int) -> None:
-        """Refuses a capacity of zero slots: there would be no k-th score."""
+        """Checks that the capacity is at least one slot; otherwise there is no k-th score."""
         super().check(batch, length, experts)
         _, tokens = self.pool.shape(batch, length)
         try:
@@ -116,7 +116,7 @@ class ExpertThreshold(Router):
             raise UserError(f"expert threshold, {self.pool.kind} pool: {error}") from None
 
     def init_state(self, experts: int) -> RouterState:
-        """Returns thresholds of 1 / E, the probabilities of a router that knows nothing."""
+        """Returns thresholds of 1 / E, the probabilities of a uniform router."""
         state = {"threshold": jnp.full((experts,), 1.0 / experts, jnp.float32)}
         if self.warmup_steps:
             state["steps"] = jnp.zeros((), jnp.float32)
@@ -134,9 +134,9 @@ class ExpertThreshold(Router):
                 warming = state["steps"] < self.warmup_steps
                 threshold_P1E = jnp.where(warming, kth_PE[:, None], threshold_P1E)
         chosen_PNE = (p_PNE >= threshold_P1E) & scores.mask_PN[..., None]
-        experts = jnp.arange(p_PNE.shape[-1], dtype=jnp.int32)
+        expert_E = jnp.arange(p_PNE.shape[-1], dtype=jnp.int32)
         pairs = Pairs(
-            expert_index_PNK=jnp.broadcast_to(experts, p_PNE.shape),
+            expert_index_PNK=jnp.broadcast_to(expert_E, p_PNE.shape),
             weight_PNK=jnp.where(chosen_PNE, p_PNE, 0.0),
             chosen_PNK=chosen_PNE,
             num_experts=p_PNE.shape[-1],
@@ -149,14 +149,14 @@ class ExpertThreshold(Router):
         )
 
     def _kth_scores(self, scores: RouterScores) -> tuple[jax.Array, jax.Array]:
-        """Returns each expert's k-th largest score in each pool, and k of each pool."""
+        """Returns the k-th largest score of each expert in each pool, and k of each pool."""
         p_PEN = jax.lax.stop_gradient(scores.probabilities_PNE).swapaxes(1, 2)
         p_PEN = jnp.where(scores.mask_PN[:, None, :], p_PEN, -1.0)
-        experts, tokens = p_PEN.shape[1:]
-        capacity = expert_choice_capacity(tokens, self.capacity_factor, experts)
+        num_experts, tokens = p_PEN.shape[1:]
+        capacity = expert_choice_capacity(tokens, self.capacity_factor, num_experts)
         best_PEC = jax.lax.top_k(p_PEN, capacity)[0]
         real_P = scores.mask_PN.sum(-1, dtype=jnp.int32)
-        fill_P = filled_capacity(real_P, self.capacity_factor, experts, capacity)
+        fill_P = filled_capacity(real_P, self.capacity_factor, num_experts, capacity)
         return last_filled(best_PEC, fill_P), fill_P
 
     def update_state(
@@ -170,5 +170,5 @@ class ExpertThreshold(Router):
         return new
 
     def causal(self) -> "ExpertThreshold":
-        """Returns the router after its warm-up: itself, if there is none."""
+        """Returns the router without warm-up; itself, if it has none."""
         return dataclasses.replace(self, warmup_steps=0) if self.warmup_steps else self

@@ -1,4 +1,4 @@
-"""Forced balance: experts are dealt out in turn, for benchmarks without load imbalance."""
+"""Forced balance: experts are assigned round-robin, for benchmarks without load imbalance."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from moe_jax.routing.router import Description, RouterState
 @configurable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ForcedBalanced(FixedNumberOfExperts):
-    """Token n of the batch takes experts n k, ..., n k + k - 1, modulo E.
+    """Round-robin: token n of the batch takes experts n k, ..., n k + k - 1, modulo E.
 
     Attributes:
         k: experts per token.
@@ -25,12 +25,12 @@ class ForcedBalanced(FixedNumberOfExperts):
     )
 
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
-        """Deals the experts out; outside of training by the position in the document."""
+        """Assigns experts by index in training, and otherwise by position in the document."""
         del state
-        pools, tokens, experts = scores.logits_PNE.shape
+        pools, tokens, num_experts = scores.logits_PNE.shape
         place_PN = scores.positions_PN
         if scores.key is not None or place_PN is None:
             place_PN = jnp.arange(pools * tokens, dtype=jnp.int32).reshape(pools, tokens)
             place_PN += scores.first_pool * tokens
-        expert_PNK = (place_PN[..., None] * self.k + jnp.arange(self.k)) % experts
+        expert_PNK = (place_PN[..., None] * self.k + jnp.arange(self.k)) % num_experts
         return self._output(expert_PNK, scores)

@@ -11,9 +11,9 @@ from moe_jax.settings import Name
 @configurable
 @dataclasses.dataclass(frozen=True)
 class GLaMTop2(TokenChoice):
-    """GLaM's top-2 (Du et al. 2022): both experts always, capacity 2 N / E.
+    """GLaM's top-2 routing (Du et al. 2022): always both experts, capacity 2 N / E.
 
-    Slots are given out in GShard's order. Its settings are those of `TokenChoice`, with other
+    Slots are assigned in GShard's order. The settings are those of `TokenChoice`, with other
     defaults.
     """
 

@@ -11,9 +11,9 @@ from moe_jax.settings import Name
 @configurable
 @dataclasses.dataclass(frozen=True)
 class GShardTop2(TokenChoice):
-    """GShard top-2 (Lepikhin et al. 2020, algorithm 1).
+    """GShard's top-2 routing (Lepikhin et al. 2020, algorithm 1).
 
-    Slots are given out in the paper's order, which reads the future. Its settings are those of
+    Slots are assigned in the paper's order, which is not causal. The settings are those of
     `TokenChoice`, with other defaults.
     """
 

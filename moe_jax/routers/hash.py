@@ -20,13 +20,13 @@ HashMethod = Literal["modulo", "random", "balanced"]
 @configurable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hash(UnlearnedRouter):
-    """The expert is a function of the token's id.
+    """Hash routing: the expert is a function of the token's id.
 
     Attributes:
         method: `modulo`, id mod E; `random`, a random table (seed 42, as in ParlAI); `balanced`,
-            ids from the most to the least frequent, each to the expert with the fewest tokens so
-            far (Roller et al. 2021, section 3.1).
-        frequencies: how often each id occurs, for `balanced`.
+            ids in descending order of frequency, each to the expert with the fewest tokens so far
+            (Roller et al. 2021, section 3.1).
+        frequencies: number of occurrences of each id, for `balanced`.
         vocabulary: number of ids, for `random`.
     """
 
@@ -65,13 +65,13 @@ class Hash(UnlearnedRouter):
         return None
 
     def init_state(self, experts: int) -> RouterState:
-        """Returns the table, if there is one: it is saved with the model, whatever was counted."""
+        """Returns the table, if there is one; as state it is saved in checkpoints."""
         table = self.table(experts)
         return {} if table is None else {"table": jnp.asarray(table)}
 
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
-        """Looks the tokens up."""
-        assert scores.tokens_PN is not None, "hash routing goes by token ids"
+        """Looks up the expert of every token."""
+        assert scores.tokens_PN is not None, "hash routing needs token ids"
         if self.method == "modulo":
             expert_PN = scores.tokens_PN % scores.logits_PNE.shape[-1]
         else:
@@ -81,13 +81,13 @@ class Hash(UnlearnedRouter):
 
 
 def balanced_table(frequencies: np.ndarray, experts: int) -> np.ndarray:
-    """Returns the expert of every id so that experts get near the same number of tokens.
+    """Returns the expert of every id such that experts receive about the same number of tokens.
 
-    Greedy: from the most frequent id to the least, ties by id, to the expert with the fewest
-    tokens so far, then the fewest ids, then by index.
+    The algorithm is greedy: ids in descending order of frequency, ties by id, go to the expert with
+    the fewest tokens so far, then the fewest ids, then the lowest index.
     """
     table = np.zeros(len(frequencies), np.int32)
-    # Tokens and ids of each expert; the number of ids spreads those that never occur.
+    # Number of tokens and of ids of each expert; the latter distributes ids that never occur.
     least_loaded = [(0, 0, expert) for expert in range(experts)]
     for token in np.argsort(-frequencies, kind="stable"):
         load, ids, expert = least_loaded[0]

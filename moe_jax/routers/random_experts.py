@@ -1,4 +1,4 @@
-"""Random routing: k experts drawn for every token (Zuo et al. 2021, section 3)."""
+"""Random routing: k random experts for every token (Zuo et al. 2021, section 3)."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from moe_jax.routing.router import Description, RouterState
 @configurable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RandomExperts(FixedNumberOfExperts):
-    """k different experts drawn for every token, in every step.
+    """Random routing: k distinct experts for every token, drawn anew in every step.
 
     Attributes:
         k: experts per token.
@@ -25,8 +25,8 @@ class RandomExperts(FixedNumberOfExperts):
     )
 
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
-        """Draws a number for every expert and takes the k largest."""
+        """Draws a random number for every expert and takes the k largest."""
         del state
-        experts = scores.logits_PNE.shape[-1]
+        num_experts = scores.logits_PNE.shape[-1]
         number_PNE = random_numbers(scores, scores.logits_PNE.shape)
-        return self._output(jax.lax.top_k(number_PNE, min(self.k, experts))[1], scores)
+        return self._output(jax.lax.top_k(number_PNE, min(self.k, num_experts))[1], scores)

@@ -1,4 +1,4 @@
-"""Routers by their names in lower case, which are those of the files under `configs/routers/`."""
+"""Registry of routers by name, as in the file names under `configs/routers/`."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from moe_jax.settings import REGISTERED
 
 
 class _Registered(Mapping[str, type[Router]]):
-    """The registered classes of routers, those of users' modules among them."""
+    """The registered router classes, including those of user modules."""
 
     def __getitem__(self, name: str) -> type[Router]:
         return self._classes()[name]
@@ -29,7 +29,7 @@ ROUTERS: Mapping[str, type[Router]] = _Registered()
 
 
 def get_router(name: str) -> Router:
-    """Returns the router of that name with its defaults.
+    """Returns the router with this name and default settings.
 
     Raises:
         UserError: for an unknown name.

@@ -1,4 +1,4 @@
-"""Switch routing: the best expert alone (Fedus et al. 2021)."""
+"""Switch routing: top-1 (Fedus et al. 2021)."""
 
 import dataclasses
 
@@ -11,9 +11,9 @@ from moe_jax.settings import Decay, Name, PositiveInt
 @configurable
 @dataclasses.dataclass(frozen=True)
 class Switch(TokenChoice):
-    """Switch top-1 (Fedus et al. 2021): raw weights, capacity factor 1.25, input jitter 1%.
+    """Switch routing, top-1 (Fedus et al. 2021): raw weights, capacity factor 1.25, jitter 1%.
 
-    Its settings are those of `TokenChoice`, with other defaults.
+    The settings are those of `TokenChoice`, with other defaults.
     """
 
     name: Name = "switch"

@@ -1,4 +1,4 @@
-"""THOR: stochastic experts and two passes that must agree (Zuo et al. 2021, section 4)."""
+"""THOR: stochastic experts with consistency regularisation (Zuo et al. 2021, section 4)."""
 
 import dataclasses
 from typing import Literal
@@ -14,21 +14,21 @@ from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Description, RouterState
 from moe_jax.settings import rule
 
-# How many tokens share one draw while training.
+# The unit of tokens that share one random expert in training.
 DrawnPer = Literal["layer", "sequence", "token"]
 
 
 @configurable
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Thor(UnlearnedRouter):
-    """Stochastic experts: one at random, in two passes whose predictions must agree.
+    """Stochastic experts: one random expert in each of two passes with a consistency loss.
 
     The loss of a step is CE(pass 1) + CE(pass 2) + alpha (KL(p1 || p2) + KL(p2 || p1)) / 2, with
     alpha = `Loss.weights['consistency']` (Zuo et al. 2021, eq. 4 and 5).
 
     Attributes:
-        drawn_per: while training, one expert for all tokens of a `layer`, of a `sequence`, or for
-            each `token`.
+        drawn_per: in training, draw one expert for all tokens of a `layer`, of a `sequence`, or
+            for each `token`.
     """
 
     drawn_per: DrawnPer = "layer"
@@ -52,13 +52,13 @@ class Thor(UnlearnedRouter):
             )
 
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
-        """Draws; outside of training for each token."""
+        """Draws random experts; outside of training, one for each token."""
         del state
-        pools, tokens, experts = scores.logits_PNE.shape
+        pools, tokens, num_experts = scores.logits_PNE.shape
         if scores.key is not None and self.drawn_per == "layer":
             number_PN = jax.random.uniform(scores.key, (1, 1))
         else:
-            drawn = 1 if scores.key is not None and self.drawn_per == "sequence" else tokens
-            number_PN = random_numbers(scores, (pools, drawn, 1))[..., 0]
-        expert_PN = jnp.minimum((number_PN * experts).astype(jnp.int32), experts - 1)
+            draws = 1 if scores.key is not None and self.drawn_per == "sequence" else tokens
+            number_PN = random_numbers(scores, (pools, draws, 1))[..., 0]
+        expert_PN = jnp.minimum((number_PN * num_experts).astype(jnp.int32), num_experts - 1)
         return self._output(jnp.broadcast_to(expert_PN, (pools, tokens))[..., None], scores)

@@ -1,12 +1,12 @@
-"""Token choice: every token takes its k best experts (Switch, GShard, GLaM, and what followed).
+"""Token choice: every token takes its k best experts (Switch, GShard, GLaM, and their successors).
 
     s = scores(x W_g);  chosen = the k largest s + b;  weight = s, or s / (sum of the chosen s)
 
 Without a capacity no choice is ever dropped, and the router is causal. With capacity factor CF an
-expert has C = floor(N K CF / E) slots in a pool of N tokens, given out in a stated order
-(`moe_jax.routing.ranks`); a choice that comes too late is dropped and its token gets less, or
-only the residual. Padding has no choices; it does not count in C, except with `left_to_right`,
-where C must not tell how many real tokens are still to come.
+expert has C = floor(N K CF / E) slots in a pool of N tokens, assigned in a configurable order
+(`moe_jax.routing.ranks`). Choices beyond the capacity are dropped; their token gets the output of
+its other experts, or only the residual. Padding makes no choices. It does not count in C, except
+with `left_to_right`, where C must not reveal the number of later real tokens.
 
 `Switch`, `GShardTop2` and `GLaMTop2` are token choice with the settings of their papers.
 
@@ -56,28 +56,28 @@ CapacityFactor = Annotated[Positive | None, "to drop nothing"]
 @configurable
 @dataclasses.dataclass(frozen=True)
 class TokenChoice(Router):
-    """The k best experts of every token.
+    """Token choice: the k best experts of every token.
 
     Attributes:
-        name: the preset that this is, or a name of your own.
+        name: name of the preset, or a custom name.
         k: choices per token.
         score: one of `moe_jax.routing.selection.SCORES`.
-        normalise: whether a token's weights are divided by their sum (before any is dropped).
+        normalise: divide a token's weights by their sum (before any choice is dropped).
         scale: factor on all weights (DeepSeek-V3: 2.5).
         capacity_factor: CF, slots relative to the N K choices; None drops nothing.
-        order: who gets the slots; one of `moe_jax.routing.ranks.ORDERS`.
-        second_choice: `all`, or `random`: while training, the second expert is used with
-            probability min(1, 2 x its weight) (GShard).
-        jitter: while training the router's input is multiplied by U(1 - jitter, 1 + jitter).
-        noise: while training, standard deviation of normal noise on the logits, in units of 1 / E
+        order: order in which slots are assigned; one of `moe_jax.routing.ranks.ORDERS`.
+        second_choice: `all`, or `random`: in training, use the second expert with probability
+            min(1, 2 x its weight) (GShard).
+        jitter: in training, the router's input is multiplied by U(1 - jitter, 1 + jitter).
+        noise: in training, standard deviation of normal noise on the logits, in units of 1 / E
             (V-MoE: 1).
-        groups: groups of experts; a token chooses from its `top_groups` best.
-        top_groups: how many groups.
+        groups: number of groups of experts; a token chooses from its `top_groups` best.
+        top_groups: number of groups that a token chooses from.
         balance: `none`, `bias` or `quantile` (`moe_jax.routing.balance`).
         bias_rate: u of `bias`.
-        balance_over: whether the balance loss takes the whole batch or each pool on its own.
-        balance_first_only: whether the balance loss counts first choices only (GShard).
-        pool: the tokens that share the slots, and that `balance_over = 'pool'` balances.
+        balance_over: compute the balance loss over the whole `batch` or separately for each `pool`.
+        balance_first_only: count only first choices in the balance loss (GShard).
+        pool: the groups of tokens that share the slots; see also `balance_over`.
     """
 
     name: Name = "topk"
@@ -145,7 +145,7 @@ class TokenChoice(Router):
 
     @property
     def is_causal(self) -> bool:
-        """Without a capacity, or if no later token can take an earlier one's slot."""
+        """True without a capacity, or if no later token can take the slot of an earlier one."""
         return (
             self.capacity_factor is None
             or self.order == "left_to_right"
@@ -154,21 +154,21 @@ class TokenChoice(Router):
 
     @property
     def experts_per_token(self) -> float:
-        """k, the capacity factor aside: what a token meets if nothing is dropped."""
+        """k, the number of experts per token if no choice is dropped."""
         return float(self.k)
 
     @property
     def input_jitter(self) -> float:
-        """The jitter."""
+        """The setting `jitter`."""
         return self.jitter
 
     @property
     def has_batch_balance_loss(self) -> bool:
-        """Unless each pool is balanced on its own."""
+        """True unless `balance_over` is `pool`."""
         return self.balance_over == "batch"
 
     def check(self, batch: int, length: int, experts: int) -> None:
-        """Refuses more choices than experts, groups that do not divide, and a capacity of 0."""
+        """Checks k and `groups` against the number of experts, and that the capacity is not 0."""
         super().check(batch, length, experts)
         if experts % self.groups:
             raise UserError(
@@ -193,11 +193,11 @@ class TokenChoice(Router):
                 raise UserError(f"token choice, {self.pool.kind} pool: {error}") from None
 
     def init_state(self, experts: int) -> RouterState:
-        """Returns the biases, if there are any."""
+        """Returns the initial biases, if there are any."""
         return {} if self.balance == "none" else balance.init_bias(experts)
 
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
-        """Chooses for every real token; the key makes noise and second choices random."""
+        """Chooses experts for every real token; noise and second choices depend on the key."""
         logits_PNE = self._noisy_logits(scores)
         score_PNE = expert_scores(logits_PNE, self.score)
         biased_PNE = score_PNE + state["bias"] if self.balance != "none" else score_PNE
@@ -209,9 +209,11 @@ class TokenChoice(Router):
             weight_PNK = weight_PNK / jnp.maximum(total_PN1, jnp.finfo(jnp.float32).tiny)
         wanted_PNK = self._wanted(weight_PNK, scores)
         pairs = self._assign(expert_PNK, weight_PNK * self.scale, wanted_PNK, score_PNE, scores)
-        experts = score_PNE.shape[-1]
+        num_experts = score_PNE.shape[-1]
         balanced_PNK = wanted_PNK[..., :1] if self.balance_first_only else wanted_PNK
-        count_PE = choice_counts(expert_PNK[..., : balanced_PNK.shape[-1]], balanced_PNK, experts)
+        count_PE = choice_counts(
+            expert_PNK[..., : balanced_PNK.shape[-1]], balanced_PNK, num_experts
+        )
         statistics = {"choices": count_PE.sum(0)} | balance.statistics(
             self.balance, score_PNE, limited_PNE, scores.mask_PN, self.k
         )
@@ -246,15 +248,15 @@ class TokenChoice(Router):
         score_PNE: jax.Array,
         scores: RouterScores,
     ) -> Pairs:
-        """Gives out slots, if they are limited, and drops the choices that get none."""
-        tokens, experts = score_PNE.shape[1:]
+        """Assigns slots, if there is a capacity, and drops the choices without a slot."""
+        tokens, num_experts = score_PNE.shape[1:]
         chosen_PNK, slot_PNK, capacity = wanted_PNK, None, None
         if self.capacity_factor is not None:
-            capacity = self._capacity(tokens, experts)
+            capacity = self._capacity(tokens, num_experts)
             slot_PNK = slot_ranks(
                 expert_PNK,
                 wanted_PNK,
-                experts,
+                num_experts,
                 self.order,
                 time_PN=scores.time_PN,
                 score_PN=jax.lax.stop_gradient(score_PNE.max(-1)),
@@ -264,25 +266,25 @@ class TokenChoice(Router):
             expert_index_PNK=expert_PNK,
             weight_PNK=jnp.where(chosen_PNK, weight_PNK, 0.0),
             chosen_PNK=chosen_PNK,
-            num_experts=experts,
+            num_experts=num_experts,
             slot_PNK=slot_PNK,
             capacity=capacity,
         )
 
     def _slots(self, scores: RouterScores, capacity: int) -> jax.Array:
-        """Returns how many of the C slots are given out in each pool, [P]."""
-        pools, _, experts = scores.logits_PNE.shape
+        """Returns the number of slots to fill in each pool, [P], at most C."""
+        pools, _, num_experts = scores.logits_PNE.shape
         if self.order == "left_to_right":
-            # How many real tokens are still to come is not known yet.
+            # The number of later real tokens must not affect earlier ones.
             return jnp.full((pools,), capacity, jnp.int32)
         assert self.capacity_factor is not None
         real_P = scores.mask_PN.sum(-1, dtype=jnp.int32)
-        return filled_capacity(real_P, self.capacity_factor * self.k, experts, capacity)
+        return filled_capacity(real_P, self.capacity_factor * self.k, num_experts, capacity)
 
-    def _capacity(self, tokens: int, experts: int) -> int:
+    def _capacity(self, tokens: int, num_experts: int) -> int:
         assert self.capacity_factor is not None
-        slots = min(self.capacity_factor * self.k, float(experts))
-        return expert_choice_capacity(tokens, slots, experts)
+        slots = min(self.capacity_factor * self.k, float(num_experts))
+        return expert_choice_capacity(tokens, slots, num_experts)
 
     def _losses(
         self,
@@ -313,7 +315,7 @@ class TokenChoice(Router):
     def update_state(
         self, state: RouterState, statistics: dict[str, jax.Array], step: jax.Array
     ) -> RouterState:
-        """Moves the biases."""
+        """Updates the biases."""
         del step
         if self.balance == "none":
             return state
@@ -322,7 +324,7 @@ class TokenChoice(Router):
         }
 
     def causal(self) -> "TokenChoice":
-        """Returns the router without a capacity; itself if it has none."""
+        """Returns the router without a capacity; itself, if it has none."""
         if self.capacity_factor is None:
             return self
         return dataclasses.replace(self, capacity_factor=None)

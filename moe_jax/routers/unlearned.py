@@ -1,8 +1,8 @@
-"""The base of routers without a router matrix, and the random numbers that some of them draw.
+"""Base classes of routers without a router matrix, and their random numbers.
 
-The weight of a chosen expert is 1 / k: nothing is learned, so there is no router gradient. Outside
-of training, where there is no random key, numbers are a hash of the token's id and position, so
-that decoding token by token makes the same choice as a forward pass over the whole text.
+The weight of a chosen expert is 1 / k; there is no router gradient. Outside of training, where
+there is no random key, random numbers are a hash of the token's id and position, so that decoding
+token by token makes the same choices as a forward pass over the whole text.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from moe_jax.settings import PositiveInt
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UnlearnedRouter(Router):
-    """A causal router without a matrix, without a capacity, and by default without state."""
+    """A causal router without a router matrix or capacity, and by default without state."""
 
     pool: Pool = dataclasses.field(default_factory=lambda: Pool("sequence"))
 
@@ -40,17 +40,17 @@ class UnlearnedRouter(Router):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FixedNumberOfExperts(UnlearnedRouter):
-    """A fixed number of experts for every token."""
+    """A router with a fixed number of experts per token, k."""
 
     k: PositiveInt = 1
 
     @property
     def experts_per_token(self) -> float:
-        """Returns k."""
+        """The setting k."""
         return float(self.k)
 
     def check(self, batch: int, length: int, experts: int) -> None:
-        """Refuses more choices than experts."""
+        """Checks that k is at most the number of experts."""
         super().check(batch, length, experts)
         if self.k > experts:
             raise UserError(
@@ -59,7 +59,7 @@ class FixedNumberOfExperts(UnlearnedRouter):
 
 
 def random_numbers(scores: RouterScores, shape: tuple[int, ...]) -> jax.Array:
-    """Returns numbers [P, ...] in [0, 1): from the key, or else from token ids and positions."""
+    """Returns numbers [P, ...] in [0, 1), from the key or, without one, token ids and positions."""
     if scores.key is not None:
         return jax.vmap(lambda key: jax.random.uniform(key, shape[1:]))(scores.pool_keys())
     assert scores.tokens_PN is not None

@@ -1,7 +1,7 @@
-"""Routing: the parts that routers are made of, and the contract that they keep.
+"""Routing: the building blocks of routers and the `Router` interface.
 
-The routers themselves are in `moe_jax.routers`. All names that a router of one's own needs can be
-imported from here.
+The routers are in `moe_jax.routers`. All names that a custom router needs can be imported from
+here.
 """
 
 from moe_jax.routing.assignment import Assignment, Pairs, RouterOutput, RouterScores, Slots

@@ -1,8 +1,9 @@
-"""The contract between routing and dispatch: who goes where, with which weight.
+"""Assignments of tokens to experts, with combine weights: the interface of routing and dispatch.
 
-Two layouts with one meaning. `Slots` is the natural form where experts choose (a static number
-of slots per expert); `Pairs` is the natural form where tokens choose (a static number of choices
-per token, with or without a capacity). Every transport in `moe_jax.dispatch` takes both.
+An assignment has one of two equivalent layouts. `Slots` suits routers whose experts choose tokens
+(a static number of slots per expert); `Pairs` suits routers whose tokens choose experts (a static
+number of choices per token, with or without a capacity). Every dispatch in `moe_jax.dispatch`
+accepts both.
 """
 
 import dataclasses
@@ -27,22 +28,23 @@ from moe_jax.types import (
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RouterScores:
-    """What a router decides on; scores are always float32.
+    """The inputs of a router; scores are always float32.
 
     Attributes:
-        logits_PNE: the router's raw outputs.
+        logits_PNE: the router logits.
         probabilities_PNE: their softmax over the experts.
         mask_PN: true for real tokens; padding is never routed.
-        tokens_PN: the input tokens, int32; what hash routing goes by.
-        positions_PN: their positions in their documents, int32.
-        time_PN: their positions in their rows, int32: the order of left-to-right slots.
-        key: random key of this layer and step while training; None outside of it, and then
-            every router is deterministic.
-        share_E: share of each expert in the choices of the whole batch, where the tokens here
-            are only a part of it; None if they are all.
+        tokens_PN: the input tokens, int32; hash routing depends on them.
+        positions_PN: positions of the tokens in their documents, int32.
+        time_PN: positions of the tokens in their rows, int32; they define the order in which
+            `left_to_right` assigns slots.
+        key: random key of this layer and step in training; None otherwise, and then every router
+            is deterministic.
+        share_E: fraction of the whole batch's choices that each expert receives, if these tokens
+            are only a part of the batch; None if they are all of it.
         first_pool: index of the first of these pools among those of all devices, int32 scalar.
-        axes: mesh axes over which the batch's other tokens are spread, inside `jax.shard_map`;
-            empty where all are here (static).
+        axes: mesh axes over which the tokens of the batch are sharded, inside `jax.shard_map`;
+            empty if all tokens are local (static).
     """
 
     logits_PNE: ScoresPNE
@@ -57,11 +59,11 @@ class RouterScores:
     axes: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
 
     def total(self, value: jax.Array) -> jax.Array:
-        """Sums a value over the devices that hold the batch's other tokens."""
+        """Sums a value over the devices that the tokens of the batch are sharded over."""
         return jax.lax.psum(value, self.axes) if self.axes else value
 
     def pool_keys(self) -> jax.Array:
-        """Returns a random key of each pool, the same wherever the pool is, [P]."""
+        """Returns a random key per pool, [P]; it does not depend on the pool's device."""
         assert self.key is not None
         pools = self.first_pool + jnp.arange(self.mask_PN.shape[0])
         return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(self.key, pools)
@@ -70,7 +72,7 @@ class RouterScores:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Slots:
-    """An assignment as seen by the experts: each has C slots in each pool.
+    """An assignment by expert: each expert has C slots in each pool.
 
     Attributes:
         token_index_PEC: the token in the slot; 0 in an empty slot.
@@ -84,14 +86,14 @@ class Slots:
 
     @property
     def num_experts(self) -> int:
-        """E, the number of experts."""
+        """The number of experts, E."""
         return self.token_index_PEC.shape[1]
 
     def dense(self, tokens: int) -> tuple[ScoresPNE, jax.Array]:
-        """Returns the weight of every token for every expert, and whether it is chosen, [P, N, E].
+        """Returns dense combine weights and a dense boolean mask of the choices, both [P, N, E].
 
         Args:
-            tokens: N, tokens in a pool.
+            tokens: number of tokens in a pool, N.
         """
         pools, num_experts, _ = self.token_index_PEC.shape
         pool_P11 = jnp.arange(pools)[:, None, None]
@@ -106,16 +108,17 @@ class Slots:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """An assignment as seen by the tokens: each has K choices, without a capacity.
+    """An assignment by token: each token has K choices, with or without a capacity.
 
     Attributes:
-        expert_index_PNK: the expert of the choice; distinct for the chosen ones of a token.
+        expert_index_PNK: the expert of each choice; the chosen experts of a token are distinct.
         weight_PNK: the combine weight, float32; 0 where not chosen.
-        chosen_PNK: false for a choice that is not made.
-        num_experts: E (static).
-        slot_PNK: where capacity is limited, the slot of the choice among the C of its expert in
-            its pool, int32; two chosen pairs never share one.
-        capacity: C (static); None without a limit, and then there are no slots.
+        chosen_PNK: false for an unused choice.
+        num_experts: number of experts, E (static).
+        slot_PNK: with a capacity, the slot of the choice among the C slots of its expert in its
+            pool, int32; no two chosen pairs share a slot.
+        capacity: slots per expert and pool, C (static); None for no limit, and then `slot_PNK` is
+            None.
     """
 
     expert_index_PNK: IndexPNK
@@ -126,12 +129,13 @@ class Pairs:
     capacity: int | None = dataclasses.field(default=None, metadata={"static": True})
 
     def slots(self) -> Slots:
-        """Returns the same assignment as seen by the experts; it must have a capacity."""
+        """Converts the assignment to `Slots`; it must have a capacity."""
         assert self.slot_PNK is not None
         assert self.capacity is not None
         pools, tokens, choices = self.expert_index_PNK.shape
         slots = self.num_experts * self.capacity
-        # The pair in each slot; a pair without a slot is written nowhere, an empty slot has none.
+        # The index of the pair in each slot, -1 for an empty slot. Pairs that are not chosen have
+        # an index out of range and are dropped.
         slot_PM = self.expert_index_PNK * self.capacity + self.slot_PNK
         slot_PM = jnp.where(self.chosen_PNK, slot_PM, slots).reshape(pools, -1)
         pair_PM = jnp.broadcast_to(jnp.arange(tokens * choices, dtype=jnp.int32), slot_PM.shape)
@@ -149,10 +153,10 @@ class Pairs:
         )
 
     def dense(self, tokens: int) -> tuple[ScoresPNE, jax.Array]:
-        """Returns the weight of every token for every expert, and whether it is chosen, [P, N, E].
+        """Returns dense combine weights and a dense boolean mask of the choices, both [P, N, E].
 
         Args:
-            tokens: N, tokens in a pool.
+            tokens: number of tokens in a pool, N.
         """
         del tokens
         one_hot_PNKE = jax.nn.one_hot(self.expert_index_PNK, self.num_experts, dtype=jnp.bool_)
@@ -173,14 +177,14 @@ Assignment = Slots | Pairs
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RouterOutput:
-    """What a router returns: nothing is left behind as a side effect.
+    """The outputs of a router, which has no side effects.
 
     Attributes:
-        assignment: who goes where.
+        assignment: the assignment of tokens to experts.
         losses: unscaled auxiliary losses by name, scalars.
-        metrics: health of the routing by name, scalars or vectors (`moe_jax.routing.metrics`).
-        statistics: what the router's state is updated from after the step
-            (`Router.update_state`), averaged over micro-batches and devices.
+        metrics: routing metrics by name, scalars or vectors (`moe_jax.routing.metrics`).
+        statistics: inputs of `Router.update_state` after the step, averaged over micro-batches
+            and devices.
     """
 
     assignment: Assignment

@@ -1,7 +1,7 @@
-"""Balance without a loss: a bias on each expert's score decides, but never weighs.
+"""Load balancing without an auxiliary loss: a bias per expert affects the choice, not the weights.
 
-Tokens choose the top k of s + b and weigh by s. After each step b moves, from that step's tokens
-only, so that no token is chosen by what comes after it.
+Tokens choose the top k of s + b; the combine weights are computed from s. After each step b is
+updated from that step's tokens, so that a choice never depends on later tokens.
 
 | rule       | b after a step                                       | source                       |
 |------------|------------------------------------------------------|------------------------------|
@@ -20,29 +20,30 @@ import jax.numpy as jnp
 Rule = Literal["none", "bias", "quantile"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 
-# The quantile is read off a histogram, which adds up over devices and micro-batches; within a
-# bin it is interpolated. Scores are in [0, 1]; what biases push out of [-1, 1] counts at its end.
+# The quantile is computed from a histogram, which can be summed over devices and micro-batches,
+# with linear interpolation within a bin. Scores are in [0, 1]; differences that the biases move out
+# of [-1, 1] are clipped to it.
 _BINS = 4096
 
 
 def init_bias(experts: int) -> dict[str, jax.Array]:
-    """Returns the state before the first step: no bias."""
+    """Returns the initial state: biases of 0."""
     return {"bias": jnp.zeros((experts,), jnp.float32)}
 
 
 def statistics(
     rule: str, score_PNE: jax.Array, biased_PNE: jax.Array, mask_PN: jax.Array, k: int
 ) -> dict[str, jax.Array]:
-    """Returns what the rule's update needs beside the counts, summed over tokens."""
+    """Returns the statistics, beside the counts, that `update` needs, summed over tokens."""
     if rule != "quantile":
         return {}
     margin_PN1 = jax.lax.top_k(biased_PNE, k + 1)[0][..., k:]
     difference_PNE = jnp.clip(score_PNE - margin_PN1, -1.0, 1.0)
     bin_PNE = jnp.clip((difference_PNE + 1.0) * (_BINS / 2), 0, _BINS - 1).astype(jnp.int32)
-    experts = score_PNE.shape[-1]
+    num_experts = score_PNE.shape[-1]
     real_PN1 = jnp.broadcast_to(mask_PN[..., None], score_PNE.shape).astype(jnp.float32)
-    zeros = jnp.zeros((experts, _BINS), jnp.float32)
-    return {"margin_histogram": zeros.at[jnp.arange(experts), bin_PNE].add(real_PN1)}
+    zeros = jnp.zeros((num_experts, _BINS), jnp.float32)
+    return {"margin_histogram": zeros.at[jnp.arange(num_experts), bin_PNE].add(real_PN1)}
 
 
 def update(
@@ -52,16 +53,16 @@ def update(
 
     Args:
         rule: `bias` or `quantile`.
-        bias_LE: before the step.
-        statistics: `choices` [L, E], and what `statistics` returned.
+        bias_LE: the bias before the step.
+        statistics: `choices` [L, E] and the results of `statistics`.
         rate: u of the rule `bias`.
         k: choices per token.
     """
     count_LE = statistics["choices"]
     if rule == "bias":
         return bias_LE + rate * jnp.sign(count_LE.mean(-1, keepdims=True) - count_LE)
-    experts = bias_LE.shape[-1]
-    bias = -_quantile(statistics["margin_histogram"], 1.0 - k / experts)
+    num_experts = bias_LE.shape[-1]
+    bias = -_quantile(statistics["margin_histogram"], 1.0 - k / num_experts)
     bias -= bias.mean(-1, keepdims=True)
     return jnp.where(count_LE.sum(-1, keepdims=True) > 0, bias, bias_LE)
 

@@ -1,13 +1,12 @@
-"""How many slots an expert has: the one rounding rule of the project.
+"""Expert capacity: the number of slots per expert, with one rounding rule for all routers.
 
 Expert choice gives every expert k = N * c / E of a pool's N tokens (Zhou et al. 2022, eq. 1),
-with c the capacity factor, the mean number of experts per token. The rule is to round **down**,
-so that c is never exceeded. A pool in which k would be 0 is refused at start. Padding does not
-count: a pool with n real tokens fills the first k(n) slots of each expert and leaves the rest
-empty, at least one slot as long as there is a real token.
+where c is the capacity factor, the mean number of experts per token. k is rounded **down**, so that
+c is never exceeded. A pool with k = 0 is an error. Padding does not count: a pool with n real
+tokens fills the first k(n) slots of each expert, at least one if n > 0, and leaves the rest empty.
 
-All of it is exact: c is taken as the nearest fraction with a denominator of up to 1000, and
-nothing is computed in floating point.
+The computation is exact: c is rounded to the nearest fraction with a denominator of up to 1000, and
+all arithmetic is on integers.
 """
 
 import math
@@ -21,15 +20,15 @@ from moe_jax.errors import UserError
 _LARGEST_DENOMINATOR = 1000
 
 
-def _slots_per_token(capacity_factor: float, experts: int) -> Fraction:
-    return Fraction(capacity_factor).limit_denominator(_LARGEST_DENOMINATOR) / experts
+def _slots_per_token(capacity_factor: float, num_experts: int) -> Fraction:
+    return Fraction(capacity_factor).limit_denominator(_LARGEST_DENOMINATOR) / num_experts
 
 
 def expert_choice_capacity(tokens: int, capacity_factor: float, experts: int) -> int:
     """Returns k = floor(N * c / E), the slots per expert in a pool of N tokens.
 
     Raises:
-        UserError: if that is 0, or more slots than the pool has tokens.
+        UserError: if k is 0, or more than the pool has tokens.
     """
     ratio = _slots_per_token(capacity_factor, experts)
     capacity = math.floor(tokens * ratio)
@@ -51,9 +50,9 @@ def expert_choice_capacity(tokens: int, capacity_factor: float, experts: int) ->
 def filled_capacity(
     real_tokens: jax.Array, capacity_factor: float, experts: int, capacity: int
 ) -> jax.Array:
-    """Returns the slots to fill, given the number of real tokens (any shape, int32).
+    """Returns the number of slots to fill, given the number of real tokens (any shape, int32).
 
-    For the quotient of n p and q, n is split by q first, so that no product overflows int32.
+    To compute n p / q without int32 overflow, n is first divided by q with remainder.
     """
     ratio = _slots_per_token(capacity_factor, experts)
     p, q = ratio.numerator, ratio.denominator

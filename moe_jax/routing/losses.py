@@ -1,4 +1,4 @@
-"""Auxiliary losses of routing: unscaled; padding does not count.
+"""Auxiliary losses of routing, unscaled and without padding tokens.
 
 | loss         | formula                                       | source                          |
 |--------------|-----------------------------------------------|---------------------------------|
@@ -8,9 +8,9 @@
 | `load`       | CV^2 over experts of the sum over tokens of   | Riquelme et al. 2021, eq. 9-10  |
 |              | P(e in the top k under fresh noise)           |                                 |
 
-with f_e the share of expert e in the choices (adding up to 1 whatever k is), P_e its mean score
-and CV the coefficient of variation. So a perfectly balanced router has balance loss 1 for every
-number of experts and choices, and importance and load loss 0.
+where f_e is the fraction of the choices that go to expert e (they sum to 1 for every k), P_e is its
+mean score, and CV is the coefficient of variation. A perfectly balanced router therefore has a
+balance loss of 1 for every number of experts and choices, and importance and load losses of 0.
 """
 
 import jax
@@ -33,17 +33,17 @@ def router_z_loss(scores: RouterScores) -> Scalar:
 
 
 def share(count_E: jax.Array) -> jax.Array:
-    """Returns counts [..., E] as shares that add up to 1; zeros stay zeros."""
+    """Normalizes counts [..., E] to sum to 1 over the last axis; all-zero counts stay zero."""
     total = count_E.sum(-1, keepdims=True)
     return count_E / jnp.where(total > 0, total, 1.0)
 
 
 def batch_shares(count_PE: jax.Array, scores: RouterScores) -> jax.Array:
-    """Returns the experts' shares in the choices of the whole batch, wherever its tokens are, [E].
+    """Returns each expert's fraction of the choices of the whole batch, over all devices, [E].
 
     Args:
-        count_PE: choices of each expert in each pool, before any is dropped.
-        scores: what they were made on.
+        count_PE: number of choices of each expert in each pool, including dropped ones.
+        scores: the router inputs that the choices were made from.
     """
     if scores.share_E is not None:
         return scores.share_E
@@ -58,25 +58,25 @@ def balance_loss(
     share_E: jax.Array | None = None,
     by_pool: bool = False,
 ) -> Scalar:
-    """Returns E sum_e f_e P_e: 1 for a balanced router, E if all goes to one expert.
+    """Returns E sum_e f_e P_e: 1 for a balanced router, E if all tokens choose the same expert.
 
     Args:
-        count_PE: choices of each expert in each pool, before any is dropped.
-        score_PNE: non-negative scores of the experts that add up to 1 for a token.
-        mask_PN: real tokens.
-        share_E: f of the whole batch, where the pools here are only a part of it.
-        by_pool: f and P of each pool on its own (the sequence-wise loss of DeepSeek-V3, section
-            2.1.2, for pools that are sequences), averaged over real tokens.
+        count_PE: number of choices of each expert in each pool, including dropped ones.
+        score_PNE: non-negative scores that sum to 1 over the experts.
+        mask_PN: true for real tokens.
+        share_E: f of the whole batch, if these pools are only a part of it.
+        by_pool: compute f and P separately for each pool and average over real tokens (with
+            sequence pools, the sequence-wise loss of DeepSeek-V3, section 2.1.2).
     """
-    experts = score_PNE.shape[-1]
+    num_experts = score_PNE.shape[-1]
     count_PE = jax.lax.stop_gradient(count_PE.astype(jnp.float32))
     score_PE = jnp.sum(jnp.where(mask_PN[..., None], score_PNE, 0.0), axis=1)
     real_P = mask_PN.sum(-1, dtype=jnp.float32)
     real = jnp.maximum(real_P.sum(), 1.0)
     if by_pool:
-        return experts * jnp.sum(share(count_PE) * score_PE) / real
+        return num_experts * jnp.sum(share(count_PE) * score_PE) / real
     f_E = share(count_PE.sum(0)) if share_E is None else jax.lax.stop_gradient(share_E)
-    return experts * jnp.sum(f_E * score_PE.sum(0)) / real
+    return num_experts * jnp.sum(f_E * score_PE.sum(0)) / real
 
 
 def importance_loss(scores: RouterScores) -> Scalar:
@@ -88,12 +88,12 @@ def importance_loss(scores: RouterScores) -> Scalar:
 def load_loss(scores: RouterScores, noisy_PNE: jax.Array, noise: float, k: int) -> Scalar:
     """Returns CV^2 over experts of the expected number of tokens under fresh noise (V-MoE).
 
-    The probability that expert e stays among a token's top k when its own noise is drawn again
-    is 1 - Phi((threshold - logit_e) / noise), the threshold being the k-th largest noisy logit.
+    The probability that expert e remains among a token's top k if only its noise is resampled is
+    1 - Phi((threshold - logit_e) / noise), where the threshold is the k-th largest noisy logit.
 
     Args:
-        scores: logits without noise, and which tokens are real.
-        noisy_PNE: the logits that were chosen by.
+        scores: logits without noise, and the mask of real tokens.
+        noisy_PNE: the noisy logits that determined the choice.
         noise: standard deviation of the noise.
         k: choices per token.
     """

@@ -1,13 +1,13 @@
-"""Health of a routing decision: what a researcher looks at when a router goes wrong.
+"""Metrics of routing decisions, to diagnose routers.
 
 All metrics count real tokens only and carry no gradient.
 
 | name                | shape | meaning                                                        |
 |---------------------|-------|----------------------------------------------------------------|
-| `load`              | [E]   | share of all routed (token, expert) pairs on each expert       |
+| `load`              | [E]   | fraction of all routed (token, expert) pairs on each expert    |
 | `max_violation`     | []    | max load / mean load - 1; 0 is perfectly balanced              |
-| `dropped_share`     | []    | share of the wanted pairs that found no slot                   |
-| `unrouted_share`    | []    | share of tokens that no expert takes (residual only)           |
+| `dropped_share`     | []    | fraction of the requested pairs that were dropped              |
+| `unrouted_share`    | []    | fraction of tokens without an expert (residual only)           |
 | `experts_per_token` | [6]   | share of tokens with 0, 1, 2, 3, 4 and more than 4 experts     |
 | `mean_experts`      | []    | mean number of experts per token                               |
 | `entropy`           | []    | mean entropy of the router's distribution, nats                |
@@ -15,10 +15,10 @@ All metrics count real tokens only and carry no gradient.
 | `gap_histogram`     | [10]  | share of tokens by the gap between the two largest             |
 |                     |       | probabilities, in bins of 0.1                                  |
 | `over_cap_share`    | []    | capped expert choice: share of tokens that TopK(A, k) alone    |
-|                     |       | leaves with more experts than the cap                          |
+|                     |       | would assign more experts than the cap                         |
 
-`health` returns them as means over tokens, which add up over micro-batches and devices;
-`summarise` then makes the ratios.
+`health` returns means over tokens, which can be summed over micro-batches and devices; `summarise`
+then computes the ratios.
 """
 
 import jax
@@ -29,12 +29,12 @@ from moe_jax.routing.losses import masked_mean
 
 HISTOGRAM_BINS = ("0", "1", "2", "3", "4", ">4")
 GAP_BINS = 10
-# Means over tokens that `summarise` turns into ratios.
+# Means over tokens from which `summarise` computes ratios.
 _PAIRS, _WANTED = "pairs", "wanted_pairs"
 
 
 def routed_counts(assignment: Assignment, tokens: int, experts: int) -> tuple[jax.Array, jax.Array]:
-    """Counts an assignment from both sides.
+    """Counts the experts of each token and the tokens of each expert.
 
     Returns:
         experts per token [P, N] and tokens per expert [E], both int32.
@@ -55,16 +55,17 @@ def routed_counts(assignment: Assignment, tokens: int, experts: int) -> tuple[ja
 def health(
     assignment: Assignment, scores: RouterScores, wanted_PN: jax.Array | None = None
 ) -> dict[str, jax.Array]:
-    """Returns means over one layer's real tokens, for `summarise`.
+    """Returns means over the real tokens of one layer, for `summarise`.
 
     Args:
-        assignment: who goes where.
-        scores: what it was decided on.
-        wanted_PN: how many experts each token asked for; by default, as many as it got.
+        assignment: the assignment of tokens to experts.
+        scores: the inputs of the router.
+        wanted_PN: number of experts that each token requested; by default, the number that it
+            received.
     """
-    _, tokens, experts = scores.logits_PNE.shape
+    _, tokens, num_experts = scores.logits_PNE.shape
     mask_PN = scores.mask_PN
-    per_token_PN, per_expert_E = routed_counts(assignment, tokens, experts)
+    per_token_PN, per_expert_E = routed_counts(assignment, tokens, num_experts)
     wanted_PN = per_token_PN if wanted_PN is None else wanted_PN
     real = jnp.maximum(mask_PN.sum(dtype=jnp.float32), 1.0)
     bins_PNK = jax.nn.one_hot(jnp.minimum(per_token_PN, 5), len(HISTOGRAM_BINS))
@@ -87,16 +88,16 @@ def health(
 
 
 def summarise(means: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns the metrics of the module's table from the means of a whole batch (any layers)."""
+    """Returns the metrics in the table above from the means of a batch, with any leading axes."""
     if _PAIRS not in means:
         return means
     metrics = {name: value for name, value in means.items() if name not in (_PAIRS, _WANTED)}
-    pairs_E, wanted, got = means[_PAIRS], means[_WANTED], means["mean_experts"]
+    pairs_E, wanted, routed = means[_PAIRS], means[_WANTED], means["mean_experts"]
     total = pairs_E.sum(-1)
     load_E = pairs_E / jnp.where(total > 0, total, 1.0)[..., None]
     metrics["load"] = load_E
     metrics["max_violation"] = jnp.maximum(load_E.max(-1) * load_E.shape[-1] - 1.0, 0.0)
-    dropped = 1.0 - got / jnp.where(wanted > 0, wanted, 1.0)
+    dropped = 1.0 - routed / jnp.where(wanted > 0, wanted, 1.0)
     metrics["dropped_share"] = jnp.where(wanted > 0, jnp.clip(dropped, 0.0, 1.0), 0.0)
     return metrics
 
@@ -107,7 +108,10 @@ def _mean_of_bins(bins_PNK: jax.Array, mask_PN: jax.Array) -> jax.Array:
 
 
 def _largest_and_gap(p_PNE: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the largest probability and what it is ahead of the second (0 if there is one)."""
+    """Returns the largest probability, and its difference from the second largest.
+
+    With a single expert the second largest probability is 0.
+    """
     first_PN1 = jnp.argmax(p_PNE, axis=-1, keepdims=True)
     largest_PN = p_PNE.max(-1)
     is_first_PNE = jnp.arange(p_PNE.shape[-1]) == first_PN1

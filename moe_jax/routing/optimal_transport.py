@@ -1,35 +1,35 @@
-"""The linear program of capped expert choice, with entropy (Zhou et al. 2022, section 3.3).
+"""The entropy-regularised linear program of capped expert choice (Zhou et al. 2022, section 3.3).
 
-In a pool of N tokens with scores S [N, E], for k tokens per expert and a cap of b experts per
-token:
+For a pool of N tokens with scores S [N, E], k tokens per expert and at most b experts per token:
 
     max_A <S^T, A> + lambda H(A),   H(A) = -sum A log A,   A [E, N]
     s.t.  sum_n A[e, n] = k,   sum_e A[e, n] <= b,   0 <= A[e, n] <= 1
 
-The solution is the Kullback-Leibler projection of exp(S^T / lambda) onto the three sets, and
-Dykstra's algorithm finds it by projecting onto one after the other, with a correction for those
-that are no equalities. The corrections are the multipliers of the sets. With u, v and w for them,
-in units of the scores,
+The solution is the Kullback-Leibler projection of exp(S^T / lambda) onto the three constraint sets.
+Dykstra's algorithm computes it by projecting onto one set after the other, with corrections for the
+inequality constraints. The corrections are the Lagrange multipliers. With the multipliers u, v and
+w of the three sets, in units of the scores,
 
     lambda log A[e, n] = S[n, e] + u[e] - v[n] - w[e, n],   v, w >= 0
 
-and one iteration, everything in logarithms, is
+and one iteration, in log space, is
 
     u[e] = lambda (log k - logsumexp_n((S - v - w) / lambda))
     v[n] = lambda max(0, logsumexp_e((S + u - w) / lambda) - log b)
     w[e, n] = max(0, S + u - v)
 
-w is worked out where it is needed, and no error adds up over the iterations. These maximise the
-dual function one multiplier at a time, so they get there from any start. From 0 and with a small
-lambda, an expert's row gains about one token per iteration; so lambda falls geometrically from 0.1
-over the first 90 % of the iterations, each starting where the one before has got to. (The authors'
-code, lingvo's `differentiable_assignment.max_assignment`, lets it fall as well, from 1.)
+w is recomputed where it is needed, so that errors do not accumulate over the iterations. The
+updates are coordinate ascent on the dual function, which converges from any starting point. From 0
+and with a small lambda, an expert's row gains only about one token per iteration; lambda therefore
+decreases geometrically from 0.1 over the first 90 % of the iterations, each of which starts from
+the multipliers of the one before. (The authors' code, lingvo's
+`differentiable_assignment.max_assignment`, also decreases lambda, from 1.)
 """
 
 import jax
 import jax.numpy as jnp
 
-# Stands in for minus infinity, of which a difference would be no number.
+# Used instead of minus infinity, whose differences are NaN.
 _NEVER = -1e20
 _FIRST_REGULARISATION = 0.1
 _FALLING_SHARE = 0.9
@@ -43,18 +43,18 @@ def capped_transport(
     regularisation: float = 1e-3,
     iterations: int = 100,
 ) -> jax.Array:
-    """Returns (S + u - v) / lambda, of which A = exp(min(., 0)), [P, E, N] float32.
+    """Returns (S + u - v) / lambda, from which A = exp(min(., 0)), [P, E, N] float32.
 
-    Where A is 1 this is log A + w / lambda: it has the order of A, and tells apart tokens whose
-    A is 1. Padding, and pools with k = 0, have -inf, so A = 0. No gradient.
+    The result has the same order as A; where A is 1 it is w / lambda, which also orders the tokens
+    whose A is 1. It is -inf (A = 0) for padding and in pools with k = 0. There is no gradient.
 
     Args:
         score_PEN: the scores S^T.
         k_P: tokens per expert in each pool, int32; may be 0.
-        cap: b, experts per token.
-        mask_PN: real tokens.
-        regularisation: lambda (the paper's is 0.001).
-        iterations: of Dykstra's algorithm (the paper's is 100).
+        cap: maximum number of experts per token, b.
+        mask_PN: true for real tokens.
+        regularisation: lambda (0.001 in the paper).
+        iterations: number of iterations of Dykstra's algorithm (100 in the paper).
     """
     score_PEN = jax.lax.stop_gradient(score_PEN).astype(jnp.float32)
     score_PEN = jnp.where(mask_PN[:, None, :], score_PEN, _NEVER)
@@ -71,7 +71,7 @@ def capped_transport(
         v_PN = scale * jnp.maximum(jax.nn.logsumexp(y_PEN, axis=1) - log_cap, 0.0)
         return u_PE, v_PN
 
-    # With this u, S + u is at most 0: w starts at 0.
+    # With this u, S + u is at most 0, so that w is 0.
     start = (-score_PEN.max(-1), jnp.zeros(mask_PN.shape, jnp.float32))
     u_PE, v_PN = jax.lax.fori_loop(0, iterations, iterate, start)
     log_a_PEN = (score_PEN + u_PE[..., None] - v_PN[:, None, :]) / regularisation
@@ -80,7 +80,7 @@ def capped_transport(
 
 
 def _regularisation(iteration: jax.Array, last: float, iterations: int) -> jax.Array:
-    """Returns lambda of an iteration, which falls to its last value unless that is above 0.1."""
+    """Returns lambda of an iteration: decreasing from 0.1, or constant if `last` is above 0.1."""
     first = max(_FIRST_REGULARISATION, last)
     progress = jnp.minimum(iteration / (_FALLING_SHARE * iterations), 1.0)
     return first * (last / first) ** progress

@@ -1,6 +1,6 @@
-"""Pools: which tokens compete for an expert.
+"""Pools: groups of tokens that compete for the experts.
 
-A pool decides causality, capacity and communication all at once:
+The kind of pool determines causality, capacity and communication:
 
 | kind       | a pool is                                  | P                 | N                 |
 |------------|--------------------------------------------|-------------------|-------------------|
@@ -8,7 +8,7 @@ A pool decides causality, capacity and communication all at once:
 | `position` | the same position of `rows` rows           | (B / rows) * S    | rows              |
 | `batch`    | `rows` whole rows (GShard's "group")       | B / rows          | rows * S          |
 
-`rows = 0` means all rows of the batch that the step sees.
+`rows = 0` stands for all rows of the batch, or of the micro-batch with gradient accumulation.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 @configurable
 @dataclasses.dataclass(frozen=True)
 class Pool(Settings):
-    """How a batch is cut into pools.
+    """The division of a batch into pools.
 
     Attributes:
         kind: one of `KINDS`.
-        rows: rows in a pool for the kinds `position` and `batch`; 0 for all.
+        rows: number of rows in a pool for the kinds `position` and `batch`; 0 for all.
 
     Raises:
         UserError: for an unknown kind or a negative number of rows.
@@ -59,7 +59,7 @@ class Pool(Settings):
         return batch // rows, rows * length
 
     def split(self, x: jax.Array) -> jax.Array:
-        """Cuts `x` of shape [B, S, ...] into pools: [P, N, ...]."""
+        """Splits `x` of shape [B, S, ...] into pools: [P, N, ...]."""
         batch, length, *rest = x.shape
         pools, tokens = self.shape(batch, length)
         if self.kind == "position":
@@ -67,7 +67,7 @@ class Pool(Settings):
         return x.reshape(pools, tokens, *rest)
 
     def join(self, x: jax.Array, batch: int, length: int) -> jax.Array:
-        """Puts pools [P, N, ...] back into a batch [B, S, ...]: the inverse of `split`."""
+        """Joins pools [P, N, ...] into a batch [B, S, ...]: the inverse of `split`."""
         _, tokens, *rest = x.shape
         if self.kind == "position":
             x = x.reshape(batch // tokens, length, tokens, *rest).swapaxes(1, 2)

@@ -1,13 +1,13 @@
-"""Which slot of its expert a choice gets: first come, first served, in a stated order.
+"""Ranks of choices within their experts: the order in which slots are assigned.
 
-| order           | who comes first                                                            |
+| order           | sequence in which choices receive slots                                    |
 |-----------------|----------------------------------------------------------------------------|
-| `left_to_right` | earlier positions of all rows, a token's first choice before its second:   |
-|                 | no later token can push an earlier one out                                 |
+| `left_to_right` | by position over all rows, a token's first choice before its second: a     |
+|                 | later token never displaces an earlier one                                 |
 | `choices_first` | all first choices in the order of the tokens, then all second choices:     |
 |                 | GShard's algorithm 1 (Lepikhin et al. 2020); a later token's first choice  |
-|                 | pushes out an earlier token's second                                       |
-| `priority`      | as `choices_first`, the tokens ordered by their largest score              |
+|                 | displaces an earlier token's second choice                                 |
+| `priority`      | as `choices_first`, with the tokens ordered by their largest score         |
 |                 | (batch-prioritised routing, Riquelme et al. 2021, section 4.1)             |
 """
 
@@ -29,15 +29,17 @@ def slot_ranks(
     time_PN: jax.Array | None = None,
     score_PN: jax.Array | None = None,
 ) -> jax.Array:
-    """Returns how many wanted choices of the same expert in the pool come before, [P, N, K] int32.
+    """Returns the rank of each choice among those of the same expert and pool, [P, N, K] int32.
+
+    The rank is the number of requested choices of the expert that precede this one.
 
     Args:
         expert_PNK: the expert of each choice.
-        wanted_PNK: false for choices that want no slot; their rank means nothing.
-        experts: E.
+        wanted_PNK: false for choices that request no slot; their rank is undefined.
+        experts: number of experts, E.
         order: one of `ORDERS`.
-        time_PN: positions in rows, for `left_to_right`; by default tokens are in that order.
-        score_PN: the tokens' largest scores, for `priority`.
+        time_PN: positions in rows, for `left_to_right`; None if the tokens are in that order.
+        score_PN: the largest score of each token, for `priority`.
     """
     pools, tokens, choices = expert_PNK.shape
     place_PN = jnp.broadcast_to(jnp.arange(tokens, dtype=jnp.int32), (pools, tokens))
@@ -60,7 +62,7 @@ def slot_ranks(
 
 
 def _place(value_PN: jax.Array) -> jax.Array:
-    """Returns the place of each token when they are ordered by value, ties by index."""
+    """Returns the index of each token in the order of the values, ties by index."""
     order_PN = jnp.argsort(value_PN, axis=-1, stable=True).astype(jnp.int32)
     return jax.vmap(_inverse)(order_PN)
 
@@ -70,24 +72,25 @@ def _inverse(permutation_M: jax.Array) -> jax.Array:
     return jnp.zeros_like(places).at[permutation_M].set(places, unique_indices=True)
 
 
-def _ranks(expert_M: jax.Array, place_M: jax.Array, experts: int) -> jax.Array:
+def _ranks(expert_M: jax.Array, place_M: jax.Array, num_experts: int) -> jax.Array:
     """Ranks one pool's choices by (expert, place); `place_M` is a permutation of 0 ... M - 1."""
     pairs = expert_M.shape[0]
     by_place_M = jnp.zeros_like(expert_M).at[place_M].set(expert_M, unique_indices=True)
-    sorted_expert_M, sorted_place_M = sort_by_expert(by_place_M, experts)
-    first_E = expert_bounds(sorted_expert_M, experts)
+    sorted_expert_M, sorted_place_M = sort_by_expert(by_place_M, num_experts)
+    first_E = expert_bounds(sorted_expert_M, num_experts)
     rank_M = jnp.arange(pairs, dtype=jnp.int32) - first_E[sorted_expert_M]
     by_place_M = jnp.zeros_like(rank_M).at[sorted_place_M].set(rank_M, unique_indices=True)
     return by_place_M[place_M]
 
 
 def sort_by_expert(expert_M: jax.Array, experts: int) -> tuple[jax.Array, jax.Array]:
-    """Sorts choices by expert, keeping their order; `experts` stands for no expert, last.
+    """Sorts choices by expert, stably; the value `experts` stands for no expert and sorts last.
 
-    One unstable sort of a single int32 key, the fastest form on CPU, unless that would overflow.
+    This is one unstable sort of a single int32 key, which is fastest on CPU, unless the key would
+    overflow.
 
     Returns:
-        the sorted experts and the index of the choice that came to each place, both int32 [M].
+        the sorted experts and the indices of the choices in this order, both int32 [M].
     """
     pairs = expert_M.shape[0]
     index_M = jnp.arange(pairs, dtype=jnp.int32)
@@ -100,9 +103,9 @@ def sort_by_expert(expert_M: jax.Array, experts: int) -> tuple[jax.Array, jax.Ar
 
 
 def expert_bounds(sorted_expert_M: jax.Array, experts: int) -> jax.Array:
-    """Returns how many sorted choices come before each expert's, and before no expert's, [E + 1].
+    """Returns the start of each expert's range in the sorted choices, and of no expert's, [E + 1].
 
-    By comparing all with all, which is one fused pass, rather than by a search in a loop.
+    Every choice is compared with every expert in one fused pass, instead of a search in a loop.
     """
     bounds = jnp.searchsorted(
         sorted_expert_M, jnp.arange(experts + 1), side="left", method="compare_all"

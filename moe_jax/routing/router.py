@@ -1,4 +1,4 @@
-"""The interface of routers, on which models, training and evaluation rely."""
+"""The interface of routers, which models, training and evaluation use."""
 
 import abc
 import dataclasses
@@ -14,18 +14,18 @@ from moe_jax.routing.assignment import RouterOutput, RouterScores
 from moe_jax.routing.pools import Pool
 from moe_jax.settings import Settings
 
-# A router's non-trainable state, by name: arrays that training carries beside the parameters.
+# The non-trainable state of a router, by name: arrays that training carries beside the parameters.
 RouterState = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """The facts about a routing rule that the table in docs/guides/routers.md shows.
+    """Description of a routing rule in the table of docs/guides/routers.md.
 
     Attributes:
-        rule: who goes where, with which weight.
+        rule: the choice of experts and the combine weights.
         source: paper and equation or section.
-        balanced: how the load is balanced.
+        balanced: the method of load balancing.
     """
 
     rule: str
@@ -34,18 +34,18 @@ class Description:
 
 
 class Router(Settings, abc.ABC):
-    """A routing rule: hyper-parameters only; its state is passed in and returned.
+    """Base class of routers: holds hyperparameters only; state is passed in and returned.
 
-    A subclass is a frozen dataclass; `moe_jax.configurable` makes it known to gin files, and
-    `moe_jax.testing.check_router` checks that it keeps this contract.
+    A subclass is a frozen dataclass; `moe_jax.configurable` registers it for gin files, and
+    `moe_jax.testing.check_router` tests that it conforms to this interface.
 
     Attributes:
-        name: in lower case, as the files under `configs/routers/` are called; by default derived
-            from the class.
-        pool: which tokens compete for an expert.
-        loss_weights: default weight of each auxiliary loss that the router returns, by name;
+        name: name in lower case, as in the file names under `configs/routers/`; by default derived
+            from the name of the class.
+        pool: the groups of tokens that compete for the experts.
+        loss_weights: default weights of the auxiliary losses that the router returns, by name;
             `Loss.weights` overrides them.
-        description: for the table of routers.
+        description: row of the table of routers in the documentation.
     """
 
     name: str
@@ -61,87 +61,87 @@ class Router(Settings, abc.ABC):
     @property
     @abc.abstractmethod
     def is_causal(self) -> bool:
-        """Whether logits at a position never depend on later positions of any row."""
+        """True if the logits at a position never depend on later positions of any row."""
 
     @property
     @abc.abstractmethod
     def experts_per_token(self) -> float:
-        """Experts that a token meets, on average: c of expert choice, k of token choice."""
+        """Mean number of experts per token: c of expert choice, k of token choice."""
 
     @property
     def is_learned(self) -> bool:
-        """Whether the layer has a router matrix."""
+        """True if the layer has a router matrix."""
         return True
 
     @property
     def input_jitter(self) -> float:
-        """While training the router's input is multiplied by U(1 - jitter, 1 + jitter)."""
+        """Jitter: in training the router's input is multiplied by U(1 - jitter, 1 + jitter)."""
         return 0.0
 
     @property
     def passes(self) -> int:
-        """Forward passes with different random keys in a training step."""
+        """Number of forward passes in a training step, each with its own random key."""
         return 1
 
     @property
     def has_batch_balance_loss(self) -> bool:
-        """Whether there is a balance loss over the whole batch, from `statistics["choices"]`."""
+        """True if there is a balance loss over the whole batch, from `statistics["choices"]`."""
         return False
 
     def check(self, batch: int, length: int, experts: int) -> None:
-        """Refuses what cannot work for a batch [batch, length].
+        """Checks the settings for a batch of shape [batch, length].
 
         Raises:
-            UserError: with the reason and what would be right.
+            UserError: if the router cannot work; with the reason and a correction.
         """
         self.pool.shape(batch, length)
         if experts < 1:
             raise UserError(f"a mixture-of-experts layer needs at least 1 expert, not {experts}")
 
     def init_state(self, experts: int) -> RouterState:
-        """Returns the state of one layer before the first step."""
+        """Returns the initial state of one layer."""
         del experts
         return {}
 
     @abc.abstractmethod
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
-        """Decides the assignment of one layer's tokens."""
+        """Assigns the tokens of one layer to experts."""
 
     def update_state(
         self, state: RouterState, statistics: dict[str, jax.Array], step: jax.Array
     ) -> RouterState:
-        """Returns the state after step `step` (0 for the first), from the step's statistics.
+        """Returns the state after step `step` (the first is 0), given the step's statistics.
 
-        All layers at once: every array has the layers in front.
+        All layers are updated together: the first axis of every array is the layer.
         """
         del statistics, step
         return state
 
     def causal(self) -> "Router":
-        """Returns the router to evaluate and decode with: causal, and independent of other rows.
+        """Returns the router for evaluation and decoding: causal and independent of other rows.
 
-        By default the router itself, which is right for a causal router that decides for each
-        token on its own.
+        The default is the router itself, which is correct for a causal router that routes each
+        token independently of the others.
 
         Raises:
-            NotImplementedError: by a router that is not causal and does not override this.
+            NotImplementedError: if the router is not causal and does not override this method.
         """
         if not self.is_causal:
             raise NotImplementedError(
                 f"{type(self).__name__} is not causal: it needs a method causal() that returns "
-                "the router to evaluate and decode with"
+                "the router for evaluation and decoding"
             )
         return self
 
 
 def loss_names(router: Router, batch: int, length: int, num_experts: int) -> list[str]:
-    """Returns the names of the losses that a router returns while training, without computing them.
+    """Returns the names of a router's training losses, from shapes only.
 
     Args:
         router: the router.
-        batch: rows.
-        length: positions in a row.
-        num_experts: E.
+        batch: number of rows.
+        length: number of positions in a row.
+        num_experts: number of experts, E.
     """
     pools, tokens = router.pool.shape(batch, length)
 

@@ -1,4 +1,4 @@
-"""From activations to router scores, always in float32."""
+"""Router logits from activations, always in float32."""
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +12,19 @@ def router_logits(
     jitter: float = 0.0,
     key: jax.Array | None = None,
 ) -> ScoresPNE:
-    """Scores every token for every expert: X W_g.
+    """Computes the logits of every token for every expert, X W_g.
 
-    The matrix product runs in float32 at the highest precision, and so does all that follows,
-    whatever the precision of the model: a router in bfloat16 diverges or differs (Fedus et al.
-    2021, 2.4). Source: Zhou et al. 2022, section 3.2, eq. 2 (the same scores as Switch and GShard).
+    The matrix product and everything after it are computed in float32 at the highest precision,
+    whatever the compute precision of the model: routing in bfloat16 diverges or changes choices
+    (Fedus et al. 2021, 2.4). Source: Zhou et al. 2022, section 3.2, eq. 2 (the same scores as
+    Switch and GShard).
 
     Args:
         x_PND: activations.
         kernel_DE: the router matrix.
-        jitter: with a key, activations are multiplied by U(1 - jitter, 1 + jitter) first (Switch),
-            in 256 steps.
-        key: random key while training.
+        jitter: if there is a key, the activations are first multiplied by
+            U(1 - jitter, 1 + jitter), quantized to 256 values (Switch).
+        key: random key in training; None otherwise.
     """
     x_PND = x_PND.astype(jnp.float32)
     if jitter and key is not None:
@@ -37,7 +38,7 @@ def router_logits(
 
 
 def _symmetric_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Returns uniform noise in (-1, 1) in 256 steps: four numbers from each random word."""
+    """Returns uniform noise in (-1, 1) with 256 values: four numbers from each random word."""
     words = jax.random.bits(key, (*shape[:-1], -(-shape[-1] // 4)), jnp.uint32)
     bits = jax.lax.bitcast_convert_type(words, jnp.uint8)
     bits = bits.reshape(*shape[:-1], -1)[..., : shape[-1]].astype(jnp.float32)

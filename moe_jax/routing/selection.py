@@ -1,4 +1,4 @@
-"""How tokens choose experts: scores, groups of experts, and the best k."""
+"""Selection of experts by tokens: scores, groups of experts, and the top k."""
 
 from typing import Literal, get_args
 
@@ -23,9 +23,9 @@ def expert_scores(logits_PNE: jax.Array, kind: str) -> jax.Array:
 
 
 def top_experts(score_PNE: jax.Array, k: int) -> jax.Array:
-    """Returns the k experts of highest score, best first, ties by index, [P, N, K] int32.
+    """Returns the k experts with the highest scores in descending order, [P, N, K] int32.
 
-    For k up to 2 by argmax, which is faster than a sort on CPU.
+    Ties are broken by index. For k up to 2 it uses argmax, which is faster than a sort on CPU.
     """
     score_PNE = jax.lax.stop_gradient(score_PNE)
     if k > 2:
@@ -39,7 +39,7 @@ def top_experts(score_PNE: jax.Array, k: int) -> jax.Array:
 
 
 def scores_of(score_PNE: jax.Array, expert_PNK: jax.Array) -> jax.Array:
-    """Returns the scores of the chosen experts; for few choices with a dense gradient."""
+    """Returns the scores of the chosen experts; the gradient is dense for up to 2 choices."""
     if expert_PNK.shape[-1] > 2:
         return jnp.take_along_axis(score_PNE, expert_PNK, axis=-1)
     one_hot_PNKE = jnp.arange(score_PNE.shape[-1]) == expert_PNK[..., None]
@@ -47,16 +47,16 @@ def scores_of(score_PNE: jax.Array, expert_PNK: jax.Array) -> jax.Array:
 
 
 def best_groups(score_PNE: jax.Array, groups: int, top_groups: int) -> jax.Array:
-    """Sets the scores of experts outside a token's best groups to -inf.
+    """Sets the scores of experts outside the best groups of a token to -inf.
 
-    A group's score is the sum of its two best experts (DeepSeek-V3, section 2.1.2: node-limited
-    routing).
+    The score of a group is the sum of its two highest scores (DeepSeek-V3, section 2.1.2:
+    node-limited routing).
     """
     if top_groups == groups:
         return score_PNE
-    experts = score_PNE.shape[-1]
-    of_group_PNGE = score_PNE.reshape(*score_PNE.shape[:-1], groups, experts // groups)
-    best = min(2, experts // groups)
+    num_experts = score_PNE.shape[-1]
+    of_group_PNGE = score_PNE.reshape(*score_PNE.shape[:-1], groups, num_experts // groups)
+    best = min(2, num_experts // groups)
     group_PNG = jax.lax.top_k(of_group_PNGE, best)[0].sum(-1)
     chosen_PNK = jax.lax.top_k(group_PNG, top_groups)[1]
     keep_PNG = jnp.any(jnp.arange(groups) == chosen_PNK[..., None], axis=-2)
@@ -64,7 +64,7 @@ def best_groups(score_PNE: jax.Array, groups: int, top_groups: int) -> jax.Array
 
 
 def choice_counts(expert_PNK: jax.Array, wanted_PNK: jax.Array, experts: int) -> jax.Array:
-    """Returns how many wanted choices each expert has in each pool, [P, E] float32."""
+    """Counts the requested choices of each expert in each pool, [P, E] float32."""
     pools = expert_PNK.shape[0]
     rows_P11 = jnp.arange(pools)[:, None, None]
     zeros_PE = jnp.zeros((pools, experts), jnp.float32)

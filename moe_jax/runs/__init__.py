@@ -1,4 +1,4 @@
-"""Runs: train an experiment in a directory, read it back, evaluate it and generate with it.
+"""Runs: training in a run directory, loading, evaluation and text generation.
 
 Nothing here prints or parses arguments: `moe_jax.commands` does.
 """

@@ -1,4 +1,4 @@
-"""A function call on another thread."""
+"""Execution of a function on a background thread."""
 
 import threading
 from collections.abc import Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class Background(Generic[T]):
-    """Starts a function on another thread; the context manager waits for its end."""
+    """Starts a function on a background thread; leaving the context waits for its end."""
 
     def __init__(self, work: Callable[[], T]):
         self._work = work

@@ -1,4 +1,4 @@
-"""Curves of several runs, drawn into one PNG."""
+"""Plots of the curves of several runs in one PNG file."""
 
 import dataclasses
 import json
@@ -14,14 +14,14 @@ from moe_jax.training.metric_writers.jsonl_writer import read_metrics
 from moe_jax.training.monitoring.goodput import read_goodput
 from moe_jax.training.run_directory import run_directory
 
-# Panels by name: kind of record, metric, label.
+# The kind of record, the metric and the label of each panel.
 PANELS = {
     "loss": ("train", "loss", "training loss (nats/token)"),
     "eval": ("eval", "causal_loss", "held-out causal loss (nats/token)"),
     "speed": ("train", "tokens_per_second", "tokens per second"),
     "balance": ("train", "router/max_violation", "max violation, worst layer"),
 }
-# Why a panel can be empty.
+# Reasons for an empty panel.
 _NO_POINT = {
     "nothing": "no step is on record yet (Train.log_every)",
     "loss": "no loss is on record",
@@ -43,13 +43,13 @@ Curves = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """A plot that was written.
+    """A plot that was written to a file.
 
     Attributes:
-        path: the PNG.
+        path: the PNG file.
         drawn: labels of the runs in each panel.
-        missing: for each panel that lacks runs, the reason by the label of the run.
-        notes: the reasons in words, one line for each panel.
+        missing: for each panel that lacks runs, the reasons by the labels of the runs.
+        notes: messages with these reasons, one line per panel.
     """
 
     path: epath.Path
@@ -65,17 +65,17 @@ def plot(
     x: str = "steps",
     smoothing: int = 15,
 ) -> Plot:
-    """Draws curves of runs into a PNG.
+    """Plots curves of runs and writes them to a PNG file.
 
     Args:
         directories: run directories.
-        output: path of the PNG.
-        panels: names in `PANELS`.
-        x: a name in `AXES`.
+        output: path of the PNG file.
+        panels: names of panels in `PANELS`.
+        x: name of the x axis in `AXES`.
         smoothing: number of records in the moving average of the training loss.
 
     Raises:
-        UserError: for an unknown panel or axis, or if there is nothing to draw.
+        UserError: for an unknown panel or axis, and if no panel has data.
     """
     choices: list[tuple[str, Iterable[str]]] = [*((name, PANELS) for name in panels), (x, AXES)]
     for name, known in choices:
@@ -110,14 +110,14 @@ def plot(
 
 
 def _why(name: str, reasons: dict[str, str], runs: int) -> str:
-    """Explains why a panel lacks runs; names the runs unless all have the same reason."""
+    """Returns the reasons for a panel's missing runs, by run unless all have the same reason."""
     if len(reasons) == runs and len(set(reasons.values())) == 1:
         return f"{name}: {next(iter(reasons.values()))}"
-    return f"{name} of " + "; of ".join(f"{label}: {why}" for label, why in reasons.items())
+    return f"{name} of " + "; of ".join(f"{label}: {text}" for label, text in reasons.items())
 
 
 def figure(curves: Curves, x: str, smoothing: int) -> Any:
-    """Returns the matplotlib figure: a panel for each of `curves`, one legend by run."""
+    """Returns a matplotlib figure with a panel for each item of `curves` and a legend of runs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -147,7 +147,7 @@ def figure(curves: Curves, x: str, smoothing: int) -> Any:
         axes.grid(alpha=0.25, linewidth=0.6)
         if name in ("speed", "balance"):
             axes.set_ylim(bottom=0)
-            for line in axes.lines:  # One that lies on the axis is seen whole.
+            for line in axes.lines:  # Draws lines on the axis in full width.
                 line.set_clip_on(False)
     drawn.legend(
         [handles[label] for label in labels],
@@ -161,7 +161,7 @@ def figure(curves: Curves, x: str, smoothing: int) -> Any:
 
 
 def _labels(runs: Sequence[epath.Path]) -> list[str]:
-    """Returns the runs' names, longer where two are the same."""
+    """Returns the names of the runs, with the parent directory where names are equal."""
     names = [run.name for run in runs]
     return [
         name if names.count(name) == 1 else f"{run.parent.name}/{name}"
@@ -172,7 +172,7 @@ def _labels(runs: Sequence[epath.Path]) -> list[str]:
 def _curves(
     run: epath.Path, panels: Sequence[str], x: str
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, str]]:
-    """Returns the curves of a run by panel, and the reasons why other panels have none."""
+    """Returns the curves of a run by panel, and the reasons for panels without a curve."""
     records, position = read_metrics(run), _positions(run, x)
     found: dict[str, Any] = {}
     reasons: dict[str, str] = {}
@@ -199,7 +199,7 @@ def _curves(
 
 
 def _positions(run: epath.Path, x: str) -> Any:
-    """Returns a function from steps to positions on the x axis; None if the run lacks them."""
+    """Returns a function from steps to positions on the x axis; None if there are no records."""
     if x == "steps":
         return lambda steps: steps
     if x == "hours":

@@ -11,13 +11,13 @@ from moe_jax.sharding.partition import Partition
 
 
 def make_checked_partition(experiment: Experiment, config: str) -> Partition:
-    """Makes the mesh of an experiment over all devices; that of a single device for one.
+    """Makes the partition of an experiment over all devices and checks that processes agree.
 
-    All processes call it; it checks that they have the same versions and configuration.
+    All processes must call it; they must have the same versions and configuration.
 
     Args:
         experiment: the experiment.
-        config: its operative configuration, as a gin file.
+        config: operative configuration of the experiment, as a gin file.
 
     Raises:
         UserError: if the processes differ, the mesh does not fit the devices, or the batch does
@@ -33,7 +33,7 @@ def mesh_sizes(partition: Partition) -> dict[str, int]:
 
 
 def mesh_summary(partition: Partition) -> str:
-    """Returns the axes and devices of a mesh in one line of text."""
+    """Returns a one-line summary of the axes and devices of a mesh."""
     sizes = {axis: size for axis, size in mesh_sizes(partition).items() if size > 1}
     shape = " x ".join(f"{axis} {size}" for axis, size in sizes.items())
     line = f"{shape}: {math.prod(sizes.values())} devices"

@@ -1,4 +1,4 @@
-"""Checks of an experiment that need no data, devices or memory."""
+"""Validation of an experiment without data, devices or large arrays."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from moe_jax.training.state import abstract_state
 
 
 def mistakes(experiment: Experiment) -> list[str]:
-    """Returns the errors that training would raise before its first step, one line each."""
+    """Returns the errors that training would raise before its first step, one per line."""
     return list(_mistakes(experiment))
 
 
@@ -42,7 +42,7 @@ def _mistakes(experiment: Experiment) -> Iterator[str]:
 
 
 def _sizes(experiment: Experiment) -> dict[str, int]:
-    """Returns the number of devices along each axis; 1 for the axis that takes the rest."""
+    """Returns the number of devices along each axis; 1 for an axis of unspecified size."""
     return {axis: max(getattr(experiment.mesh, axis), 1) for axis in AXES}
 
 
@@ -81,7 +81,7 @@ def _check_arrays(experiment: Experiment) -> None:
 
 
 def _check_losses(experiment: Experiment) -> None:
-    """Traces the router for the names of its losses; each needs a weight."""
+    """Checks the weights of the router's losses, whose names are found by tracing."""
     router, data = experiment.active_router, experiment.data
     if router is not None:
         rows = data.batch_size // experiment.train.accumulation

@@ -16,9 +16,9 @@ class EvaluationData:
     """The evaluation split of a run's task.
 
     Attributes:
-        batches: the batches to evaluate on.
-        bytes_of_token: bytes of text that each token stands for, [V].
-        notes: differences between these data and those of training, one line each.
+        batches: the evaluation batches.
+        bytes_of_token: number of bytes of text per token, [V].
+        notes: differences between these data and those of training, one per line.
     """
 
     batches: list[Batch]
@@ -29,7 +29,7 @@ class EvaluationData:
 def read_evaluation_data(run: Run) -> EvaluationData:
     """Reads the evaluation split of a run's task.
 
-    All processes of a run call it together.
+    All processes of a run must call it.
 
     Raises:
         UserError: if the data cannot be used.
@@ -46,5 +46,5 @@ def read_evaluation_data(run: Run) -> EvaluationData:
 
 
 def evaluate(trained: TrainedModel, data: EvaluationData) -> Perplexity:
-    """Computes the held-out loss of a trained model, routed as in training and causally."""
+    """Computes the held-out loss of a trained model, with training and with causal routing."""
     return Evaluator(trained.model, data.batches, data.bytes_of_token)(trained.variables)

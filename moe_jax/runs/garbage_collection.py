@@ -1,7 +1,7 @@
-"""Garbage collection of Python, deferred while a process starts.
+"""Deferral of Python's garbage collection during the start of a process.
 
-Imports and tracing make millions of objects and next to no garbage. Collections meanwhile take a
-fifth of the time of importing TensorFlow and a tenth of that of tracing.
+Imports and tracing create millions of objects and almost no garbage. Garbage collection would take
+a fifth of the time of importing TensorFlow and a tenth of the time of tracing.
 """
 
 import gc
@@ -10,17 +10,17 @@ _is_deferred = False
 
 
 def defer() -> None:
-    """Stops the search for reference cycles until `resume` is called."""
+    """Disables the cyclic garbage collector until `resume` is called."""
     global _is_deferred
     _is_deferred = True
     gc.disable()
 
 
 def resume(*, collect: bool = False) -> None:
-    """Starts garbage collection again after `defer`, without the objects that exist by now.
+    """Enables garbage collection after `defer`, and excludes all existing objects from it.
 
     Args:
-        collect: collect once before, as restoring a checkpoint may leave much memory in cycles.
+        collect: collect once before; restoring a checkpoint can leave large reference cycles.
     """
     global _is_deferred
     if _is_deferred:

@@ -14,22 +14,22 @@ from moe_jax.runs.loading import TrainedModel
 from moe_jax.sharding.partition import Partition
 from moe_jax.sharding.processes import is_main
 
-# A larger model generates no sample on a mesh: one device has to hold it.
+# The sample after training needs the whole model on one device; larger models skip it on a mesh.
 _MAX_SAMPLE_BYTES = 2 << 30
 
 
 class TextGenerator:
-    """Generates text with a trained model on one device, routed causally.
+    """Generates text with a trained model on one device, with causal routing.
 
     Args:
         trained: the model, on a single device.
-        sampling: how tokens are drawn; None for the run's own settings.
+        sampling: settings of sampling; None for those of the run.
 
     Raises:
         UserError: if the vocabulary cannot be read.
 
     Attributes:
-        answers_questions: whether the model was trained on questions and answers.
+        answers_questions: true if the model was trained on questions and answers.
     """
 
     def __init__(self, trained: TrainedModel, sampling: SamplingConfig | None = None):
@@ -44,12 +44,12 @@ class TextGenerator:
         self.answers_questions = has_questions(experiment.data)
 
     def __call__(self, prompt: str, samples: int = 1) -> Iterator[str]:
-        """Yields texts that follow a prompt, each sampled with another seed."""
+        """Yields continuations of a prompt, each sampled with a different seed."""
         for index in range(samples):
             yield self.generate(prompt, self._seed + index)
 
     def generate(self, prompt: str, seed: int) -> str:
-        """Returns a text that follows a prompt."""
+        """Returns a continuation of a prompt."""
         tokens = encode_prompt(self._data, self._vocabulary, prompt)
         return str(self._vocabulary.decode(self._generate(self._variables, tokens, seed)))
 
@@ -64,7 +64,7 @@ def sample_after_training(
     """Generates one text on one device: an answer if the data are questions and answers.
 
     Returns:
-        the text; None on all processes but the first, and for a model that is too large for one
+        the text; None on all processes but the first, and if the model is too large for one
         device.
     """
     if partition.is_sharded:

@@ -1,4 +1,4 @@
-"""Notifications of a training run to whoever displays it."""
+"""Callback interface for the messages and progress of a training run."""
 
 from etils import epath
 
@@ -18,10 +18,10 @@ class TrainingListener:
         self.reporter: Reporter = reporter or SilentReporter()
 
     def message(self, line: str) -> None:
-        """Receives a line for people."""
+        """Receives a message of one line."""
 
     def directory_acquired(self, directory: epath.Path) -> None:
         """Receives the run directory once this process is its only writer."""
 
     def starting(self, run: Run, partition: Partition) -> None:
-        """Receives the run before its data are opened and its step is compiled."""
+        """Receives the run before its data are opened and its training step is compiled."""

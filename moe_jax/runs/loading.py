@@ -23,7 +23,8 @@ class Run:
 
     Attributes:
         directory: the run directory.
-        experiment: as configured for this process; it can differ from what was trained.
+        experiment: the experiment as configured for this process, which can differ from the one
+            that was trained.
         config: the operative configuration of the experiment, as a gin file.
     """
 
@@ -38,7 +39,7 @@ class TrainedModel:
 
     Attributes:
         run: the run that the checkpoint belongs to.
-        model: the model, over a mesh or for one device.
+        model: the model, for a mesh or a single device.
         step: the step of the checkpoint.
         variables: parameters and router state.
     """
@@ -50,22 +51,22 @@ class TrainedModel:
 
 
 def load_run(checkpoint: str, source: ConfigSource) -> Run:
-    """Loads the experiment of a run directory, with gin files and bindings on top.
+    """Loads the experiment of a run directory, overridden by gin files and bindings.
 
-    All processes of a run call it together.
+    All processes of a run must call it.
 
     Args:
         checkpoint: the run directory, or its `checkpoints/`.
-        source: files and bindings that override the run's own configuration.
+        source: files and bindings that override the configuration of the run.
 
     Raises:
         UserError: if there is no such run, or for a mistake in the configuration.
     """
     with propagate_errors():
         directory = run_directory.find_run(checkpoint)
-        own = str(directory / run_directory.CONFIG_FILE)
-        loaded = experiments.load(source.over_run(own))
-    return Run(directory, loaded, config.operative())
+        saved_config = str(directory / run_directory.CONFIG_FILE)
+        experiment = experiments.load(source.over_run(saved_config))
+    return Run(directory, experiment, config.operative())
 
 
 def load_model(
@@ -89,8 +90,8 @@ def load_model(
 def load_variables(run: Run, step: int | None, model: LanguageModel) -> tuple[int, Variables]:
     """Restores the variables of a checkpoint; the latest if `step` is None.
 
-    The run may still be training and delete the checkpoint while it is read; a later one, which
-    then exists, is read instead.
+    A run that is still training may delete the latest checkpoint while it is read; then the next
+    one, which exists by that time, is read instead.
 
     Returns:
         the step of the checkpoint and the variables.
@@ -102,7 +103,7 @@ def load_variables(run: Run, step: int | None, model: LanguageModel) -> tuple[in
     while True:
         checkpoints = CheckpointManager(run.directory / run_directory.CHECKPOINTS)
         try:
-            # All processes read the step that the first one sees.
+            # All processes restore the step that the first process finds.
             steps = json.loads(gather(json.dumps(checkpoints.steps()))[0])
             chosen = _choose(run.directory, steps, step)
             if failed is not None and failed[0] == chosen:

@@ -1,4 +1,4 @@
-"""Preparation of a training run: its data are opened while its step is compiled."""
+"""Preparation of a training run: opens the data while the training step is compiled."""
 
 import dataclasses
 from collections.abc import Callable
@@ -36,9 +36,9 @@ class OpenData:
         batches: the training batches.
         curriculum: the source of the batches, if they follow a curriculum.
         held_out: the evaluation batches.
-        bytes_of_token: bytes of text that each token stands for, [V].
-        asked: a prompt that fits the data.
-        notes: messages about the data files, one line each.
+        bytes_of_token: number of bytes of text per token, [V].
+        asked: an example prompt for this kind of data.
+        notes: messages about the data files, one per line.
     """
 
     vocabulary: Any
@@ -56,8 +56,8 @@ class PreparedRun:
 
     Attributes:
         data: the opened data.
-        state: a new training state; None if it will be restored.
-        is_compiled: whether the step is compiled for the batches of the data.
+        state: the initial training state; None if it will be restored.
+        is_compiled: true if the step is already compiled for the batches of the data.
     """
 
     data: OpenData
@@ -75,7 +75,7 @@ class RunSetup:
         step: its jitted training step.
         directory: the run directory.
         limit: the memory of a device; None disables the memory check.
-        resumes: whether the state will be restored from a checkpoint.
+        resumes: true if the state will be restored from a checkpoint.
     """
 
     experiment: Experiment
@@ -90,7 +90,7 @@ class RunSetup:
         return make_state(self.model, self.experiment.optimizer, self.experiment.train.seed)
 
     def lower(self) -> jax.stages.Lowered | None:
-        """Lowers the step; None if only the data determine the shapes of batches."""
+        """Lowers the step; returns None if the shapes of batches depend on the data."""
         rows = self.model.partition.rows
         batch = abstract_batch(self.experiment.data, rows)
         if batch is None:
@@ -109,7 +109,7 @@ class RunSetup:
 def prepare(setup: RunSetup, account: GoodputRecorder, say: Callable[[str], None]) -> PreparedRun:
     """Opens the data, compiles the step, and initializes the state unless it will be restored.
 
-    Importing TensorFlow and opening the data keep one core busy; compiling uses the others.
+    Importing TensorFlow and opening the data occupy one core; compilation uses the others.
 
     Args:
         setup: the run.
@@ -117,10 +117,11 @@ def prepare(setup: RunSetup, account: GoodputRecorder, say: Callable[[str], None
         say: prints a line.
 
     Raises:
-        UserError: if the data of any process cannot be used, or the memory does not suffice.
+        UserError: if the data of a process cannot be used, or the memory does not suffice.
     """
     state = None
-    # TensorFlow is imported after tracing: two threads that run Python slow each other down.
+    # Libraries are loaded during tracing, but TensorFlow is imported after it: two threads that run
+    # Python code slow each other down.
     with Background(load_libraries), account.measure("compile"):
         lowered = setup.lower()
     get_ready_for_threads()

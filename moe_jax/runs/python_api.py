@@ -1,4 +1,4 @@
-"""The functions of `import moe_jax`: load a trained run; make an experiment and train it."""
+"""The Python API of `moe_jax`: load trained runs, and make and train experiments."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from moe_jax.runs.trained_run import TrainedRun
 from moe_jax.runs.training import prepare_run, train
 from moe_jax.training.monitoring.progress import make_reporter
 
-# A checkpoint by its path, as it is in a run directory.
+# The path of a checkpoint in a run directory.
 _CHECKPOINT = re.compile(r"(?P<run>.*)/checkpoints/(?P<step>\d+)/?")
 
 
@@ -34,9 +34,9 @@ def load(
         path: a run directory, local or remote (`gs://...`), or one of its checkpoints,
             `RUN/checkpoints/STEP`.
         step: the step of the checkpoint; None for the one in `path`, or the latest.
-        files: gin files over the run's own configuration.
-        bindings: NAME=VALUE over these, such as `Sampling.temperature=0.7`.
-        allow_imports: modules that the configuration may import, such as that of its router.
+        files: gin files that override the configuration of the run.
+        bindings: bindings NAME=VALUE that override both, such as `Sampling.temperature=0.7`.
+        allow_imports: modules that the configuration may import, such as the module of its router.
 
     Raises:
         UserError: if there is no such run or checkpoint, or for a mistake in the configuration.
@@ -54,11 +54,11 @@ def load(
 
 
 class ConfiguredExperiment:
-    """An experiment that can be trained; `moe_jax.experiment` returns it.
+    """An experiment that can be trained, as returned by `moe_jax.experiment`.
 
     Attributes:
-        config: the configuration: model, router, data, optimiser, ...
-        gin: the same as a gin file, with all values that have a part in it.
+        config: the configuration: model, router, data, optimizer, ...
+        gin: the operative configuration as a gin file, with all values in use.
     """
 
     def __init__(self, source: ConfigSource, allow_imports: tuple[str, ...]):
@@ -68,12 +68,12 @@ class ConfiguredExperiment:
             self.gin = config.operative()
 
     def __repr__(self) -> str:
-        """Returns the size of the experiment in a line."""
+        """Returns the number of parameters and steps."""
         steps, parameters = self.config.train.steps, self.config.parameters().total
         return f"<ConfiguredExperiment of {parameters:,} parameters, {steps:,} steps>"
 
     def train(self, output_dir: str | os.PathLike[str], *, quiet: bool = False) -> TrainedRun:
-        """Trains up to the last step, as `moe-jax train` does, or continues the run.
+        """Trains up to the last step, as `moe-jax train`; resumes an existing run.
 
         Args:
             output_dir: the run directory, local or remote.
@@ -83,8 +83,8 @@ class ConfiguredExperiment:
             the trained run, at its last step.
 
         Raises:
-            UserError: for everything that the user can correct.
-            Interrupted: after Ctrl-C or SIGTERM, with everything saved.
+            UserError: for errors that the user can correct.
+            Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is saved.
         """
         directory = os.fspath(output_dir)
         with self._permissions():
@@ -108,13 +108,13 @@ def experiment(
     """Makes an experiment from gin files and bindings.
 
     Args:
-        files: gin files, as `--gin_file` takes them; later ones over earlier ones.
-        bindings: NAME=VALUE over them, as `--gin.NAME=VALUE`.
-        search_paths: directories in which files are looked for.
-        allow_imports: modules that the files may import, as `--allow_imports`.
+        files: gin files, as for `--gin_file`; later files override earlier ones.
+        bindings: bindings NAME=VALUE that override the files, as for `--gin.NAME=VALUE`.
+        search_paths: directories to search for files.
+        allow_imports: modules that the files may import, as for `--allow_imports`.
 
     Raises:
-        UserError: for all mistakes in the configuration, one in a line.
+        UserError: for all mistakes in the configuration, one per line.
     """
     source = ConfigSource(
         _texts("files", files), _texts("bindings", bindings), _texts("search_paths", search_paths)
@@ -123,7 +123,7 @@ def experiment(
 
 
 class _PrintingListener(TrainingListener):
-    """Prints messages, and the progress of steps in lines or as a bar."""
+    """Prints messages, and the progress of steps as lines or as a bar."""
 
     def __init__(self) -> None:
         super().__init__(make_reporter())
@@ -134,14 +134,14 @@ class _PrintingListener(TrainingListener):
 
 
 def _texts(name: str, values: Iterable[str]) -> tuple[str, ...]:
-    """Returns texts as a tuple; a single text would be taken for its letters.
+    """Returns strings as a tuple.
 
     Raises:
-        UserError: for anything else.
+        UserError: for a single string, which would be iterated by characters, and for other types.
     """
     if isinstance(values, str):
         raise UserError(f"{name} is a list of texts: write [{values!r}]")
-    found = tuple(values)
-    if wrong := [value for value in found if not isinstance(value, str)]:
+    texts = tuple(values)
+    if wrong := [value for value in texts if not isinstance(value, str)]:
         raise UserError(f"{name} is a list of texts, and {wrong[0]!r} is none")
-    return found
+    return texts

@@ -1,4 +1,4 @@
-"""The experts that the tokens of a text go to, by layer."""
+"""The routing of a text: the experts of every token in every layer."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,10 +11,11 @@ class RoutedLayer:
     """The routing of one mixture-of-experts layer.
 
     Attributes:
-        layer: number of the layer in the model, counted from 1.
+        layer: number of the layer in the model, starting at 1.
         experts: the experts of each token, by descending weight.
-        weights: their combine weights.
-        share: share of each expert in all choices of the layer, [E]; zeros if no token is routed.
+        weights: combine weights of these experts.
+        share: fraction of the choices of the layer that go to each expert, [E]; zeros if no token
+            is routed.
         weight_SE: combine weight of every token for every expert, 0 where it is not chosen.
     """
 
@@ -32,18 +33,18 @@ class RoutedLayer:
 
 @dataclasses.dataclass(frozen=True)
 class RoutedText:
-    """A text as the model routes it.
+    """The routing of a text.
 
     Attributes:
         tokens: the pieces of the vocabulary; `▁` stands for a space.
-        layers: the mixture-of-experts layers, from the first.
+        layers: the routing of the mixture-of-experts layers, in order.
     """
 
     tokens: list[str]
     layers: list[RoutedLayer]
 
     def __str__(self) -> str:
-        """Returns a table: a line for each token, a column of experts for each layer."""
+        """Returns a table with a row for each token and a column of experts for each layer."""
         width = max([len("token"), *map(len, self.tokens)])
         columns = [[f"layer {layer.layer}", *map(_experts, layer.experts)] for layer in self.layers]
         widths = [max(map(len, column)) for column in columns]
@@ -57,15 +58,15 @@ class RoutedText:
 def read_routed_text(
     tokens: Sequence[str], layers: Sequence[int], weight_LSE: np.ndarray, chosen_LSE: np.ndarray
 ) -> RoutedText:
-    """Returns the routing of a text.
+    """Makes a `RoutedText` from the arrays of a forward pass.
 
     Args:
-        tokens: its pieces.
+        tokens: the pieces of the text.
         layers: numbers of the mixture-of-experts layers in the model.
         weight_LSE: combine weights, 0 where not chosen.
-        chosen_LSE: whether the expert takes the token.
+        chosen_LSE: true where the token is routed to the expert.
     """
-    found = []
+    routed_layers = []
     for layer, weight_SE, chosen_SE in zip(layers, weight_LSE, chosen_LSE, strict=True):
         order_SE = np.argsort(-np.where(chosen_SE, weight_SE, -np.inf), axis=-1, kind="stable")
         experts = [
@@ -78,8 +79,10 @@ def read_routed_text(
         ]
         count_E = chosen_SE.sum(0)
         share = count_E / max(count_E.sum(), 1)
-        found.append(RoutedLayer(int(layer), experts, weights, share, np.asarray(weight_SE)))
-    return RoutedText(list(tokens), found)
+        routed_layers.append(
+            RoutedLayer(int(layer), experts, weights, share, np.asarray(weight_SE))
+        )
+    return RoutedText(list(tokens), routed_layers)
 
 
 def _experts(experts: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""Curriculum order of training rows, from the routing of a trained model."""
+"""Curriculum order of training rows, computed from the routing of a trained model."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ from moe_jax.training.run_directory.directory_lock import DirectoryLock
 
 @dataclasses.dataclass(frozen=True)
 class CurriculumScores:
-    """Scores of all training rows, from easy to hard.
+    """The curriculum order of all training rows, from easy to hard, and a summary of the scores.
 
     Attributes:
         order: the row numbers in curriculum order.
-        share_by_layer: share of tokens with two or more experts, by mixture-of-experts layer.
-        share_first_tenth: the same share in the first tenth of the order.
-        share_last_tenth: the same share in the last tenth of the order.
+        share_by_layer: fraction of tokens with two or more experts, by mixture-of-experts layer.
+        share_first_tenth: mean of this fraction in the first tenth of the order.
+        share_last_tenth: mean of this fraction in the last tenth of the order.
     """
 
     order: np.ndarray
@@ -31,13 +31,13 @@ class CurriculumScores:
 
 
 def scored_data(run: Run) -> DataConfig:
-    """Returns the data of a run with a curriculum; the default is by similarity."""
+    """Returns the data configuration of a run with a curriculum, by default `similarity`."""
     data = run.experiment.data
     return dataclasses.replace(data, curriculum=data.curriculum or "similarity")
 
 
 def read_training_rows(data: DataConfig) -> Any:
-    """Reads the training rows to score; all processes of a run call it together."""
+    """Reads the training rows to score; all processes of a run must call it."""
     with propagate_errors():
         from moe_jax.data.pipeline.curriculum import read_train_rows
 
@@ -51,9 +51,9 @@ def score(
     command: Sequence[str],
     say: Callable[[str], object],
 ) -> CurriculumScores:
-    """Scores every training row of a run's task and writes the order to a directory.
+    """Scores every training row of a run's task and writes the curriculum order to a directory.
 
-    A job that was stopped continues where it was.
+    An interrupted job resumes where it stopped.
 
     Args:
         trained: the model that scores.
@@ -63,7 +63,7 @@ def score(
         say: prints a line.
 
     Raises:
-        UserError: if another process works in the directory.
+        UserError: if another process uses the directory.
     """
     from moe_jax.evaluation.complexity import ComplexityScorer, make_order, read_vectors
 

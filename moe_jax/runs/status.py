@@ -1,6 +1,6 @@
-"""The status of a run, read from its files only.
+"""The status of a run, read from its files.
 
-No JAX device is used: on a TPU host the devices belong to the run itself.
+No JAX device is used: on a TPU host the devices are in use by the run.
 """
 
 import itertools
@@ -18,8 +18,8 @@ from moe_jax.training.monitoring.progress import format_duration
 from moe_jax.training.run_directory import run_directory
 from moe_jax.training.run_directory.lock_file import OWNER_FILE, owner_is_running, read_lock
 
-_TREND = 20  # Records over which the trend of the loss is computed.
-# The router metrics that tell whether a layer is healthy.
+_TREND = 20  # Number of records for the trend of the loss.
+# The router metrics for the health of a layer.
 HEALTH_METRICS = ("max_violation", "unrouted_share", "dropped_share", "entropy")
 
 
@@ -27,11 +27,11 @@ def run_status(directory: str, now: float | None = None) -> dict[str, Any]:
     """Reads the status of a run; unknown values are None.
 
     Args:
-        directory: a run directory; the run may be training, killed, or without a record yet.
+        directory: a run directory; the run may be training, killed, or without records.
         now: seconds since 1970; by default the current time.
 
     Raises:
-        UserError: if it is not a run directory.
+        UserError: if the directory is not a run directory.
     """
     path = epath.Path(directory).expanduser()
     if not any((path / name).exists() for name in (run_directory.RUN_FILE, OWNER_FILE)):
@@ -40,23 +40,23 @@ def run_status(directory: str, now: float | None = None) -> dict[str, Any]:
 
 
 def _read_status(path: epath.Path, now: float) -> dict[str, Any]:
-    facts, records, account = _facts(path), read_metrics(path), read_goodput(path)
+    facts, records, goodput = _facts(path), read_metrics(path), read_goodput(path)
     recent = [r for r in records if r["kind"] == "train"][-_TREND:]
     evals = [r for r in records if r["kind"] == "eval"]
-    last, attempt = (recent[-1] if recent else {}), account.last_attempt()
+    last, attempt = (recent[-1] if recent else {}), goodput.last_attempt()
     step = max([last.get("step", 0), *(m.step for m in attempt[-1:])])
     steps, tokens = facts["steps"], facts["tokens_per_step"]
     rate = last.get("tokens_per_second") or None
-    step_seconds = _seconds_per_step(account) or (tokens / rate if tokens and rate else None)
+    step_seconds = _seconds_per_step(goodput) or (tokens / rate if tokens and rate else None)
     seconds_left = (steps - step) * step_seconds if steps and step_seconds else None
     age = max(now - attempt[-1].time, 0.0) if attempt else None
     gaps = sorted(b.time - a.time for a, b in itertools.pairwise(attempt))
     usual = gaps[len(gaps) // 2] if gaps else None
     done, slope = steps is not None and step >= steps, _slope(recent)
     owner = _owner(path, now)
-    found: dict[str, Any] = {
+    status: dict[str, Any] = {
         "run": str(path),
-        "state": "finished" if done else _state(account, age, usual, owner),
+        "state": "finished" if done else _state(goodput, age, usual, owner),
         "owner": owner,
         "step": step,
         "steps": steps,
@@ -72,14 +72,14 @@ def _read_status(path: epath.Path, now: float) -> dict[str, Any]:
         "seconds_left": 0.0 if done else seconds_left,
         "evaluation": evals[-1] if evals else None,
         "checkpoint": _checkpoint(path, now),
-        "goodput": account.goodput if attempt else None,
-        "seconds": {**account.seconds, "restart": account.restart, "lost": account.lost},
-        "attempts": account.attempts,
+        "goodput": goodput.goodput if attempt else None,
+        "seconds": {**goodput.seconds, "restart": goodput.restart, "lost": goodput.lost},
+        "attempts": goodput.attempts,
         "skipped": last.get("skipped_total"),
         "router": _layers(last, facts["moe_every"]),
     }
-    found["warnings"] = _warnings(found)
-    return found
+    status["warnings"] = _warnings(status)
+    return status
 
 
 def _facts(path: epath.Path) -> dict[str, Any]:
@@ -97,38 +97,38 @@ def _facts(path: epath.Path) -> dict[str, Any]:
 
 
 def _owner(path: epath.Path, now: float) -> dict[str, Any] | None:
-    """Returns the process that trains there; `alive` is None if it is not visible from here."""
-    sign = read_lock(path)
-    if sign is None:
+    """Returns the process that trains the run; `alive` is None if it cannot be observed."""
+    lock = read_lock(path)
+    if lock is None:
         return None
-    identity = sign.identity
+    identity = lock.identity
     return {
         "host": identity.host,
         "process": identity.process,
-        "since": sign.since,
-        "user": sign.record.get("user"),
-        "alive": owner_is_running(sign, path),
-        "sign_of_life_age": max(now - sign.time, 0.0),
+        "since": lock.since,
+        "user": lock.record.get("user"),
+        "alive": owner_is_running(lock, path),
+        "sign_of_life_age": max(now - lock.time, 0.0),
     }
 
 
 def _state(
-    account: Goodput, age: float | None, usual: float | None, owner: dict[str, Any] | None
+    goodput: Goodput, age: float | None, usual: float | None, owner: dict[str, Any] | None
 ) -> str:
     """Classifies a run by the age of its last record and the usual gap between records."""
     if owner is not None and owner["alive"] is False:
         return "killed"
     if age is None:
         return "no record yet" if owner is None else "starting"
-    if account.records[-1].ended:
+    if goodput.records[-1].ended:
         return "stopped"
-    # The first record is followed by compiling, any other perhaps by an evaluation.
+    # Compilation follows the first record, and an evaluation may follow any other.
     return "running" if age <= max(120.0, 5 * usual if usual else 1800.0) else "silent"
 
 
-def _seconds_per_step(account: Goodput) -> float | None:
-    """Returns the wall time of a step in the latest attempt, without compilation."""
-    attempt = account.last_attempt()
+def _seconds_per_step(goodput: Goodput) -> float | None:
+    """Returns the wall time per step in the latest attempt, without compilation."""
+    attempt = goodput.last_attempt()
     if len(attempt) < 2 or attempt[-1].step <= attempt[0].step + 1:
         return None
     spent = attempt[-1].time - attempt[0].time - attempt[-1].seconds.get("compile", 0.0)
@@ -136,7 +136,7 @@ def _seconds_per_step(account: Goodput) -> float | None:
 
 
 def _slope(records: list[dict[str, Any]]) -> float | None:
-    """Returns the slope of the loss, nats a step, by least squares."""
+    """Returns the slope of the loss in nats per step, by least squares."""
     points = [(r["step"], r["loss"]) for r in records if r.get("loss") is not None]
     if len({step for step, _ in points}) < 2:
         return None
@@ -145,19 +145,19 @@ def _slope(records: list[dict[str, Any]]) -> float | None:
 
 
 def _checkpoint(path: epath.Path, now: float) -> dict[str, Any] | None:
-    """Returns the last complete checkpoint.
+    """Returns the latest complete checkpoint.
 
-    An incomplete one has a longer name, or on remote storage no `commit_success.txt`.
+    An incomplete checkpoint has a longer name or, on remote storage, no `commit_success.txt`.
     """
     directory = path / run_directory.CHECKPOINTS
     names = [p.name for p in directory.iterdir()] if directory.exists() else []
     for step in sorted((int(name) for name in names if name.isdecimal()), reverse=True):
-        mark = directory / str(step) / "commit_success.txt"
-        if "://" in str(path) and not mark.exists():
+        commit_file = directory / str(step) / "commit_success.txt"
+        if "://" in str(path) and not commit_file.exists():
             continue
         try:
             written = (directory / str(step)).stat().mtime
-        except OSError:  # Removed in between.
+        except OSError:  # Removed in the meantime.
             continue
         return {"step": step, "age": max(now - written, 0.0)}
     return None
@@ -166,7 +166,7 @@ def _checkpoint(path: epath.Path, now: float) -> dict[str, Any] | None:
 def _layers(record: dict[str, Any], moe_every: int) -> list[dict[str, Any]]:
     """Returns the health metrics of every mixture-of-experts layer and the limits it exceeds.
 
-    Layers are numbered by their position in the model, from 1.
+    Layers are numbered by their position in the model, starting at 1.
     """
     columns = {n: record[f"router/{n}"] for n in HEALTH_METRICS if f"router/{n}" in record}
     load = record.get("router/load") or [[]]
@@ -185,18 +185,18 @@ def _layers(record: dict[str, Any], moe_every: int) -> list[dict[str, Any]]:
     return layers
 
 
-def _warnings(found: dict[str, Any]) -> list[str]:
+def _warnings(status: dict[str, Any]) -> list[str]:
     warnings = [
         f"router of layer {layer['layer']}: {', '.join(layer['sick'])}"
-        for layer in found["router"]
+        for layer in status["router"]
         if layer["sick"]
     ]
-    if found["step"] and found["loss"] is None:
+    if status["step"] and status["loss"] is None:
         warnings.append("the last loss is not finite or not there")
-    if found["skipped"]:
-        warnings.append(f"{found['skipped']:g} updates were skipped")
-    if found["state"] == "silent":
-        lives = found["owner"] is not None and found["owner"]["alive"]
-        what = "it hangs, or a step takes that long" if lives else "killed, or it hangs"
-        warnings.append(f"no record for {format_duration(found['last_record_age'])}: {what}")
+    if status["skipped"]:
+        warnings.append(f"{status['skipped']:g} updates were skipped")
+    if status["state"] == "silent":
+        is_alive = status["owner"] is not None and status["owner"]["alive"]
+        reason = "it hangs, or a step takes that long" if is_alive else "killed, or it hangs"
+        warnings.append(f"no record for {format_duration(status['last_record_age'])}: {reason}")
     return warnings

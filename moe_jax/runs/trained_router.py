@@ -1,4 +1,4 @@
-"""Comparison of a router with the one that a run was trained with."""
+"""Comparison of the configured router with the router that a run was trained with."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ from moe_jax.training.run_directory import run_directory
 
 
 def router_mismatch(run: Run) -> str | None:
-    """Returns a sentence that names both routers if a run was trained with another one."""
+    """Returns a message with both names if a run was trained with another router, else None."""
     trained_config = (run.directory / run_directory.CONFIG_FILE).read_text()
     trained, used = router_name(trained_config), router_name(run.config)
     if trained == used:
@@ -19,10 +19,10 @@ def router_mismatch(run: Run) -> str | None:
 
 def router_name(configuration: str) -> str:
     """Returns the name of the router in an operative configuration."""
-    facts = config_bindings(configuration)
-    made = re.fullmatch(r"@(?:.*/)?(\w+)\(\)", facts.get("Experiment.router", ""))
-    if made is None or facts.get("Model.num_experts", "0") == "0":
+    bindings = config_bindings(configuration)
+    reference = re.fullmatch(r"@(?:.*/)?(\w+)\(\)", bindings.get("Experiment.router", ""))
+    if reference is None or bindings.get("Model.num_experts", "0") == "0":
         return "none (a dense model)"
-    if (name := facts.get(f"{made[1]}.name")) is not None:
+    if (name := bindings.get(f"{reference[1]}.name")) is not None:
         return str(ast.literal_eval(name))
-    return re.sub("(?<!^)(?=[A-Z])", "_", made[1]).lower()
+    return re.sub("(?<!^)(?=[A-Z])", "_", reference[1]).lower()

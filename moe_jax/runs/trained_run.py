@@ -1,4 +1,4 @@
-"""A trained run for use from Python: generate, evaluate, route, logits."""
+"""A trained run for use from Python: text generation, evaluation, routing and logits."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,25 +22,24 @@ from moe_jax.runs.loading import TrainedModel
 from moe_jax.runs.routed_text import RoutedText, read_routed_text
 from moe_jax.types import LogitsBSV
 
-# `causal` routes as generation does; `trained` as training does, where a router that is not causal
-# sees later tokens.
+# `causal` is the routing of generation; `trained` is that of training, in which the choices of a
+# router that is not causal depend on later tokens.
 RoutingMode = Literal["causal", "trained"]
 ROUTING_MODES: tuple[RoutingMode, ...] = get_args(RoutingMode)
 Tokens = str | Sequence[int] | np.ndarray | jax.Array
 
 
 class TrainedRun:
-    """A trained model with its vocabulary and data; `moe_jax.load` returns it.
+    """A trained model on one device with its vocabulary and data, as returned by `moe_jax.load`.
 
-    It lives on one device. What it computes is what the verbs `moe-jax generate` and `moe-jax eval`
-    compute, by the same functions.
+    Its methods use the same functions as the commands `moe-jax generate` and `moe-jax eval`.
 
     Attributes:
         directory: the run directory.
         step: the step of the checkpoint.
-        experiment: the configuration.
+        experiment: the configuration of the run.
         model: the model without its arrays; `model.bind(variables)` is the Flax module.
-        variables: its arrays: `params`, for `jax.grad`, and `router_state`.
+        variables: the arrays of the model: `params`, for `jax.grad`, and `router_state`.
     """
 
     def __init__(self, trained: TrainedModel):
@@ -56,7 +55,7 @@ class TrainedRun:
         self._compute_routing = jax.jit(_route, static_argnums=0)
 
     def __repr__(self) -> str:
-        """Returns where the run is, and its size."""
+        """Returns the directory, the step and the number of parameters."""
         parameters = self.experiment.parameters().total
         return f"<TrainedRun {self.directory}, step {self.step:,}, {parameters:,} parameters>"
 
@@ -78,13 +77,14 @@ class TrainedRun:
         temperature: float | None = None,
         seed: int | None = None,
     ) -> str:
-        """Generates a text that follows a prompt, routed causally.
+        """Generates a continuation of a prompt, with causal routing.
 
         Args:
             prompt: the text to continue; for a run on a task with inputs, the inputs.
-            max_new_tokens: most tokens to generate; None for `Sampling.max_new_tokens`.
-            temperature: of sampling, 0 for the most probable token; None for the run's.
-            seed: of sampling; None for the run's.
+            max_new_tokens: maximum number of tokens; None for `Sampling.max_new_tokens`.
+            temperature: sampling temperature, 0 for the most probable token; None for
+                `Sampling.temperature`.
+            seed: seed of sampling; None for `Sampling.seed`.
 
         Returns:
             the text after the prompt.
@@ -102,18 +102,19 @@ class TrainedRun:
     def evaluate(
         self, task: str | None = None, *, split: str | None = None, batches: int | None = None
     ) -> Perplexity:
-        """Evaluates on held-out data, routed as in training and causally.
+        """Evaluates on held-out data, with training and with causal routing.
 
         Args:
-            task: a task, as in `Data.task`, such as `text:mine/*.txt`; None for the run's own.
+            task: a task, as in `Data.task`, such as `text:files/*.txt`; None for that of the run.
             split: the split to evaluate on; None for `Data.eval_split`.
-            batches: most batches; 0 for the whole split, None for `Data.eval_batches`.
+            batches: maximum number of batches; 0 for the whole split, None for
+                `Data.eval_batches`.
 
         Returns:
-            losses in nats a token, perplexities, bits per byte.
+            losses in nats per token, perplexities, bits per byte.
 
         Raises:
-            UserError: for a task or split that does not exist, or cannot be read.
+            UserError: for a task or split that does not exist or cannot be read.
         """
         given = {"task": task, "eval_split": split, "eval_batches": batches}
         changes: Any = {name: value for name, value in given.items() if value is not None}
@@ -125,38 +126,39 @@ class TrainedRun:
         return evaluate(self._trained, held_out)
 
     def tokenize(self, text: str) -> list[int]:
-        """Returns the tokens of a text, without an end."""
+        """Returns the tokens of a text, without an end-of-sequence token."""
         return cast(list[int], list(self.vocabulary.encode(text)))
 
     def logits(self, tokens: Tokens, routing: RoutingMode = "causal") -> LogitsBSV:
-        """Returns the logits of every token, given those before it in its row.
+        """Computes the logits of every token, given the tokens before it in its row.
 
-        `logits[b, s]` predicts `tokens[b, s]`: the model reads the tokens shifted right by one,
-        with the start token 0 first. Their cross-entropy with the tokens is the loss of `evaluate`.
+        `logits[b, s]` predicts `tokens[b, s]`: the input of the model is the tokens shifted right
+        by one, starting with the token 0. The cross-entropy of the logits with the tokens is the
+        loss of `evaluate`.
 
         Args:
-            tokens: a text, the tokens of one row [S], or of several [B, S].
-            routing: `causal`, as in generation, or `trained`, as in training, where a router that
-                is not causal chooses experts by later tokens too.
+            tokens: a text, the tokens of one row [S], or of several rows [B, S].
+            routing: `causal`, as in generation, or `trained`, as in training, in which the choices
+                of a router that is not causal also depend on later tokens.
 
         Returns:
-            float32 [B, S, V].
+            the logits, float32 [B, S, V].
 
         Raises:
-            UserError: for tokens that are not in the vocabulary, and an unknown routing.
+            UserError: for tokens that are not in the vocabulary, and for an unknown routing.
         """
         tokens_BS = self._token_rows(tokens)
         return self._compute_logits(self._routed_model(routing), self.variables, tokens_BS)
 
     def route(self, text: Tokens, routing: RoutingMode = "causal") -> RoutedText:
-        """Returns the experts of every token of a text in every mixture-of-experts layer.
+        """Computes the experts of every token of a text in every mixture-of-experts layer.
 
         Args:
             text: a text, or the tokens of one row [S].
             routing: see `logits`.
 
         Raises:
-            UserError: for a dense model, more than one row, and see `logits`.
+            UserError: for a dense model, for more than one row, and as in `logits`.
         """
         if self.model.router is None:
             raise UserError(f"{self.directory} is a dense model: it routes nothing")
@@ -193,7 +195,7 @@ class TrainedRun:
 
 
 def _shifted(tokens_BS: jax.Array) -> BatchContext:
-    """Returns the inputs that predict the tokens: shifted right, 0 first."""
+    """Returns the model inputs for predicting the tokens: shifted right by one, starting with 0."""
     return BatchContext.of_tokens(jnp.pad(tokens_BS, ((0, 0), (1, 0)))[:, :-1])
 
 
@@ -205,7 +207,7 @@ def _logits(model: LanguageModel, variables: Variables, tokens_BS: jax.Array) ->
 def _route(
     model: LanguageModel, variables: Variables, tokens_BS: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the weights and choices of the layers that read the tokens, [L, S, E] each."""
+    """Returns the combine weights and the choices of all layers, [L, S, E] each."""
     context = RoutingContext(keeps_choices=True)
     routing = model.bind(variables)(BatchContext.of_tokens(tokens_BS), context=context).routing
     assert routing.weight_BSE is not None

@@ -1,4 +1,4 @@
-"""Training of an experiment in a run directory, new or resumed from its latest checkpoint."""
+"""Training of an experiment in a run directory, from scratch or from its latest checkpoint."""
 
 import contextlib
 import dataclasses
@@ -52,7 +52,7 @@ class TrainingOptions:
 
     Attributes:
         command: the command line that continues the run, for messages and `owner.json`.
-        process_age: seconds since the process started, which count as wall time of the run.
+        process_age: seconds since the start of the process, counted as wall time of the run.
         debug: show the output of libraries.
     """
 
@@ -66,11 +66,11 @@ class TrainingResult:
     """The result of a finished run.
 
     Attributes:
-        figures: the last evaluation, by name; empty on all processes but the first.
-        sample: a generated text; None for a run that was finished already, and where the model is
-            too large for one device.
-        prompt: a prompt that fits the data; empty if none is known.
-        has_answer: whether the sample is the answer to the prompt.
+        figures: metrics of the last evaluation; empty on all processes but the first.
+        sample: a generated text; None if the run was already finished, or the model is too large
+            for one device.
+        prompt: an example prompt for the data; empty if none is known.
+        has_answer: true if the sample is an answer to the prompt.
     """
 
     figures: dict[str, float]
@@ -80,9 +80,9 @@ class TrainingResult:
 
 
 def prepare_run(output_dir: str, source: ConfigSource) -> tuple[Run, Partition]:
-    """Loads an experiment and makes the directory to train it in.
+    """Loads an experiment and creates its run directory.
 
-    All processes of a run call it together.
+    All processes of a run must call it.
 
     Returns:
         the run, and its partition over all devices.
@@ -92,10 +92,10 @@ def prepare_run(output_dir: str, source: ConfigSource) -> tuple[Run, Partition]:
             directory that cannot be used.
     """
     with propagate_errors():
-        loaded = experiments.load(source)
+        experiment = experiments.load(source)
     operative = config.operative()
-    partition = make_checked_partition(loaded, operative)
-    return Run(run_directory.prepare(output_dir), loaded, operative), partition
+    partition = make_checked_partition(experiment, operative)
+    return Run(run_directory.prepare(output_dir), experiment, operative), partition
 
 
 def train(
@@ -104,9 +104,9 @@ def train(
     options: TrainingOptions | None = None,
     listener: TrainingListener | None = None,
 ) -> TrainingResult:
-    """Trains an experiment up to its last step, or continues it from the latest checkpoint.
+    """Trains an experiment up to its last step; resumes from the latest checkpoint if there is one.
 
-    All processes of a run call it together.
+    All processes of a run must call it.
 
     Args:
         run: the experiment and its directory, see `prepare_run`.
@@ -115,8 +115,8 @@ def train(
         listener: receives messages and progress.
 
     Raises:
-        UserError: for everything that the user can correct.
-        Interrupted: after Ctrl-C or SIGTERM, with everything saved.
+        UserError: for errors that the user can correct.
+        Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is saved.
     """
     options, listener = options or TrainingOptions(), listener or TrainingListener()
     directory, say = run.directory, listener.message
@@ -134,10 +134,10 @@ def train(
 
 
 def _result(directory: epath.Path, sample: str | None) -> TrainingResult:
-    """Returns the result of a run once all processes have finished.
+    """Waits for all processes and returns the result of the run.
 
     Raises:
-        UserError: if the run has no evaluation on record.
+        UserError: if the metrics of the run have no evaluation.
     """
     barrier("finished")
     if not is_main():
@@ -148,7 +148,7 @@ def _result(directory: epath.Path, sample: str | None) -> TrainingResult:
             f"{directory} has no evaluation in its metrics.jsonl; "
             f"`moe-jax eval --checkpoint={directory}` makes one"
         )
-    # The record has null for numbers that are not finite.
+    # In the records, numbers that are not finite are null.
     figures = {n: math.nan if v is None else v for n, v in evaluations[-1].items()}
     record = run_directory.read_record(directory)
     return TrainingResult(
@@ -158,7 +158,7 @@ def _result(directory: epath.Path, sample: str | None) -> TrainingResult:
 
 @dataclasses.dataclass(frozen=True)
 class _Session:
-    """A run in a directory that this process is the only writer of."""
+    """A training session in a run directory that this process has locked."""
 
     run: Run
     partition: Partition
@@ -177,7 +177,7 @@ class _Session:
         return self.run.directory
 
     def train(self) -> str | None:
-        """Trains up to the last step and returns a sample; None if all steps are done already."""
+        """Trains up to the last step and returns a sample; None if the run is already finished."""
         latest = self.checkpoints.latest()
         if latest is not None and latest >= self.experiment.train.steps:
             self._report_finished(latest)
@@ -204,7 +204,7 @@ class _Session:
         first, state = restored or (0, prepared.state or setup.new_state())
         if latest is not None:
             self.listener.message(f"Going on from step {first} in {self.directory}")
-        # Only now: a configuration that does not fit the checkpoint must not replace the run's.
+        # After restoring: a configuration that does not fit the checkpoint is not written.
         self._write_files(prepared.data)
         loop = self._make_loop(setup, prepared, first)
         garbage_collection.resume(collect=restored is not None)
@@ -216,30 +216,30 @@ class _Session:
             yield
 
     def _report_finished(self, latest: int) -> None:
-        """Reports a run that has all its steps, and the settings that differ from its own.
+        """Reports a finished run, and the settings that differ from those it was trained with.
 
         Raises:
             UserError: if the configuration is that of another model.
         """
         path = self.directory / run_directory.CONFIG_FILE
-        now = self.run.config
-        found = compare_configs(path.read_text() if path.exists() else now, now)
-        if found.model:
-            more = f"; and {len(found.model) - 5} more" if len(found.model) > 5 else ""
+        current = self.run.config
+        changes = compare_configs(path.read_text() if path.exists() else current, current)
+        if changes.model:
+            more = f"; and {len(changes.model) - 5} more" if len(changes.model) > 5 else ""
             raise UserError(
                 f"{self.directory} is a finished run of another configuration: "
-                f"{'; '.join(found.model[:5])}{more}. To train this one, give another "
+                f"{'; '.join(changes.model[:5])}{more}. To train this one, give another "
                 "--output_dir; for the figures of the other, use `moe-jax eval`"
             )
         self.listener.message(
             f"Done already: {self.directory} has {latest} steps of "
             f"{self.experiment.train.steps}. Its last evaluation:"
         )
-        for line in found.other:
+        for line in changes.other:
             self.listener.message(f"  differs, but not in the model: {line}")
 
     def _write_files(self, data: OpenData) -> None:
-        """Writes the configuration and `run.json`, if the directory is still this run's."""
+        """Writes the configuration and `run.json`, if this process still holds the lock."""
         self.owner.check()
         if not is_main():
             return
@@ -315,7 +315,7 @@ class _Session:
         """Runs the loop to its end and returns a sample.
 
         Raises:
-            Interrupted: after a signal, with everything saved.
+            Interrupted: after a signal, once a checkpoint is saved.
         """
         try:
             state, signal = loop.run(state)
@@ -334,10 +334,10 @@ class _Session:
 
 
 def checked_limit(experiment: Experiment, model: LanguageModel) -> MemoryLimit | None:
-    """Returns the memory of the devices; None if it is unknown or not to be checked.
+    """Returns the memory of the devices; None if it is unknown or the check is disabled.
 
     Raises:
-        UserError: if the training state cannot fit it.
+        UserError: if the training state does not fit into the memory.
     """
     devices = model.partition.local_devices
     limit = find_limit(devices) if experiment.train.check_memory else None

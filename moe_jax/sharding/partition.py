@@ -1,8 +1,8 @@
 """Sharding over a mesh: parameters by the logical names of their axes, batches by rows.
 
-A parameter has two layouts. It is *stored* sharded along every mesh axis that its logical axes map
-to. It is *computed with* sharded only along `tensor`, and along `expert` on its axis of experts:
-the other shards are gathered before its use, and its gradient is scattered afterwards.
+A parameter has two shardings. It is *stored* sharded along every mesh axis that its logical axes
+map to. In *computations* it is sharded only along `tensor` and, on its axis of experts, along
+`expert`: the other shards are gathered before use, and the gradient is scattered afterwards.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ LogicalAxes = tuple[str | None, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
-    """A mesh and the rules by which arrays are sharded along it; hashable.
+    """A mesh and the rules for sharding arrays over it; hashable.
 
     Attributes:
-        mesh: the devices.
+        mesh: the device mesh.
         rules: mesh axes of each logical axis.
         expert_parallelism: `explicit` or `implicit` (see `MeshConfig`).
         buffer_factor: see `MeshConfig`.
@@ -40,17 +40,17 @@ class Partition:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether arrays live on a mesh; false for a single device."""
+        """True if arrays are sharded over a mesh; False for a single device."""
         return True
 
     @property
     def platform(self) -> str:
-        """The platform that programs are compiled for; the devices need not be there."""
+        """The platform that programs are compiled for; its devices need not be available."""
         return str(self.mesh.devices.flat[0].platform)
 
     @property
     def batch_shards(self) -> int:
-        """Number of shards of the rows of a batch."""
+        """Number of shards that the rows of a batch are split into."""
         return math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
 
     @property
@@ -63,20 +63,20 @@ class Partition:
         return int(self.mesh.shape[axis])
 
     def stored(self, axes: LogicalAxes) -> PartitionSpec:
-        """Returns the mesh axes that a parameter is stored along."""
+        """Returns the spec that a parameter is stored with."""
         rules = dict(self.rules)
         return PartitionSpec(*(_entry(rules[a] if a else ()) for a in axes))
 
     def computed(self, axes: LogicalAxes) -> PartitionSpec:
-        """Returns the mesh axes that a parameter is computed with along."""
+        """Returns the spec that a parameter has in computations."""
         rules = dict(self.rules)
         return PartitionSpec(*(_entry(_kept(name, rules[name] if name else ())) for name in axes))
 
     def passed(self, axes: LogicalAxes) -> PartitionSpec:
-        """Returns the mesh axes along which a parameter enters `jax.shard_map`, for `gather`.
+        """Returns the spec with which a parameter is passed to `jax.shard_map`, for `gather`.
 
-        As it is stored, but where a device's part of what is computed with is not made of
-        neighbouring stored parts.
+        It is the spec of storage, except for axes where a device's shard for computation does not
+        consist of adjacent stored shards; these have the spec of computation.
         """
         entries = []
         for name in axes:
@@ -86,10 +86,10 @@ class Partition:
         return PartitionSpec(*entries)
 
     def gather(self, part: jax.Array, axes: LogicalAxes) -> jax.Array:
-        """Makes of a device's part what it computes with, inside `jax.shard_map`.
+        """Gathers a shard to the sharding for computation, inside `jax.shard_map`.
 
-        The gradient is scattered while it is summed over the devices that it came from. Left to
-        the compiler it may be summed whole on each of them, which is twice the bytes.
+        The gradient is a reduce-scatter over the same devices. The compiler's choice may be an
+        all-reduce instead, which transfers twice the bytes.
         """
         for dimension, entry in enumerate(self.passed(axes)):
             targets = (entry,) if isinstance(entry, str) else entry or ()
@@ -106,13 +106,13 @@ class Partition:
     def shard_map(
         self, function: Callable[..., Any], in_specs: Any, out_specs: Any
     ) -> Callable[..., Any]:
-        """Returns `jax.shard_map` of a function over the mesh, without checks of replication."""
+        """Applies `jax.shard_map` over the mesh to a function, without replication checks."""
         return jax.shard_map(
             function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
         )
 
     def sum_over_batch(self, values: Any) -> Any:
-        """Sums arrays over the devices that hold the rows of a batch, inside `shard_map`."""
+        """Sums arrays over the devices that a batch is sharded over, inside `shard_map`."""
         return jax.lax.psum(values, BATCH_AXES)
 
     def sum_over_devices(self, values: Any) -> Any:
@@ -121,20 +121,20 @@ class Partition:
 
     @property
     def replicated(self) -> NamedSharding:
-        """The whole array on every device."""
+        """The sharding of arrays that are replicated on every device."""
         return self.sharding(PartitionSpec())
 
     @property
     def rows(self) -> NamedSharding:
-        """Rows of a batch sharded over all mesh axes but `tensor`."""
+        """The sharding of the rows of a batch, over all mesh axes except `tensor`."""
         return self.sharding(PartitionSpec(BATCH_AXES))
 
     def check(self, name: str, axes: LogicalAxes, shape: tuple[int, ...]) -> None:
-        """Refuses a parameter that cannot be sharded by the rules.
+        """Checks that the rules can shard a parameter.
 
         Raises:
-            UserError: if two of its axes are sharded along the same mesh axis, or a size is not a
-                multiple of the number of its shards.
+            UserError: if two axes of the parameter are sharded along the same mesh axis, or the
+                size of an axis is not a multiple of the number of its shards.
         """
         seen: dict[str, str] = {}
         for logical, size in zip(axes, shape, strict=True):
@@ -151,7 +151,7 @@ class Partition:
                 raise UserError(self._indivisible(name, str(logical), size, targets))
 
     def _indivisible(self, name: str, logical: str, size: int, targets: tuple[str, ...]) -> str:
-        """Returns the error for an axis that has no even shards, by the names of settings."""
+        """Returns the error for an axis that cannot be sharded evenly, with the settings' names."""
         split = [axis for axis in targets if self.size(axis) > 1]
         sizes = [self.size(axis) for axis in split]
         meshes = " x ".join(f"Mesh.{axis}" for axis in split)
@@ -159,11 +159,13 @@ class Partition:
         setting = AXIS_SETTINGS.get(logical)
         if logical == "mlp" and "shared" in name:
             setting = "Model.num_shared_experts x Model.d_ff"
-        where = f"the axis {logical!r} of {name}"
-        what = f"{setting} = {size} ({where})" if setting else f"{where}, of size {size}"
+        axis_name = f"the axis {logical!r} of {name}"
+        dividend = (
+            f"{setting} = {size} ({axis_name})" if setting else f"{axis_name}, of size {size}"
+        )
         return (
-            f"{meshes} = {product} does not divide {what}: change one of them, or shard this axis "
-            "along another mesh axis with Mesh.rules"
+            f"{meshes} = {product} does not divide {dividend}: change one of them, or shard this "
+            "axis along another mesh axis with Mesh.rules"
         )
 
     def constrain(self, x: jax.Array, spec: PartitionSpec) -> jax.Array:
@@ -171,11 +173,11 @@ class Partition:
         return jax.lax.with_sharding_constraint(x, self.sharding(spec))
 
     def constrain_rows(self, x: jax.Array) -> jax.Array:
-        """Shards the first axis over all devices that hold rows, and no other axis."""
+        """Constrains an array to be sharded by rows: along its first axis, and no other."""
         return self.constrain(x, PartitionSpec(BATCH_AXES))
 
     def place_rows(self, tree: Any) -> Any:
-        """Makes global arrays from host arrays with all rows of the batch in every process."""
+        """Makes sharded global arrays from host arrays; every process has all rows of the batch."""
         return jax.tree.map(
             lambda array: make_global_arrays(np.asarray(array), self.rows, len(array), first=0),
             tree,
@@ -184,9 +186,9 @@ class Partition:
 
 @dataclasses.dataclass(frozen=True)
 class SingleDevice(Partition):
-    """A single device: nothing is sharded, and every method returns its argument unchanged.
+    """The partition of a single device: nothing is sharded, and arrays are returned unchanged.
 
-    Shardings are None, which JAX takes for its default.
+    Shardings are None, for which JAX uses its default.
     """
 
     mesh: Any = None
@@ -260,7 +262,7 @@ SINGLE_DEVICE = SingleDevice()
 
 
 def make_partition(config: MeshConfig, devices: list[jax.Device] | None = None) -> Partition:
-    """Makes the mesh of a configuration over all devices, or over those given.
+    """Makes a partition with the mesh of a configuration, over all devices or the given ones.
 
     Raises:
         UserError: if the mesh does not fit the devices.
@@ -269,9 +271,9 @@ def make_partition(config: MeshConfig, devices: list[jax.Device] | None = None) 
 
 
 def make_abstract_partition(config: MeshConfig, devices: int) -> Partition:
-    """Makes the mesh of a configuration over so many devices that need not be there.
+    """Makes a partition with the mesh of a configuration over a number of abstract devices.
 
-    It says how arrays are cut, and can hold none.
+    It provides the shardings of arrays, but cannot hold arrays.
 
     Raises:
         UserError: if the mesh does not fit the number of devices.
@@ -289,6 +291,6 @@ def _entry(axes: tuple[str, ...]) -> str | tuple[str, ...] | None:
 
 
 def _kept(name: str | None, targets: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns those of an axis' mesh axes along which it stays cut while it is computed with."""
+    """Returns the mesh axes along which a logical axis remains sharded in computations."""
     kept = ("tensor", "expert") if name == "experts" else ("tensor",)
     return tuple(axis for axis in targets if axis in kept)

@@ -1,4 +1,4 @@
-"""Checks for the tests of code that extends this package."""
+"""Conformance checks for tests of routers and dispatches, including those of users."""
 
 from moe_jax.testing.dispatch_contract import DispatchContractError, check_dispatch
 from moe_jax.testing.router_contract import RouterContractError, check_router

@@ -1,4 +1,4 @@
-"""The contract of a dispatch: outputs and gradients equal the one-hot oracle's."""
+"""Conformance check of a dispatch: outputs and gradients must equal those of the one-hot oracle."""
 
 import dataclasses
 import functools
@@ -13,22 +13,22 @@ from moe_jax.routers import get_router
 from moe_jax.routing.router import Router
 from moe_jax.testing.routed_layer import Inputs, compiled, random_inputs, route
 
-# One router of each form of assignment: slots, pairs, pairs with a capacity, a choice per expert.
+# One router for each form of assignment: slots, pairs, pairs with a capacity, K = E choices.
 _ROUTERS = ("expert_choice", "adaptive", "switch", "expert_threshold")
 
 
 class DispatchContractError(AssertionError):
-    """A dispatch that computes something else than the oracle."""
+    """Raised for a dispatch whose results differ from those of the oracle."""
 
 
 def check_dispatch(dispatch: Dispatch | str) -> None:
-    """Checks that a dispatch equals the oracle, forward and backward, on every form of assignment.
+    """Checks that a dispatch equals the oracle, forward and backward, for all forms of assignment.
 
     Args:
         dispatch: the function, or its registered name.
 
     Raises:
-        DispatchContractError: with the router and the array that differ.
+        DispatchContractError: if a result differs; names the router and the array.
     """
     name = dispatch if isinstance(dispatch, str) else getattr(dispatch, "__name__", str(dispatch))
     function = get_dispatch(dispatch) if isinstance(dispatch, str) else dispatch
@@ -46,7 +46,7 @@ def check_dispatch(dispatch: Dispatch | str) -> None:
 
 
 def _results(router: Router, dispatch: Dispatch, inputs: Inputs) -> dict[str, np.ndarray]:
-    """Returns the output and the gradients by name."""
+    """Computes the output and the gradients, by name."""
 
     def output(arrays: dict[str, jax.Array], inputs: Inputs) -> jax.Array:
         changed: Any = dataclasses.replace(inputs, **arrays)

@@ -1,4 +1,4 @@
-"""A small mixture-of-experts layer on random inputs, to try a router in."""
+"""A small mixture-of-experts layer with random inputs, to test routers and dispatches."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _WIDTH, _HIDDEN = 8, 16
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """A layer's inputs: activations, tokens, mask, the router's matrix, the experts' networks."""
+    """Inputs of a layer: activations, tokens, mask, router matrix, weights of the experts."""
 
     x_BSD: jax.Array
     tokens_BS: jax.Array
@@ -32,7 +32,7 @@ class Inputs:
 
 
 def random_inputs(batch: int, length: int, num_experts: int, seed: int) -> Inputs:
-    """Returns inputs of a batch whose rows end at different positions, the first at the last."""
+    """Returns random inputs; rows have different lengths, and the first row has no padding."""
     random = np.random.default_rng(seed)
     ends = random.integers(length // 2, length + 1, batch)
     ends[0] = length
@@ -47,7 +47,7 @@ def random_inputs(batch: int, length: int, num_experts: int, seed: int) -> Input
 
 
 def changed(inputs: Inputs, kept_BS: jax.Array, seed: int) -> Inputs:
-    """Draws everything but the kept tokens anew; their rows may end earlier or later."""
+    """Returns inputs with new random values except at the kept tokens; row lengths can change."""
     batch, length = inputs.mask_BS.shape
     other = random_inputs(batch, length, inputs.kernel_DE.shape[1], seed)
     return dataclasses.replace(
@@ -59,7 +59,7 @@ def changed(inputs: Inputs, kept_BS: jax.Array, seed: int) -> Inputs:
 
 
 def compiled(function: Callable[..., Any], static: tuple[int, ...] = (0,)) -> Any:
-    """Compiles a function fast rather than well."""
+    """Compiles a function with low optimization, which reduces the time of compilation."""
     fast = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
     return jax.jit(function, static_argnums=static, compiler_options=fast)
 
@@ -67,7 +67,7 @@ def compiled(function: Callable[..., Any], static: tuple[int, ...] = (0,)) -> An
 def route(
     router: Router, inputs: Inputs, key: jax.Array | None, state: RouterState
 ) -> RouterOutput:
-    """Routes the inputs, as while training if there is a random key."""
+    """Routes the inputs, as in training if there is a random key."""
     logits_BSE = logits(router, inputs, key)
     return router(scores_of_batch(router, logits_BSE, inputs, key), state)
 
@@ -89,7 +89,7 @@ def scores_of_batch(
     first_pool: jax.Array | int = 0,
     axes: tuple[str, ...] = (),
 ) -> RouterScores:
-    """Returns the scores of the router's pools."""
+    """Returns the router scores by pool."""
     split = router.pool.split
     time_BS = jnp.arange(inputs.mask_BS.shape[1], dtype=jnp.int32)
     time_PN = split(jnp.broadcast_to(time_BS, inputs.mask_BS.shape))
@@ -114,7 +114,7 @@ def layer(
     key: jax.Array | None,
     state: RouterState | None = None,
 ) -> ActivationsBSD:
-    """Returns the output of the layer by one of the transports; by default in the initial state."""
+    """Computes the output of the layer with the named dispatch; by default in the initial state."""
     if state is None:
         state = router.init_state(inputs.kernel_DE.shape[1])
     routed = route(router, inputs, key, state)
@@ -133,7 +133,7 @@ run_router = compiled(
 
 
 def chosen_PNE(assignment: Assignment, tokens: int) -> np.ndarray:
-    """Returns how often each expert takes each token of each pool, [P, N, E], on the host."""
+    """Counts the assignments of each token to each expert, [P, N, E], on the host."""
     if isinstance(assignment, Slots):
         index_PEC, filled_PEC = map(np.asarray, (assignment.token_index_PEC, assignment.filled_PEC))
         pools, num_experts, _ = index_PEC.shape

@@ -1,16 +1,16 @@
-"""The contract of a router, as checks that any router must pass.
+"""Conformance checks of routers: the requirements of models, training and evaluation.
 
-| check       | a router that fails it                                                   |
+| check       | fails for a router that                                                  |
 |-------------|--------------------------------------------------------------------------|
-| value       | is not hashable, or not equal to its copy: it compiles anew in every step|
-| assignment  | names experts that there are not, takes a token twice, routes padding    |
-| dispatch    | has a transport compute something else than the one-hot oracle           |
-| gradient    | learns nothing                                                           |
-| causality   | reads the future while it says that it does not                          |
-| causal form | evaluates and decodes by later tokens, or by other rows                  |
-| state       | changes names or shapes of its state                                     |
-| compilation | needs a program for every batch                                          |
-| mesh        | decides, weighs or counts otherwise on four devices than on one          |
+| value       | is not hashable, or not equal to its copy: every step is recompiled      |
+| assignment  | has an expert index out of range, duplicate choices, or routed padding   |
+| dispatch    | has an assignment for which a dispatch differs from the one-hot oracle   |
+| gradient    | gets no gradient                                                         |
+| causality   | has `is_causal` True, but depends on later positions                     |
+| causal form | has a `causal()` that depends on later positions or on other rows        |
+| state       | changes names, shapes or types of its state                              |
+| compilation | is compiled again for another batch of the same shape                    |
+| mesh        | has different assignments, losses or metrics on four devices than on one |
 """
 
 import dataclasses
@@ -38,32 +38,32 @@ from moe_jax.testing.routed_layer import (
 )
 from moe_jax.testing.shards import NUM_SHARDS, different, over_shards
 
-# Relative to the largest output: rounding of sums in another order, and what is surely no rounding.
+# Largest rounding error from another order of summation, relative to the largest output.
 _ROUNDING = 1e-5
 
 
 class RouterContractError(AssertionError):
-    """A router that does not keep the contract; the message gives the reason."""
+    """Raised for a router that does not conform to the `Router` interface, with the reason."""
 
 
 def check_router(
     router: Router, *, batch: int = 8, length: int = 16, num_experts: int = 4, seed: int = 0
 ) -> None:
-    """Checks that a router keeps the contract that models, training and evaluation rely on.
+    """Checks that a router conforms to the interface that models, training and evaluation use.
 
-    It runs a layer of 8 features on random inputs, on any platform, in some seconds. On fewer than
-    four devices the check of the mesh runs the four shards in one program on one device.
+    The checks run a layer of width 8 on random inputs, on any platform, in a few seconds. With
+    fewer than four devices, the mesh check runs four shards in one program on one device.
 
     Args:
         router: the router, with the settings to check.
-        batch: rows, a multiple of 8.
-        length: positions in a row.
-        num_experts: E.
-        seed: of the random inputs.
+        batch: number of rows, a multiple of 8.
+        length: number of positions in a row.
+        num_experts: number of experts, E.
+        seed: seed of the random inputs.
 
     Raises:
-        RouterContractError: with the first reason why not.
-        UserError: by the router itself, if these sizes cannot work (`Router.check`).
+        RouterContractError: for the first check that fails.
+        UserError: if the router does not support these sizes (`Router.check`).
     """
     router.check(batch, length, num_experts)
     _check_value(router)
@@ -180,7 +180,7 @@ def _check_gradient(router: Router, inputs: Inputs) -> None:
 def _largest_move(
     router: Router, inputs: Inputs, key: jax.Array | None, kept_BS: jax.Array, seed: int
 ) -> float:
-    """Returns how much the outputs of kept tokens move, relative to the largest output."""
+    """Returns the largest change of the outputs of kept tokens, relative to the largest output."""
     before = np.asarray(run_layer(router, "oracle", inputs, key))
     after = np.asarray(run_layer(router, "oracle", changed(inputs, kept_BS, seed), key))
     kept = np.asarray(kept_BS)
@@ -262,7 +262,7 @@ def _check_compilation(router: Router, inputs: Inputs, seed: int) -> None:
 
 
 def _check_mesh(router: Router, inputs: Inputs) -> None:
-    """Routes pools that lie on one of four shards each, and adds up, as a mesh does."""
+    """Compares routing on four shards, with sums over the shards, with that of the whole batch."""
     if router.pool.kind != "sequence":
         rows_of_shard = inputs.mask_BS.shape[0] // NUM_SHARDS
         router = _copy(router, pool=Pool(router.pool.kind, rows=rows_of_shard))
@@ -294,7 +294,7 @@ def _check_mesh(router: Router, inputs: Inputs) -> None:
     merged = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), assignment)
     wrong = different(merged, whole.assignment)
     _require(not wrong, router, f"the assignment differs on a mesh in {wrong}")
-    for what, actual, expected in zip(
+    for kind, actual, expected in zip(
         ("loss", "metric", "statistics"),
         sums,
         (whole.losses, whole.metrics, whole.statistics),
@@ -304,6 +304,6 @@ def _check_mesh(router: Router, inputs: Inputs) -> None:
         _require(
             not wrong,
             router,
-            f"{what} {wrong} on four shards differs from that of the whole batch: sums over tokens "
+            f"{kind} {wrong} on four shards differs from that of the whole batch: sums over tokens "
             "of the batch go through RouterScores.total, random draws through pool_keys",
         )

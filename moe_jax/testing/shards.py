@@ -1,4 +1,4 @@
-"""A function on the shards of a batch, with and without the devices of a mesh."""
+"""Execution of a function on the shards of a batch, on several devices or on one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ NUM_SHARDS = 4
 def over_shards(
     function: Callable[..., tuple[Any, Any]], arguments: tuple, axes: tuple
 ) -> tuple[Any, Any]:
-    """Runs a function on four shards: on four devices, or else as one program on one of them."""
+    """Runs a function on four shards: on four devices or, with fewer, in one program on one."""
     devices = jax.devices()
     if len(devices) < NUM_SHARDS:
         mapped = jax.vmap(function, axes, (0, None), axis_name="shard")
@@ -46,7 +46,7 @@ def over_shards(
 
 
 def different(actual: Any, expected: Any) -> str:
-    """Returns the names of the leaves that differ by more than rounding, or nothing."""
+    """Returns the names of the leaves that differ by more than rounding, separated by commas."""
     paths = jax.tree_util.tree_leaves_with_path(jax.device_get(actual))
     others = jax.tree.leaves(jax.device_get(expected))
     return ", ".join(

@@ -1,4 +1,4 @@
-"""One training step: loss, gradients, update, router state. Compiled once."""
+"""The training step: loss, gradients, optimizer update and router state, in one program."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -35,19 +35,20 @@ BalancedOver = Literal["batch", "micro_batch"]
 @configurable
 @dataclasses.dataclass(frozen=True)
 class LossConfig(Settings, called="Loss"):
-    """Weights of the terms of the loss.
+    """Weights and options of the loss.
 
     Attributes:
-        z_loss: weight of the squared log partition of the vocabulary's logits (GLaM: 1e-4).
-        weights: of the router's auxiliary losses, by name: `balance`, which is 1 at balance
-            (Switch, GLaM, adaptive gating: 0.01), `router_z` (ST-MoE: 1e-3), V-MoE's `importance`
-            and `load` for routers with noise, `consistency` of THOR's two passes (alpha), and what
-            a router of one's own returns. A loss without a weight here has the default of its
-            router (`Router.loss_weights`). In gin files, a binding adds to those before it.
-        balance_over: with accumulation, whether the shares of the experts in the balance loss are
-            those of the whole `batch` (exact, for one more forward pass) or of each
+        z_loss: weight of the squared log partition function of the vocabulary logits (GLaM: 1e-4).
+        weights: weights of the router's auxiliary losses, by name: `balance`, which is 1 for a
+            balanced router (Switch, GLaM, adaptive gating: 0.01), `router_z` (ST-MoE: 1e-3),
+            V-MoE's `importance` and `load` for routers with noise, `consistency` of THOR's two
+            passes (alpha), and the losses of custom routers. A loss without a weight here has the
+            default of its router (`Router.loss_weights`). In gin files, a binding adds items to
+            those of earlier bindings.
+        balance_over: with gradient accumulation, compute the experts' fractions in the balance
+            loss over the whole `batch` (exact, at the cost of another forward pass) or over each
             `micro_batch`.
-        chunk: tokens whose vocabulary logits are in memory at a time.
+        chunk: number of tokens whose vocabulary logits are in memory at a time.
     """
 
     z_loss: NonNegative = 1e-4
@@ -56,10 +57,10 @@ class LossConfig(Settings, called="Loss"):
     chunk: PositiveInt = DEFAULT_CHUNK
 
     def weight(self, name: str, router: Router) -> float:
-        """Returns the weight of a loss that a router returns.
+        """Returns the weight of an auxiliary loss of a router.
 
         Raises:
-            UserError: if it has none.
+            UserError: if the loss has no weight.
         """
         if name in self.weights:
             return self.weights[name]
@@ -71,14 +72,15 @@ class LossConfig(Settings, called="Loss"):
         return router.loss_weights[name]
 
     def check(self, router: Router, returned: Iterable[str]) -> None:
-        """Refuses a weight for a loss that no router returns, and a returned loss without one.
+        """Checks that every returned loss has a weight, and that every weight belongs to a loss.
 
         Args:
             router: the router of the model.
-            returned: names of the losses that it returns.
+            returned: names of the losses that the router returns.
 
         Raises:
-            UserError: with the names of the losses that there are.
+            UserError: for a loss without a weight, and for a weight of an unknown loss, with the
+                names of the known losses.
         """
         names = list(returned)
         for name in names:
@@ -94,10 +96,10 @@ class LossConfig(Settings, called="Loss"):
                 )
 
     def auxiliary(self, routing: Routing, router: Router | None) -> jax.Array:
-        """Returns the weighted sum over layers of the router's losses.
+        """Returns the weighted sum of the router's losses over the layers.
 
         Raises:
-            UserError: for a loss without a weight, and a weight without a loss.
+            UserError: see `check`.
         """
         if router is not None:
             self.check(router, routing.losses)
@@ -114,10 +116,16 @@ def forward(
     batch: Batch,
     context: RoutingContext | None = None,
 ) -> DecoderOutput:
-    """Runs the model on a batch, packed or not; with a context, as in training.
+    """Runs the model on a batch, packed or not.
+
+    Args:
+        model: the model.
+        variables: its arrays.
+        batch: the batch.
+        context: random key and options of routing; None to route as in evaluation.
 
     Raises:
-        UserError: if the model's prefixes are bidirectional and the batch has none.
+        UserError: if the model has bidirectional prefixes and the batch has none.
     """
     if model.config.bidirectional_prefix and batch.prefix_BS is None:
         raise UserError(
@@ -141,7 +149,7 @@ def token_loss(
     batch: Batch,
     config: LossConfig,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns (objective, negative log-likelihood) summed over the batch's targets, nats."""
+    """Returns (objective, negative log-likelihood) in nats, summed over the batch's targets."""
 
     def sums(embedding_VD: jax.Array, rows: tuple, axis: str | None) -> tuple:
         hidden_TD, targets_T, weights_T = rows
@@ -158,15 +166,16 @@ def token_loss(
 
 @dataclasses.dataclass(frozen=True)
 class StepOptions:
-    """How a training step is computed.
+    """Options of a training step.
 
     Attributes:
-        accumulation: micro-batches in a batch, processed one after the other. Pools then hold
-            tokens of a micro-batch; routers that draw, draw anew for each, and V-MoE's importance
-            and load loss are means over them. Everything else is as with one.
-        seed: of routers that draw; their choices are a function of it and of the step.
-        guard: which updates are skipped.
-        compiler_options: of the TPU's compiler, ignored elsewhere.
+        accumulation: number of micro-batches in a batch, processed sequentially. Pools then
+            contain tokens of one micro-batch; random routers draw anew for each micro-batch, and
+            V-MoE's importance and load losses are means over micro-batches. All other results are
+            the same as with one.
+        seed: seed of random routers; their choices are a function of the seed and the step.
+        guard: conditions under which updates are skipped.
+        compiler_options: options of the TPU compiler; ignored on other platforms.
     """
 
     accumulation: int = 1
@@ -183,13 +192,13 @@ def make_train_step(
     loss: LossConfig,
     options: StepOptions | None = None,
 ) -> Any:
-    """Returns the jitted step, (state, batch) -> (state, metrics); the state is donated to it.
+    """Returns the jitted step, (state, batch) -> (state, metrics); the state is donated.
 
     Args:
         model: the model.
-        optimizer: the optimiser.
-        loss: weights of the loss terms.
-        options: accumulation, seed, guard; None for the defaults.
+        optimizer: the optimizer.
+        loss: weights and options of the loss.
+        options: options of the step; None for the defaults.
     """
     options = options or StepOptions()
     update = make_update(model, optimizer, options.guard)
@@ -223,7 +232,7 @@ def make_train_step(
 
 
 class _Work:
-    """The gradients of one step: all micro-batches, all passes."""
+    """Computes the gradients of one step over all micro-batches and passes."""
 
     def __init__(
         self,
@@ -238,11 +247,11 @@ class _Work:
         self._batch, self._accumulation, self._key = batch, accumulation, key
         self._total = jnp.maximum(jnp.sum(batch.weights_BS.astype(jnp.float32)), 1.0)
         self._real = jnp.maximum(jnp.sum(batch.mask_BS), 1)
-        # What is worked on, and what of it is predicted: of a task with inputs, the targets only.
+        # All real tokens, and those that are predicted (for a task with inputs, only its targets).
         self._counts = {"tokens": self._real, "target_tokens": self._total}
 
     def run(self) -> tuple[dict[str, jax.Array], Routing, Metrics]:
-        """Returns gradients, routing and metrics of the whole batch."""
+        """Computes gradients, routing and metrics of the whole batch."""
         params = self._variables.params
         gradient = jax.grad(self._objective, has_aux=True)
         if self._accumulation == 1:
@@ -263,11 +272,11 @@ class _Work:
         return gradients, routing, {**metrics, **self._counts}
 
     def _micro_batches(self) -> tuple[Batch, jax.Array]:
-        """Cuts the batch by rows; every part has a random key of its own."""
+        """Splits the batch by rows into micro-batches, each with its own random key."""
         rows, parts = self._batch.targets_BS.shape[0], self._accumulation
         if rows % parts:
             raise UserError(f"a batch of {rows} rows does not split into {parts} micro-batches")
-        # Micro-batch i takes rows i, i + accumulation, ...: each keeps every data shard busy.
+        # Micro-batch i has the rows i, i + accumulation, ...: every data shard has rows in each.
         batches = jax.tree.map(
             lambda a: a.reshape(rows // parts, parts, *a.shape[1:]).swapaxes(0, 1), self._batch
         )
@@ -280,13 +289,13 @@ class _Work:
         key: jax.Array,
         share_LE: jax.Array | None,
     ) -> tuple[jax.Array, tuple[Routing, Metrics]]:
-        """Returns what a part of the batch adds to the objective, routing and metrics."""
+        """Returns the contribution of a micro-batch to the objective, routing and metrics."""
         variables = Variables(params, self._variables.router_state)
         outputs = self._passes(variables, part, key, share_LE)
         losses = [
             token_loss(self._model, variables, output, part, self._loss) for output in outputs
         ]
-        # Means over the part's real tokens, weighted so that the parts add up to the batch's mean.
+        # Means over real tokens, weighted such that the sum over micro-batches is the batch's mean.
         weight = jnp.sum(part.mask_BS) / self._real
         routing = _mean([output.routing for output in outputs])
         summed = sum(summed for summed, _ in losses)
@@ -329,11 +338,11 @@ class _Work:
         return sum_over_data_shards(self._model.partition, sums, params["embedding"], rows)[0]
 
     def _shares(self, parts: tuple[Batch, jax.Array]) -> jax.Array | None:
-        """Returns the experts' shares in the choices of the whole batch, if the loss wants them.
+        """Returns the experts' fractions of the choices of the whole batch, if the loss needs them.
 
-        The balance loss is a product of shares and mean scores: with the shares of the parts, the
-        parts would not add up to the batch's loss. Choices carry no gradient, so a forward pass
-        over all parts is enough to know them.
+        The balance loss is a product of fractions of choices and mean scores: with the fractions
+        of each micro-batch, the sum over micro-batches would not be the loss of the batch. Choices
+        have no gradient, so that one forward pass over all micro-batches suffices.
         """
         router = self._model.router
         if router is None or not router.has_batch_balance_loss:
@@ -351,7 +360,7 @@ class _Work:
 
 
 def _mean(routings: list[Routing]) -> Routing:
-    """Returns the mean over passes."""
+    """Averages routings over passes."""
     return jax.tree.map(lambda *values: sum(values) / len(values), *routings)
 
 
