@@ -18,20 +18,21 @@ from moe_jax.registration import configurable
 from moe_jax.routing.router import Router
 from moe_jax.settings import PositiveInt, Settings, rule
 from moe_jax.sharding import mesh
-from moe_jax.sharding.mesh import BATCH_AXES, MeshConfig
+from moe_jax.sharding.mesh import MeshConfig
 from moe_jax.sharding.partition import (
     SINGLE_DEVICE,
     Partition,
     make_abstract_partition,
     make_partition,
 )
+from moe_jax.sharding.rules import BATCH_AXES
 from moe_jax.training.checkpointing.checkpoint_config import CheckpointConfig
 from moe_jax.training.fault_tolerance.watchdog import WatchdogConfig
 from moe_jax.training.loop import TrainConfig
+from moe_jax.training.loss_spike_guard import GuardConfig
 from moe_jax.training.metric_writers.config import WriterConfig
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.step import LossConfig, StepOptions, make_train_step
-from moe_jax.training.update_guard import GuardConfig
 
 
 @configurable

@@ -68,7 +68,7 @@ TESTED_IN = {
         "routers.switch",
         "routing.selection",
     ),
-    "routers/test_token_choice_properties.py": ("routing.ranks",),
+    "routers/test_token_choice_properties.py": ("routing.position_in_expert",),
     "runs/test_curves.py": ("commands.plot",),
     "runs/test_status.py": ("commands.status", "commands.status_table"),
     "sharding/test_processes.py": ("commands.cpu_devices",),

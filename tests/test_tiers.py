@@ -23,7 +23,7 @@ ENDS = "tests/faults/test_ends.py"
 JSONL = "tests/training/metric_writers/test_jsonl_writer.py"
 FAULT_TOLERANCE = "tests/training/fault_tolerance"
 LOCK = "tests/training/run_directory/test_directory_lock.py"
-GUARD = "tests/training/test_update_guard.py"
+GUARD = "tests/training/test_loss_spike_guard.py"
 CHECKPOINTS = "tests/training/checkpointing/test_checkpoint_manager.py"
 LOOP = "tests/training/test_loop.py"
 

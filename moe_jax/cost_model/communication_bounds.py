@@ -25,8 +25,8 @@ from moe_jax.experiments import Experiment
 from moe_jax.models.decoder import in_compute_precision
 from moe_jax.models.functional import STACKED_PREFIX, LanguageModel
 from moe_jax.routers.token_choice import TokenChoice
-from moe_jax.sharding.mesh import BATCH_AXES
 from moe_jax.sharding.partition import LogicalAxes, Partition
+from moe_jax.sharding.rules import BATCH_AXES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.dispatch.rounds import sum_over_rounds
 from moe_jax.dispatch.sorted_tokens import SortedTokens, TokenExpertPairs, sorted_by_expert
 from moe_jax.routing.assignment import Assignment, Pairs
-from moe_jax.routing.ranks import expert_bounds, sort_by_expert
+from moe_jax.routing.position_in_expert import expert_bounds, sort_by_expert
 from moe_jax.types import ActivationsPND
 
 _ROWS_MULTIPLE = 8

@@ -13,7 +13,7 @@ from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.dispatch.rounds import sum_over_rounds
 from moe_jax.dispatch.sorted_tokens import SortedTokens, TokenExpertPairs, sorted_by_expert
 from moe_jax.routing.assignment import Assignment, Slots
-from moe_jax.routing.ranks import expert_bounds
+from moe_jax.routing.position_in_expert import expert_bounds
 from moe_jax.types import ActivationsPND
 
 # Rows in memory at a time, relative to tokens. Only a router with more choices per token, such as

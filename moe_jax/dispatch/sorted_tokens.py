@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.routing.assignment import Pairs
-from moe_jax.routing.ranks import sort_by_expert
+from moe_jax.routing.position_in_expert import sort_by_expert
 
 
 @jax.tree_util.register_dataclass

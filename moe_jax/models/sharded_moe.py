@@ -23,8 +23,8 @@ from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.layer_routing import MoEInputs, Routing
 from moe_jax.routing.assignment import Pairs, RouterOutput, Slots
 from moe_jax.routing.pools import Pool
-from moe_jax.sharding.mesh import BATCH_AXES
 from moe_jax.sharding.partition import Partition
+from moe_jax.sharding.rules import BATCH_AXES
 from moe_jax.types import ActivationsBSD, ActivationsPND
 
 _ROWS = PartitionSpec(BATCH_AXES)

@@ -4,9 +4,9 @@
 
 Without a capacity no choice is ever dropped, and the router is causal. With capacity factor CF an
 expert has C = floor(N K CF / E) slots in a pool of N tokens, assigned in a configurable order
-(`moe_jax.routing.ranks`). Choices beyond the capacity are dropped; their token gets the output of
-its other experts, or only the residual. Padding makes no choices. It does not count in C, except
-with `left_to_right`, where C must not reveal the number of later real tokens.
+(`moe_jax.routing.position_in_expert`). Choices beyond the capacity are dropped; their token gets
+the output of its other experts, or only the residual. Padding makes no choices. It does not count
+in C, except with `left_to_right`, where C must not reveal the number of later real tokens.
 
 `Switch`, `GShardTop2` and `GLaMTop2` are token choice with the settings of their papers.
 
@@ -36,7 +36,7 @@ from moe_jax.routing.losses import (
 )
 from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
-from moe_jax.routing.ranks import Order, slot_ranks
+from moe_jax.routing.position_in_expert import Order, positions_in_expert
 from moe_jax.routing.router import Description, Router, RouterState
 from moe_jax.routing.selection import (
     Score,
@@ -65,7 +65,8 @@ class TokenChoice(Router):
         normalise: divide a token's weights by their sum (before any choice is dropped).
         scale: factor on all weights (DeepSeek-V3: 2.5).
         capacity_factor: CF, slots relative to the N K choices; None drops nothing.
-        order: order in which slots are assigned; one of `moe_jax.routing.ranks.ORDERS`.
+        order: order in which slots are assigned; one of
+            `moe_jax.routing.position_in_expert.ORDERS`.
         second_choice: `all`, or `random`: in training, use the second expert with probability
             min(1, 2 x its weight) (GShard).
         jitter: in training, the router's input is multiplied by U(1 - jitter, 1 + jitter).
@@ -253,7 +254,7 @@ class TokenChoice(Router):
         chosen_PNK, slot_PNK, capacity = wanted_PNK, None, None
         if self.capacity_factor is not None:
             capacity = self._capacity(tokens, num_experts)
-            slot_PNK = slot_ranks(
+            slot_PNK = positions_in_expert(
                 expert_PNK,
                 wanted_PNK,
                 num_experts,

@@ -6,8 +6,8 @@ import jax
 
 from moe_jax.experiments import Experiment
 from moe_jax.sharding import processes
-from moe_jax.sharding.mesh import AXES
 from moe_jax.sharding.partition import Partition
+from moe_jax.sharding.rules import AXES
 
 
 def make_checked_partition(experiment: Experiment, config: str) -> Partition:

@@ -13,8 +13,8 @@ from moe_jax.errors import UserError
 from moe_jax.experiments import Experiment
 from moe_jax.library_output import suppress_library_output
 from moe_jax.routing.router import loss_names
-from moe_jax.sharding.mesh import AXES, BATCH_AXES
 from moe_jax.sharding.partition import Partition
+from moe_jax.sharding.rules import AXES, BATCH_AXES
 from moe_jax.training.metric_writers.config import check_installed
 from moe_jax.training.state import abstract_state
 

@@ -19,43 +19,14 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils
 
-from moe_jax.errors import UserError, nearest
+from moe_jax.errors import UserError
 from moe_jax.registration import configurable
 from moe_jax.settings import Name, Positive, PositiveInt, Settings, rule
+from moe_jax.sharding.rules import AXES, Rules, resolve_rules
 
-AXES = ("slice", "data", "fsdp", "expert", "tensor")
-# Axes that the rows of a batch are sharded along.
-BATCH_AXES = ("slice", "data", "fsdp", "expert")
 ExpertParallelism = Literal["explicit", "implicit"]
 # Number of devices along an axis.
 Size = Annotated[PositiveInt | Literal[-1], "for the rest"]
-
-# Pairs of a logical axis and the mesh axes that it is sharded along.
-Rules = tuple[tuple[str, tuple[str, ...]], ...]
-DEFAULT_RULES: dict[str, str | None] = {
-    "vocab": "tensor",
-    "embed": "fsdp",
-    "heads": "tensor",
-    "mlp": "tensor",
-    "experts": "expert",
-    "expert_embed": "fsdp",
-    "expert_mlp": "tensor",
-    "router": None,
-    "norm": None,
-    "position": None,
-    "layers": None,
-}
-# The settings that determine the size of a logical axis.
-AXIS_SETTINGS = {
-    "vocab": "Model.vocab_size",
-    "embed": "Model.d_model",
-    "heads": "Model.num_heads x Model.head_dim",
-    "mlp": "Model.d_ff",
-    "experts": "Model.num_experts",
-    "expert_embed": "Model.d_model",
-    "expert_mlp": "Model.d_ff",
-    "layers": "Model.num_layers / Model.moe_every",
-}
 
 
 @configurable
@@ -96,11 +67,11 @@ class MeshConfig(Settings, called="Mesh"):
     @staticmethod
     @rule
     def _rules_name_axes(rules: Mapping[str, str | Sequence[str] | None]) -> None:
-        resolve(rules)
+        resolve_rules(rules)
 
     def resolved_rules(self) -> Rules:
         """Returns the mesh axes of every logical axis, including the changes."""
-        return resolve(self.rules)
+        return resolve_rules(self.rules)
 
     def sizes(self, devices: int) -> dict[str, int]:
         """Returns the size of every axis for a number of devices.
@@ -120,38 +91,6 @@ class MeshConfig(Settings, called="Mesh"):
                 "multiply up to the number of devices (-1 takes the rest)"
             )
         return sizes
-
-
-def resolve(changes: Mapping[str, str | Sequence[str] | None]) -> Rules:
-    """Applies changes to `DEFAULT_RULES`; returns the mesh axes of every logical axis.
-
-    Raises:
-        UserError: for a logical or a mesh axis that does not exist, or is named twice.
-    """
-    rules: dict[str, str | Sequence[str] | None] = {**DEFAULT_RULES, **changes}
-    resolved = []
-    for name, target in rules.items():
-        if name not in DEFAULT_RULES:
-            raise UserError(
-                f"Mesh.rules: no parameter has an axis {name!r}; known: "
-                f"{', '.join(DEFAULT_RULES)}." + nearest(name, DEFAULT_RULES)
-            )
-        axes = () if target is None else (target,) if isinstance(target, str) else tuple(target)
-        for axis in axes:
-            if axis not in AXES:
-                raise UserError(
-                    f"Mesh.rules: {name!r} -> {axis!r} is not a mesh axis; known: "
-                    f"{', '.join(AXES)}." + nearest(axis, AXES)
-                )
-            if axes.count(axis) > 1:
-                raise UserError(f"Mesh.rules: {name!r} is sharded along {axis!r} twice")
-        if name == "experts" and "tensor" in axes:
-            raise UserError(
-                "Mesh.rules: 'experts' cannot be sharded along 'tensor', whose devices process "
-                "the same tokens; use 'expert'"
-            )
-        resolved.append((name, axes))
-    return tuple(resolved)
 
 
 def available_devices() -> list[jax.Device]:

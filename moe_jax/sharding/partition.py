@@ -16,7 +16,8 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from moe_jax.errors import UserError
 from moe_jax.sharding.global_arrays import make_global_arrays
-from moe_jax.sharding.mesh import AXES, AXIS_SETTINGS, BATCH_AXES, MeshConfig, Rules, make_mesh
+from moe_jax.sharding.mesh import MeshConfig, make_mesh
+from moe_jax.sharding.rules import AXES, AXIS_SETTINGS, BATCH_AXES, Rules
 
 # Logical names of the axes of an array; None for an axis that is not sharded.
 LogicalAxes = tuple[str | None, ...]

@@ -20,6 +20,7 @@ from moe_jax.training.error_message import one_line
 from moe_jax.training.fault_tolerance.graceful_shutdown import GracefulShutdown
 from moe_jax.training.fault_tolerance.preemption import PreemptionNotice
 from moe_jax.training.fault_tolerance.watchdog import Watchdog
+from moe_jax.training.loss_spike_guard import GuardConfig, SkipReason
 from moe_jax.training.metric_writers.interface import MetricWriter
 from moe_jax.training.monitoring import hardware
 from moe_jax.training.monitoring.goodput_recorder import GoodputRecorder
@@ -30,7 +31,6 @@ from moe_jax.training.run_directory.directory_lock import DirectoryLock
 from moe_jax.training.skipped_updates import SkipCounter, skip_message
 from moe_jax.training.state import TrainState
 from moe_jax.training.step import Metrics
-from moe_jax.training.update_guard import GuardConfig, SkipReason
 
 # From variables to the metrics of an evaluation, by name.
 EvaluateFn = Callable[[Variables], Mapping[str, float]]

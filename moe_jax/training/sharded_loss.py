@@ -9,8 +9,8 @@ from collections.abc import Callable
 import jax
 from jax.sharding import PartitionSpec
 
-from moe_jax.sharding.mesh import BATCH_AXES
 from moe_jax.sharding.partition import Partition
+from moe_jax.sharding.rules import BATCH_AXES
 
 # From (embedding, arrays per token [T, ...], mesh axis of the vocabulary or None) to sums over
 # tokens.

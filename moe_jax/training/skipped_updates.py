@@ -2,7 +2,7 @@
 
 import collections
 
-from moe_jax.training.update_guard import SkipReason
+from moe_jax.training.loss_spike_guard import SkipReason
 
 _CAUSES = {
     SkipReason.LOSS: "the loss is not finite",

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from moe_jax.models.functional import LanguageModel, Variables
+from moe_jax.training.loss_spike_guard import GuardState, make_guard
 from moe_jax.training.optimizers import Optimizer
-from moe_jax.training.update_guard import GuardState, make_guard
 
 
 @jax.tree_util.register_dataclass

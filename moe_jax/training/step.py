@@ -21,11 +21,11 @@ from moe_jax.routing.router import Router
 from moe_jax.settings import Name, NonNegative, PositiveInt, Settings
 from moe_jax.training.consistency_loss import consistency_loss
 from moe_jax.training.loss import DEFAULT_CHUNK, VocabularyLossOptions, vocabulary_loss
+from moe_jax.training.loss_spike_guard import GuardConfig, SkipReason
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.sharded_loss import sum_over_data_shards
 from moe_jax.training.state import TrainState, state_shardings
 from moe_jax.training.update import make_update
-from moe_jax.training.update_guard import GuardConfig, SkipReason
 
 # Scalars and vectors by name.
 Metrics = dict[str, jax.Array]

@@ -10,9 +10,9 @@ import optax
 
 from moe_jax.models.functional import Arrays, LanguageModel, Variables
 from moe_jax.training.finite import all_finite
+from moe_jax.training.loss_spike_guard import GuardConfig, SkipReason, decide_skip
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState, state_shardings
-from moe_jax.training.update_guard import GuardConfig, SkipReason, decide_skip
 
 # From (state, gradients, new router state, loss) to (new state, SkipReason, gradient norm).
 Update = Callable[[TrainState, Arrays, Arrays, jax.Array], tuple[TrainState, jax.Array, jax.Array]]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from moe_jax.routers.token_choice import TokenChoice
 from moe_jax.routing.assignment import RouterScores
 from moe_jax.routing.metrics import summarise
-from moe_jax.routing.ranks import ORDERS
+from moe_jax.routing.position_in_expert import ORDERS
 
 P, N, E = 2, 12, 4
 EXAMPLES = settings(max_examples=30, deadline=None)

@@ -9,8 +9,9 @@ from jax.sharding import PartitionSpec
 from moe_jax.errors import UserError
 from moe_jax.models.functional import LanguageModel
 from moe_jax.routers.expert_choice import ExpertChoice
-from moe_jax.sharding.mesh import AXES, MeshConfig, make_mesh
+from moe_jax.sharding.mesh import MeshConfig, make_mesh
 from moe_jax.sharding.partition import make_partition
+from moe_jax.sharding.rules import AXES
 
 
 def test_minus_one_takes_the_devices_that_are_left():

@@ -10,8 +10,8 @@ from etils import epath
 from moe_jax.errors import UserError
 from moe_jax.training import loop as loops
 from moe_jax.training.loop import Instruments, Loop, TrainConfig
+from moe_jax.training.loss_spike_guard import GuardConfig, SkipReason
 from moe_jax.training.monitoring.goodput_recorder import GoodputRecorder
-from moe_jax.training.update_guard import GuardConfig, SkipReason
 
 
 class Recorder:

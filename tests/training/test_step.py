@@ -28,11 +28,11 @@ from moe_jax.routers.random_experts import RandomExperts
 from moe_jax.routers.thor import Thor
 from moe_jax.routers.token_choice import TokenChoice
 from moe_jax.routing.pools import Pool
+from moe_jax.training.loss_spike_guard import make_guard
 from moe_jax.training.optimizers import Optimizer, adamw
 from moe_jax.training.schedules import warmup_cosine
 from moe_jax.training.state import TrainState, make_state
 from moe_jax.training.step import LossConfig, StepOptions, forward, make_train_step
-from moe_jax.training.update_guard import make_guard
 
 VOCABULARY, ROWS, LENGTH = 64, 4, 16
 SHAPE = {

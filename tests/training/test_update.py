@@ -14,10 +14,10 @@ from moe_jax.models.functional import LanguageModel
 from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.sharding.mesh import MeshConfig
 from moe_jax.sharding.partition import SINGLE_DEVICE, make_partition
+from moe_jax.training.loss_spike_guard import GuardConfig, SkipReason, make_guard
 from moe_jax.training.optimizers import adafactor, adamw
 from moe_jax.training.state import TrainState, state_shardings
 from moe_jax.training.update import make_update
-from moe_jax.training.update_guard import GuardConfig, SkipReason, make_guard
 
 SHAPE = {"num_layers": 2, "num_experts": 2, "d_model": 8, "d_ff": 8, "num_heads": 2, "head_dim": 4}
 MESH = MeshConfig(fsdp=2, expert=2)

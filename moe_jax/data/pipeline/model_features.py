@@ -13,10 +13,8 @@ from etils import epath
 
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
-from moe_jax.data.pipeline.feature_converters import (
-    PackedDocumentsFeatureConverter,
-    TrimmedPrefixLMFeatureConverter,
-)
+from moe_jax.data.pipeline.feature_converters import TrimmedPrefixLMFeatureConverter
+from moe_jax.data.pipeline.packing import PackedDocumentsFeatureConverter
 from moe_jax.data.tasks.registry import EXAMPLES, PROMPTED, STREAM, RegisteredTask, find_task
 from moe_jax.errors import UserError
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from moe_jax.models.functional import Variables
 from moe_jax.training.error_message import one_line
+from moe_jax.training.loss_spike_guard import GuardState, make_guard
 from moe_jax.training.state import TrainState
-from moe_jax.training.update_guard import GuardState, make_guard
 
 _GUARD_FIELDS = dataclasses.fields(GuardState)
 

@@ -38,9 +38,9 @@ from moe_jax.training.checkpointing.checkpointable import (
 from moe_jax.training.checkpointing.checksums import compile_inspect_arrays, inspect_arrays, shapes
 from moe_jax.training.checkpointing.mismatch import CheckpointMismatch
 from moe_jax.training.error_message import one_line
+from moe_jax.training.loss_spike_guard import GuardState
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState, abstract_state
-from moe_jax.training.update_guard import GuardState
 
 # 3: shapes and checksums of all arrays, and the guard's state.
 # 2: the position in the data by stream; 1 had that of the only stream.

@@ -5,10 +5,8 @@ import pytest
 import tensorflow as tf
 
 from moe_jax.data.config import DataConfig
-from moe_jax.data.pipeline.feature_converters import (
-    PackedDocumentsFeatureConverter,
-    TrimmedPrefixLMFeatureConverter,
-)
+from moe_jax.data.pipeline.feature_converters import TrimmedPrefixLMFeatureConverter
+from moe_jax.data.pipeline.packing import PackedDocumentsFeatureConverter
 from moe_jax.data.tasks.registry import PROMPTED, RegisteredTask
 
 LENGTH = 24

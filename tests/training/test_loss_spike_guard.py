@@ -10,11 +10,11 @@ import tiny
 from tiers import mostly_slow
 
 from moe_jax.errors import UserError
+from moe_jax.training.loss_spike_guard import GuardConfig, SkipReason, decide_skip, make_guard
 from moe_jax.training.optimizers import adamw
 from moe_jax.training.schedules import inverse_square_root
 from moe_jax.training.state import make_state
 from moe_jax.training.step import LossConfig, StepOptions, make_train_step
-from moe_jax.training.update_guard import GuardConfig, SkipReason, decide_skip, make_guard
 
 
 def run(config, values):

@@ -20,7 +20,7 @@ Order = Literal["left_to_right", "choices_first", "priority"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 
-def slot_ranks(
+def positions_in_expert(
     expert_PNK: jax.Array,
     wanted_PNK: jax.Array,
     experts: int,
