@@ -91,8 +91,8 @@ class _Segment:
 
     def __init__(self, segments: Segments, index: jax.Array, size: int, rows: int, further: bool):
         self._size, self._further = size, further
-        self._expert = segments.expert_G[index]
-        start, count = segments.start_G[index], segments.rows_G[index]
+        self._expert = segments.expert_Z[index]
+        start, count = segments.start_Z[index], segments.rows_Z[index]
         # A segment at the end of the array begins earlier, so that it fits.
         self._first = jnp.minimum(start, rows - size)
         row_R = self._first + jnp.arange(size, dtype=jnp.int32)
@@ -160,7 +160,7 @@ def _run(
 
     bounds = segments.bounds
     carry = jax.lax.fori_loop(
-        bounds[0], bounds[1], lambda i, carry: empty(carry, segments.expert_G[i]), carry
+        bounds[0], bounds[1], lambda i, carry: empty(carry, segments.expert_Z[i]), carry
     )
     for index, size in enumerate(sizes, start=1):
         carry = loop(bounds[index], bounds[index + 1], size, False, carry)

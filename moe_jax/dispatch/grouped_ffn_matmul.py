@@ -51,19 +51,19 @@ class _Products:
         self._assigned_M1 = (jnp.arange(rows.token_M.shape[0]) < rows.count_E.sum())[:, None]
 
     @jax.named_scope("experts")
-    def rows(self, rows_MA: jax.Array, weight_EDF: jax.Array, contract: int) -> jax.Array:
+    def rows(self, x: jax.Array, weight_EDF: jax.Array, contract: int) -> jax.Array:
         """Multiplies each row with its expert's weight over the weight's axis `contract`."""
         if self._uniform:
             equation = {1: "era,eaf->erf", 2: "era,efa->erf"}[contract]
-            out_ERF = jnp.einsum(equation, self._by_expert(rows_MA), weight_EDF)
-            return out_ERF.reshape(rows_MA.shape[0], -1)
+            out = jnp.einsum(equation, self._by_expert(x), weight_EDF)
+            return out.reshape(x.shape[0], -1)
         numbers = jax.lax.RaggedDotDimensionNumbers(
             dot_dimension_numbers=(((1,), (contract,)), ((), ())),
             lhs_ragged_dimensions=[0],
             rhs_group_dimensions=[0],
         )
-        out_MF = jax.lax.ragged_dot_general(rows_MA, weight_EDF, self._count_E, numbers)
-        return jnp.where(self._assigned_M1, out_MF, 0)
+        out = jax.lax.ragged_dot_general(x, weight_EDF, self._count_E, numbers)
+        return jnp.where(self._assigned_M1, out, 0)
 
     @jax.named_scope("experts")
     def weights(self, a_MD: jax.Array, b_MF: jax.Array) -> jax.Array:
@@ -72,8 +72,8 @@ class _Products:
             return jnp.einsum("erd,erf->edf", self._by_expert(a_MD), self._by_expert(b_MF))
         return weight_gradient(a_MD, b_MF, self._count_E)
 
-    def _by_expert(self, rows_MA: jax.Array) -> jax.Array:
-        return rows_MA.reshape(self._experts, -1, rows_MA.shape[-1])
+    def _by_expert(self, x: jax.Array) -> jax.Array:
+        return x.reshape(self._experts, -1, x.shape[-1])
 
 
 def _take(x_TD: jax.Array, token_M: jax.Array) -> jax.Array:

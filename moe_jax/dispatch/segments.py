@@ -30,16 +30,16 @@ class Segments:
     """Where the segments are: first each expert's first one, by size, then the further ones.
 
     Attributes:
-        expert_G: expert of a segment.
-        start_G: its first row.
-        rows_G: how many rows are its expert's; 0 for experts without rows.
+        expert_Z: expert of a segment.
+        start_Z: its first row.
+        rows_Z: how many rows are its expert's; 0 for experts without rows.
         bounds: segments before those of each size, size 0 first; the last is E.
         further: number of further segments.
     """
 
-    expert_G: jax.Array
-    start_G: jax.Array
-    rows_G: jax.Array
+    expert_Z: jax.Array
+    start_Z: jax.Array
+    rows_Z: jax.Array
     bounds: jax.Array
     further: jax.Array
 
@@ -60,14 +60,14 @@ def make_segments(count_E: jax.Array, rows: int, sizes: tuple[int, ...]) -> Segm
     bounds = jnp.searchsorted(size_E[order_E], jnp.arange(len(sizes) + 2), side="left")
     more_E = jnp.maximum(-(-count_E // largest) - 1, 0)
     end_E = jnp.cumsum(more_E)
-    index_G = jnp.arange(rows // largest, dtype=jnp.int32)
-    expert_G = jnp.searchsorted(end_E, index_G, side="right").clip(0, experts - 1)
-    offset_G = (index_G - (end_E - more_E)[expert_G] + 1) * largest
-    rows_G = jnp.clip(count_E[expert_G] - offset_G, 0, largest)
+    index_Z = jnp.arange(rows // largest, dtype=jnp.int32)
+    expert_Z = jnp.searchsorted(end_E, index_Z, side="right").clip(0, experts - 1)
+    offset_Z = (index_Z - (end_E - more_E)[expert_Z] + 1) * largest
+    rows_Z = jnp.clip(count_E[expert_Z] - offset_Z, 0, largest)
     return Segments(
-        expert_G=jnp.concatenate([order_E, expert_G.astype(jnp.int32)]),
-        start_G=jnp.concatenate([start_E[order_E], start_E[expert_G] + offset_G]),
-        rows_G=jnp.concatenate([jnp.minimum(count_E[order_E], largest), rows_G]),
+        expert_Z=jnp.concatenate([order_E, expert_Z.astype(jnp.int32)]),
+        start_Z=jnp.concatenate([start_E[order_E], start_E[expert_Z] + offset_Z]),
+        rows_Z=jnp.concatenate([jnp.minimum(count_E[order_E], largest), rows_Z]),
         bounds=bounds.astype(jnp.int32),
         further=end_E[-1].astype(jnp.int32),
     )

@@ -24,7 +24,7 @@ BLOCKS, SHORTEST_BLOCK = 4, 256
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KeyValueCache:
-    """Keys and values of the positions seen so far, [B, T, heads, head_dim]."""
+    """Keys and values of the positions seen so far, [B, S, H, K]."""
 
     key: jax.Array
     value: jax.Array
@@ -69,7 +69,7 @@ class Attention(nnx.Module):
         """Attends within whole rows; over a mesh, each device within its own, for its heads.
 
         Left to the compiler, the gradient of the bias would be summed over devices as
-        [heads, query, key] where the table's gradient is enough.
+        [H, Q, S] where the table's gradient is enough.
         """
         table = None if self.bias is None else self.bias.table[...]
         heads = self.partition.computed(("heads",))[0]
@@ -101,7 +101,7 @@ class Attention(nnx.Module):
         return jnp.concatenate(attended, axis=1)
 
     def _last_mask(self, queries: int, length: int, table: jax.Array | None) -> jax.Array:
-        """Returns what is added to the logits of a row's last queries, [heads or 1, Q, key]."""
+        """Returns what is added to the logits of a row's last queries, [H or 1, Q, S]."""
         if self.bias is None or table is None:
             return causal_mask(queries, length)
         return self.bias.causal(table, queries, length)
@@ -123,17 +123,17 @@ class Attention(nnx.Module):
         return jnp.where(same[:, None], mask, MASKED)
 
     def _cache_mask(self, batch: BatchContext, length: int) -> jax.Array:
-        """Returns what is added to the logits over a cache, [B, heads or 1, query, key]."""
-        distance_BST = batch.positions_BS[:, :, None] - jnp.arange(length)
-        seen_BST = distance_BST >= 0
+        """Returns what is added to the logits over a cache, [B, H or 1, Q, S]."""
+        distance_BQS = batch.positions_BS[:, :, None] - jnp.arange(length)
+        seen_BQS = distance_BQS >= 0
         if batch.prefix_BS is not None:
-            prefix_BS = batch.prefix_BS > 0
-            prefix_BT = jnp.pad(prefix_BS, ((0, 0), (0, length - prefix_BS.shape[1])))
-            seen_BST |= prefix_BS[:, :, None] & prefix_BT[:, None, :]
-        mask = jnp.where(seen_BST, 0.0, MASKED)[:, None]
+            prefix_BQ = batch.prefix_BS > 0
+            prefix_BS = jnp.pad(prefix_BQ, ((0, 0), (0, length - prefix_BQ.shape[1])))
+            seen_BQS |= prefix_BQ[:, :, None] & prefix_BS[:, None, :]
+        mask = jnp.where(seen_BQS, 0.0, MASKED)[:, None]
         if self.bias is None:
             return mask
-        return mask + jnp.moveaxis(self.bias.at(distance_BST), -1, 1)
+        return mask + jnp.moveaxis(self.bias.at(distance_BQS), -1, 1)
 
 
 def block_length(length: int) -> int:
@@ -145,7 +145,7 @@ def block_length(length: int) -> int:
     return block if length % block == 0 else length
 
 
-def _write(cache_BTHK: jax.Array, new_BSHK: jax.Array, start_B: jax.Array) -> jax.Array:
+def _write(cache_BSHK: jax.Array, new_BQHK: jax.Array, start_B: jax.Array) -> jax.Array:
     """Writes `new` into each row of the cache from that row's start position on."""
     write = jax.vmap(lambda row, new, at: jax.lax.dynamic_update_slice_in_dim(row, new, at, 0))
-    return write(cache_BTHK, new_BSHK.astype(cache_BTHK.dtype), start_B)
+    return write(cache_BSHK, new_BQHK.astype(cache_BSHK.dtype), start_B)

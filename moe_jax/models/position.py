@@ -42,7 +42,7 @@ class RelativeBias(nnx.Module):
         self.table = kernel(rngs, shape, ("position", "position"), fan_in=config.num_heads)
 
     def at(self, distance: jax.Array) -> jax.Array:
-        """Returns the bias [..., heads] at distances to earlier positions, any shape.
+        """Returns the bias [..., H] at distances to earlier positions, any shape.
 
         Later positions, at distances below 0, have the bias of the distance 0.
         """
@@ -50,7 +50,7 @@ class RelativeBias(nnx.Module):
         return self.table[...][lookup[jnp.clip(distance, 0, self.max_distance)]]
 
     def causal(self, table: jax.Array, queries: int, length: int) -> jax.Array:
-        """Returns the bias of a row's last queries, [heads, query, key], with the future masked.
+        """Returns the bias of a row's last queries, [H, Q, S], with the future masked.
 
         Element (q, k) depends on q - k only: of n queries from position s on, the bias to the
         s + n keys up to theirs is the last s + n columns.
@@ -60,7 +60,7 @@ class RelativeBias(nnx.Module):
         everything: see `pick_buckets`.
 
         Args:
-            table: this module's [buckets, heads], or the columns of some of its heads.
+            table: this module's [buckets, H], or the columns of some of its heads.
             queries: how many.
             length: of the row, the number of keys.
         """
@@ -89,13 +89,13 @@ def bucket_starts(lookup: np.ndarray) -> tuple[int, ...]:
 def pick_buckets(
     table: jax.Array, starts: tuple[int, ...], shape: _Shape, precision: jax.lax.Precision
 ) -> jax.Array:
-    """Returns the bias of a row's last queries, [heads, query, key], by a product of 0 and 1.
+    """Returns the bias of a row's last queries, [H, Q, S], by a product of 0 and 1.
 
     The table is cut into three parts that bfloat16 holds exactly and that add up to it, so that
     one pass of a matrix unit that adds in float32 is exact.
 
     Args:
-        table: [buckets, heads].
+        table: [buckets, H].
         starts: the first distance of every bucket.
         shape: number of queries and of keys.
         precision: of the gradient, which sums over all elements.
@@ -106,7 +106,7 @@ def pick_buckets(
         rest = rest - parts[-1]
     one_hot = jnp.tile(_one_hot(starts, shape), 3)
     bias = jnp.einsum(
-        "qkb,bh->hqk", one_hot, jnp.concatenate(parts), precision=jax.lax.Precision.DEFAULT
+        "qsb,bh->hqs", one_hot, jnp.concatenate(parts), precision=jax.lax.Precision.DEFAULT
     )
     return jnp.where(_distance(shape) < 0, MASKED, bias)
 
@@ -122,10 +122,10 @@ def _pick_backward(
     shape: _Shape,
     precision: jax.lax.Precision,
     kept: None,
-    d_bias_HQK: jax.Array,
+    d_bias_HQS: jax.Array,
 ) -> tuple[jax.Array]:
-    d_bias_HQK = jnp.where(_distance(shape) < 0, 0.0, d_bias_HQK)
-    d_table = jnp.einsum("qkb,hqk->bh", _one_hot(starts, shape), d_bias_HQK, precision=precision)
+    d_bias_HQS = jnp.where(_distance(shape) < 0, 0.0, d_bias_HQS)
+    d_table = jnp.einsum("qsb,hqs->bh", _one_hot(starts, shape), d_bias_HQS, precision=precision)
     return (d_table,)
 
 
@@ -133,13 +133,13 @@ pick_buckets.defvjp(_pick_forward, _pick_backward)
 
 
 def _distance(shape: _Shape) -> jax.Array:
-    """Returns how far the last queries of a row are from its keys, [query, key]."""
+    """Returns how far the last queries of a row are from its keys, [Q, S]."""
     query, key = (jax.lax.broadcasted_iota(jnp.int32, shape, i) for i in (0, 1))
     return query - key + (shape[1] - shape[0])
 
 
 def _one_hot(starts: tuple[int, ...], shape: _Shape) -> jax.Array:
-    """Returns the bucket of every element as 0 and 1, [query, key, bucket]."""
+    """Returns the bucket of every element as 0 and 1, [Q, S, buckets]."""
     distance = jnp.maximum(_distance(shape), 0)[..., None]
     first, last = np.array(starts), np.array([*starts[1:], np.iinfo(np.int32).max])
     is_in = (distance >= first.astype(np.int32)) & (distance < last.astype(np.int32))
@@ -147,7 +147,7 @@ def _one_hot(starts: tuple[int, ...], shape: _Shape) -> jax.Array:
 
 
 def _skew(by_distance_HS: jax.Array, queries: int) -> jax.Array:
-    """Turns values by distance [heads, S] into [heads, query, key], masked where key > query.
+    """Turns values by distance [H, S] into [H, Q, S], masked where key > query.
 
     The queries are the last of the row.
     """
@@ -163,7 +163,7 @@ def _skew(by_distance_HS: jax.Array, queries: int) -> jax.Array:
 
 
 def causal_mask(queries: int, length: int) -> jax.Array:
-    """Returns 0 where a row's last queries may look and `MASKED` in their future, [1, Q, key]."""
+    """Returns 0 where a row's last queries may look and `MASKED` in their future, [1, Q, S]."""
     past = np.tril(np.ones((queries, length), bool), length - queries)
     return jnp.asarray(np.where(past, 0.0, MASKED).astype(np.float32))[None]
 
@@ -172,8 +172,8 @@ def rotate(x_BSHK: jax.Array, positions_BS: jax.Array, base: float = 10000.0) ->
     """Rotates pairs (i, i + K/2) of each head by position * base^(-2i/K) (Su et al. 2021)."""
     half = x_BSHK.shape[-1] // 2
     frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle_BS1F = positions_BS.astype(jnp.float32)[..., None, None] * frequency
-    cos, sin = jnp.cos(angle_BS1F), jnp.sin(angle_BS1F)
+    angle = positions_BS.astype(jnp.float32)[..., None, None] * frequency  # [B, S, 1, K / 2]
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
     first, second = jnp.split(x_BSHK.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x_BSHK.dtype)

@@ -67,8 +67,8 @@ def health(
     per_token_PN, per_expert_E = routed_counts(assignment, tokens, experts)
     wanted_PN = per_token_PN if wanted_PN is None else wanted_PN
     real = jnp.maximum(mask_PN.sum(dtype=jnp.float32), 1.0)
-    bins_PNK = jax.nn.one_hot(jnp.minimum(per_token_PN, 5), len(HISTOGRAM_BINS))
-    histogram = _mean_of_bins(bins_PNK, mask_PN)
+    bins = jax.nn.one_hot(jnp.minimum(per_token_PN, 5), len(HISTOGRAM_BINS))
+    histogram = _mean_of_bins(bins, mask_PN)
     log_p_PNE = jax.nn.log_softmax(scores.logits_PNE, axis=-1)
     entropy_PN = -jnp.sum(jnp.exp(log_p_PNE) * log_p_PNE, axis=-1)
     largest_PN, gap_PN = _largest_and_gap(scores.probabilities_PNE)
@@ -101,9 +101,9 @@ def summarise(means: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return metrics
 
 
-def _mean_of_bins(bins_PNK: jax.Array, mask_PN: jax.Array) -> jax.Array:
+def _mean_of_bins(bins: jax.Array, mask_PN: jax.Array) -> jax.Array:
     real = jnp.maximum(mask_PN.sum(dtype=jnp.float32), 1.0)
-    return jnp.sum(jnp.where(mask_PN[..., None], bins_PNK, 0.0), axis=(0, 1)) / real
+    return jnp.sum(jnp.where(mask_PN[..., None], bins, 0.0), axis=(0, 1)) / real
 
 
 def _largest_and_gap(p_PNE: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -55,12 +55,12 @@ def best_groups(score_PNE: jax.Array, groups: int, top_groups: int) -> jax.Array
     if top_groups == groups:
         return score_PNE
     experts = score_PNE.shape[-1]
-    of_group_PNGE = score_PNE.reshape(*score_PNE.shape[:-1], groups, experts // groups)
+    by_group = score_PNE.reshape(*score_PNE.shape[:-1], groups, experts // groups)
     best = min(2, experts // groups)
-    group_PNG = jax.lax.top_k(of_group_PNGE, best)[0].sum(-1)
-    chosen_PNK = jax.lax.top_k(group_PNG, top_groups)[1]
-    keep_PNG = jnp.any(jnp.arange(groups) == chosen_PNK[..., None], axis=-2)
-    return jnp.where(keep_PNG[..., None], of_group_PNGE, -jnp.inf).reshape(score_PNE.shape)
+    group_PNG = jax.lax.top_k(by_group, best)[0].sum(-1)
+    best_PNK = jax.lax.top_k(group_PNG, top_groups)[1]
+    keep_PNG = jnp.any(jnp.arange(groups) == best_PNK[..., None], axis=-2)
+    return jnp.where(keep_PNG[..., None], by_group, -jnp.inf).reshape(score_PNE.shape)
 
 
 def choice_counts(expert_PNK: jax.Array, wanted_PNK: jax.Array, experts: int) -> jax.Array:
