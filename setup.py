@@ -63,6 +63,7 @@ EXTRAS_REQUIRE = {
         "pytest>=9.0,<10",
         "pytest-xdist>=3.6,<4",
         "hypothesis>=6.100,<7",
+        "beartype>=0.21,<1",  # Checks array annotations in tests.
         "ruff>=0.17.6,<0.18",  # Minor releases add rules and change the formatting.
         "mypy>=2.4,<2.5",  # Minor releases add errors.
         "build>=1.2,<2",
