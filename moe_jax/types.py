@@ -28,7 +28,7 @@ check the aliases at run time.
 | V      | vocabulary                                                                   |
 """
 
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 # A batch of rows.
 TokensBS = Int[Array, "B S"]
@@ -52,10 +52,13 @@ MaskPN = Bool[Array, "P N"]
 MaskPNE = Bool[Array, "P N E"]
 MaskPEN = Bool[Array, "P E N"]
 TokensPN = Int[Array, "P N"]
-CountPE = Float[Array, "P E"]
+CountPN = Num[Array, "P N"]
+ScoresPE = Float[Array, "P E"]
+CountPE = Num[Array, "P E"]
 CountP = Int[Array, "P"]
 
 # Assignments.
+OrderPEN = Int[Array, "P E N"]
 IndexPEC = Int[Array, "P E C"]
 WeightPEC = Float[Array, "P E C"]
 MaskPEC = Bool[Array, "P E C"]
@@ -76,6 +79,11 @@ IndexZ = Int[Array, "Z"]
 KernelDE = Float[Array, "D E"]
 WeightEDF = Float[Array, "E D F"]
 RowsERD = Float[Array, "E R D"]
+
+# What devices exchange.
+RowsXRD = Float[Array, "X R D"]
+WeightXR = Float[Array, "X R"]
+CountXE = Int[Array, "X E"]
 
 Scalar = Float[Array, ""]
 VectorE = Float[Array, "E"]

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 
 from moe_jax.dispatch.segments import Segments, make_segments, segment_sizes
 from moe_jax.dispatch.sorted_tokens import Gradients, SortedTokens
+from moe_jax.types import ActivationsTD, RowsMF
 
 
-def forward(rows: SortedTokens) -> tuple[jax.Array, jax.Array]:
+def forward(rows: SortedTokens) -> tuple[ActivationsTD, RowsMF]:
     """Returns y [T, D] and the pre-activations [M, F] (see `moe_jax.dispatch.grouped_ffn`)."""
     x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
     activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
@@ -42,7 +43,7 @@ def forward(rows: SortedTokens) -> tuple[jax.Array, jax.Array]:
     return y_TD.astype(x_TD.dtype), _floats(pre_MF, x_TD.dtype)
 
 
-def backward(rows: SortedTokens, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradients:
+def backward(rows: SortedTokens, pre_MF: RowsMF, dy_TD: ActivationsTD) -> Gradients:
     """Returns the gradients."""
     x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
     activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from moe_jax.dispatch.sorted_tokens import Gradients, SortedTokens
 from moe_jax.dispatch.weight_gradient import weight_gradient
+from moe_jax.types import ActivationsTD, RowsMD, RowsMF, WeightEDF
 
 
-def forward(rows: SortedTokens) -> tuple[jax.Array, jax.Array]:
+def forward(rows: SortedTokens) -> tuple[ActivationsTD, RowsMF]:
     """Returns y [T, D] and the pre-activations [M, F] (see `moe_jax.dispatch.grouped_ffn`)."""
     x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
     activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
@@ -24,7 +25,7 @@ def forward(rows: SortedTokens) -> tuple[jax.Array, jax.Array]:
     return _scatter(x_TD, token_M, out_MD * weight_M[:, None].astype(x_TD.dtype)), pre_MF
 
 
-def backward(rows: SortedTokens, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradients:
+def backward(rows: SortedTokens, pre_MF: RowsMF, dy_TD: ActivationsTD) -> Gradients:
     """Returns the gradients."""
     x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
     activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
@@ -66,7 +67,7 @@ class _Products:
         return jnp.where(self._assigned_M1, out, 0)
 
     @jax.named_scope("experts")
-    def weights(self, a_MD: jax.Array, b_MF: jax.Array) -> jax.Array:
+    def weights(self, a_MD: RowsMD, b_MF: RowsMF) -> WeightEDF:
         """Returns the sum over each expert's rows of a b^T, [E, D, F]."""
         if self._uniform:
             return jnp.einsum("erd,erf->edf", self._by_expert(a_MD), self._by_expert(b_MF))

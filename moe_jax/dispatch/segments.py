@@ -10,6 +10,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from moe_jax.types import CountE, IndexZ
+
 # Relative to the mean number of rows of an expert; finest where the load of a balanced router
 # falls, also of adaptive gating, which fills one half to all of the rows.
 _SIZES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, *(n / 16 for n in range(8, 21)), 3 / 2, 2.0)
@@ -37,14 +39,14 @@ class Segments:
         further: number of further segments.
     """
 
-    expert_Z: jax.Array
-    start_Z: jax.Array
-    rows_Z: jax.Array
+    expert_Z: IndexZ
+    start_Z: IndexZ
+    rows_Z: IndexZ
     bounds: jax.Array
     further: jax.Array
 
 
-def make_segments(count_E: jax.Array, rows: int, sizes: tuple[int, ...]) -> Segments:
+def make_segments(count_E: CountE, rows: int, sizes: tuple[int, ...]) -> Segments:
     """Cuts rows sorted by expert into segments.
 
     Args:

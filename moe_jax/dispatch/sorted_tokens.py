@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.routing.assignment import Pairs
 from moe_jax.routing.ranks import sort_by_expert
+from moe_jax.types import ActivationsTD, CountE, IndexM, WeightEDF, WeightM
 
 
 @jax.tree_util.register_dataclass
@@ -25,10 +26,10 @@ class SortedTokens:
         uniform: every expert has M / E rows (static).
     """
 
-    x_TD: jax.Array
-    token_M: jax.Array
-    weight_M: jax.Array
-    count_E: jax.Array
+    x_TD: ActivationsTD
+    token_M: IndexM
+    weight_M: WeightM
+    count_E: CountE
     experts: ExpertNetwork
     uniform: bool = dataclasses.field(metadata={"static": True})
 
@@ -44,9 +45,9 @@ class TokenExpertPairs:
         num_experts: E.
     """
 
-    token_M: jax.Array
-    expert_M: jax.Array
-    weight_M: jax.Array
+    token_M: IndexM
+    expert_M: IndexM
+    weight_M: WeightM
     num_experts: int
 
     @classmethod
@@ -68,4 +69,4 @@ def sorted_by_expert(pairs: TokenExpertPairs) -> TokenExpertPairs:
 
 
 # With respect to x, weight, wi and wo.
-Gradients = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+Gradients = tuple[ActivationsTD, WeightM, WeightEDF, WeightEDF]

@@ -11,12 +11,14 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from moe_jax.types import CountE, RowsMD, RowsMF, WeightEDF
+
 # Tiles of rows and of columns that the kernel keeps in fast memory: the largest that fit there
 # twice beside a float32 accumulator, on the generations with the least.
 _ROW_TILE, _SMALL_ROW_TILE, _COLUMN_TILE = 512, 128, 512
 
 
-def weight_gradient(a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array) -> jax.Array:
+def weight_gradient(a_MD: RowsMD, b_MF: RowsMF, count_E: CountE) -> WeightEDF:
     """Returns [E, D, F] in the precision of `a_MD`; zeros for experts without rows.
 
     Args:
@@ -27,7 +29,7 @@ def weight_gradient(a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array) -> jax
     return jax.lax.platform_dependent(a_MD, b_MF, count_E, tpu=megablox, default=ragged)
 
 
-def ragged(a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array) -> jax.Array:
+def ragged(a_MD: RowsMD, b_MF: RowsMF, count_E: CountE) -> WeightEDF:
     """Computes it by the compiler's ragged product."""
     numbers = jax.lax.RaggedDotDimensionNumbers(
         dot_dimension_numbers=(((0,), (0,)), ((), ())),
@@ -37,9 +39,7 @@ def ragged(a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array) -> jax.Array:
     return jax.lax.ragged_dot_general(a_MD, b_MF, count_E, numbers)
 
 
-def megablox(
-    a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array, interpret: bool = False
-) -> jax.Array:
+def megablox(a_MD: RowsMD, b_MF: RowsMF, count_E: CountE, interpret: bool = False) -> WeightEDF:
     """Computes it by the kernel; `interpret` runs it anywhere, slowly."""
     # Imported here: it takes as long as all the rest of the command line.
     from jax.experimental.pallas.ops.tpu.megablox.gmm import tgmm

@@ -15,7 +15,7 @@ from moe_jax.models.parameters import kernel
 from moe_jax.models.position import MASKED, RelativeBias, causal_mask, rotate
 from moe_jax.sharding.mesh import BATCH_AXES
 from moe_jax.sharding.partition import SINGLE_DEVICE, Partition
-from moe_jax.types import ActivationsBSD
+from moe_jax.types import ActivationsBSD, BiasHQS, KeysBSHK, QueriesBQHK
 
 # Of n blocks of queries, causal attention computes (n + 1) / 2n of the square of positions.
 BLOCKS, SHORTEST_BLOCK = 4, 256
@@ -61,11 +61,11 @@ class Attention(nnx.Module):
         context = context.reshape(*x_BSD.shape[:2], -1)
         return context @ self.output[...].astype(x_BSD.dtype), cache
 
-    def _project(self, x_BSD: ActivationsBSD, weight: nnx.Param[jax.Array]) -> jax.Array:
+    def _project(self, x_BSD: ActivationsBSD, weight: nnx.Param[jax.Array]) -> KeysBSHK:
         projected = x_BSD @ weight[...].astype(x_BSD.dtype)
         return projected.reshape(*x_BSD.shape[:2], self.config.num_heads, self.config.head_dim)
 
-    def _attend(self, q: jax.Array, k: jax.Array, v: jax.Array, batch: BatchContext) -> jax.Array:
+    def _attend(self, q: KeysBSHK, k: KeysBSHK, v: KeysBSHK, batch: BatchContext) -> KeysBSHK:
         """Attends within whole rows; over a mesh, each device within its own, for its heads.
 
         Left to the compiler, the gradient of the bias would be summed over devices as
@@ -76,15 +76,15 @@ class Attention(nnx.Module):
         by_head = PartitionSpec(BATCH_AXES, None, heads)
         in_specs = (by_head, PartitionSpec(BATCH_AXES), PartitionSpec(None, heads))
         attend = self.partition.shard_map(self._by_blocks, in_specs, by_head)
-        attended: jax.Array = attend((q, k, v), batch, table)
+        attended: KeysBSHK = attend((q, k, v), batch, table)
         return attended
 
     def _by_blocks(
         self,
-        qkv: tuple[jax.Array, jax.Array, jax.Array],
+        qkv: tuple[KeysBSHK, KeysBSHK, KeysBSHK],
         batch: BatchContext,
         table: jax.Array | None,
-    ) -> jax.Array:
+    ) -> KeysBSHK:
         """Attends block of queries by block, each to the keys up to its end.
 
         Above the blocks of the diagonal, nothing is computed of what the mask would hide.
@@ -100,7 +100,7 @@ class Attention(nnx.Module):
             attended.append(softmax_attention.attend(q[:, start:end], k[:, :end], v[:, :end], seen))
         return jnp.concatenate(attended, axis=1)
 
-    def _last_mask(self, queries: int, length: int, table: jax.Array | None) -> jax.Array:
+    def _last_mask(self, queries: int, length: int, table: jax.Array | None) -> BiasHQS:
         """Returns what is added to the logits of a row's last queries, [H or 1, Q, S]."""
         if self.bias is None or table is None:
             return causal_mask(queries, length)
@@ -145,7 +145,7 @@ def block_length(length: int) -> int:
     return block if length % block == 0 else length
 
 
-def _write(cache_BSHK: jax.Array, new_BQHK: jax.Array, start_B: jax.Array) -> jax.Array:
+def _write(cache_BSHK: KeysBSHK, new_BQHK: QueriesBQHK, start_B: jax.Array) -> KeysBSHK:
     """Writes `new` into each row of the cache from that row's start position on."""
     write = jax.vmap(lambda row, new, at: jax.lax.dynamic_update_slice_in_dim(row, new, at, 0))
     return write(cache_BSHK, new_BQHK.astype(cache_BSHK.dtype), start_B)

@@ -10,7 +10,7 @@ from moe_jax.models.batch_context import BatchContext
 from moe_jax.routing.assignment import RouterOutput, RouterScores
 from moe_jax.routing.metrics import routed_counts
 from moe_jax.routing.router import Router, RouterState
-from moe_jax.types import ActivationsBSD, ScoresBSE, VectorE
+from moe_jax.types import ActivationsBSD, MaskBSE, ScoresBSE, TokensBS, VectorE, VectorLE
 
 
 @jax.tree_util.register_dataclass
@@ -26,7 +26,7 @@ class RoutingContext:
     """
 
     key: jax.Array | None = None
-    share_E: VectorE | None = None
+    share_E: VectorE | VectorLE | None = None
     counts_experts: bool = dataclasses.field(default=False, metadata={"static": True})
     keeps_choices: bool = dataclasses.field(default=False, metadata={"static": True})
 
@@ -57,9 +57,9 @@ class Routing:
     losses: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     metrics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     statistics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
-    experts_BS: jax.Array | None = None
-    weight_BSE: jax.Array | None = None
-    chosen_BSE: jax.Array | None = None
+    experts_BS: TokensBS | None = None
+    weight_BSE: ScoresBSE | None = None
+    chosen_BSE: MaskBSE | None = None
 
 
 @jax.tree_util.register_dataclass

@@ -10,6 +10,7 @@ from flax import nnx
 
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.parameters import kernel
+from moe_jax.types import BiasHQS, KeysBSHK, TokensBS
 
 # Number of the last queries of a row, and of its keys.
 _Shape = tuple[int, int]
@@ -49,7 +50,7 @@ class RelativeBias(nnx.Module):
         lookup = jnp.asarray(distance_buckets(self.buckets, self.max_distance), jnp.int32)
         return self.table[...][lookup[jnp.clip(distance, 0, self.max_distance)]]
 
-    def causal(self, table: jax.Array, queries: int, length: int) -> jax.Array:
+    def causal(self, table: jax.Array, queries: int, length: int) -> BiasHQS:
         """Returns the bias of a row's last queries, [H, Q, S], with the future masked.
 
         Element (q, k) depends on q - k only: of n queries from position s on, the bias to the
@@ -88,7 +89,7 @@ def bucket_starts(lookup: np.ndarray) -> tuple[int, ...]:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def pick_buckets(
     table: jax.Array, starts: tuple[int, ...], shape: _Shape, precision: jax.lax.Precision
-) -> jax.Array:
+) -> BiasHQS:
     """Returns the bias of a row's last queries, [H, Q, S], by a product of 0 and 1.
 
     The table is cut into three parts that bfloat16 holds exactly and that add up to it, so that
@@ -122,7 +123,7 @@ def _pick_backward(
     shape: _Shape,
     precision: jax.lax.Precision,
     kept: None,
-    d_bias_HQS: jax.Array,
+    d_bias_HQS: BiasHQS,
 ) -> tuple[jax.Array]:
     d_bias_HQS = jnp.where(_distance(shape) < 0, 0.0, d_bias_HQS)
     d_table = jnp.einsum("qsb,hqs->bh", _one_hot(starts, shape), d_bias_HQS, precision=precision)
@@ -146,7 +147,7 @@ def _one_hot(starts: tuple[int, ...], shape: _Shape) -> jax.Array:
     return is_in.astype(jnp.float32)
 
 
-def _skew(by_distance_HS: jax.Array, queries: int) -> jax.Array:
+def _skew(by_distance_HS: jax.Array, queries: int) -> BiasHQS:
     """Turns values by distance [H, S] into [H, Q, S], masked where key > query.
 
     The queries are the last of the row.
@@ -162,13 +163,13 @@ def _skew(by_distance_HS: jax.Array, queries: int) -> jax.Array:
     return rows.reshape(heads, queries, length + queries - 1)[:, :, :length]
 
 
-def causal_mask(queries: int, length: int) -> jax.Array:
+def causal_mask(queries: int, length: int) -> BiasHQS:
     """Returns 0 where a row's last queries may look and `MASKED` in their future, [1, Q, S]."""
     past = np.tril(np.ones((queries, length), bool), length - queries)
     return jnp.asarray(np.where(past, 0.0, MASKED).astype(np.float32))[None]
 
 
-def rotate(x_BSHK: jax.Array, positions_BS: jax.Array, base: float = 10000.0) -> jax.Array:
+def rotate(x_BSHK: KeysBSHK, positions_BS: TokensBS, base: float = 10000.0) -> KeysBSHK:
     """Rotates pairs (i, i + K/2) of each head by position * base^(-2i/K) (Su et al. 2021)."""
     half = x_BSHK.shape[-1] // 2
     frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)

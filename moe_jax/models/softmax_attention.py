@@ -13,14 +13,16 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from moe_jax.types import KeysBSHK, QueriesBQHK
+
 # q, k, v, mask, y, L.
 _Kept = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 @jax.custom_vjp
 def attend(
-    q_BQHK: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Array, mask_BHQS: jax.Array
-) -> jax.Array:
+    q_BQHK: QueriesBQHK, k_BSHK: KeysBSHK, v_BSHK: KeysBSHK, mask_BHQS: jax.Array
+) -> QueriesBQHK:
     """Returns y [B, Q, H, K] in the precision of v; logits and softmax are in float32.
 
     Args:
@@ -40,8 +42,8 @@ def _logits(q_BQHK: jax.Array, k_BSHK: jax.Array, mask_BHQS: jax.Array) -> jax.A
 
 
 def _forward(
-    q_BQHK: jax.Array, k_BSHK: jax.Array, v_BSHK: jax.Array, mask_BHQS: jax.Array
-) -> tuple[jax.Array, _Kept]:
+    q_BQHK: QueriesBQHK, k_BSHK: KeysBSHK, v_BSHK: KeysBSHK, mask_BHQS: jax.Array
+) -> tuple[QueriesBQHK, _Kept]:
     logits_BHQS = _logits(q_BQHK, k_BSHK, mask_BHQS)
     largest_BHQ1 = logits_BHQS.max(-1, keepdims=True)
     weights_BHQS = jnp.exp(logits_BHQS - largest_BHQ1)

@@ -24,6 +24,7 @@ from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Description, Router, RouterState
 from moe_jax.settings import Count, Decay, Positive
+from moe_jax.types import CountP, ScoresPE, WeightPEC
 
 
 def moving_average(
@@ -39,7 +40,7 @@ def moving_average(
     return weight * average + (1.0 - weight) * value
 
 
-def last_filled(value_PEC: jax.Array, fill_P: jax.Array) -> jax.Array:
+def last_filled(value_PEC: WeightPEC, fill_P: CountP) -> ScoresPE:
     """Returns the values in the last of the filled slots, [P, E]; the first if none is."""
     last_PE1 = jnp.broadcast_to(
         jnp.maximum(fill_P - 1, 0)[:, None, None], (*value_PEC.shape[:2], 1)
@@ -47,7 +48,7 @@ def last_filled(value_PEC: jax.Array, fill_P: jax.Array) -> jax.Array:
     return jnp.take_along_axis(value_PEC, last_PE1, axis=-1)[..., 0]
 
 
-def kth_score_statistics(kth_PE: jax.Array, fill_P: jax.Array) -> dict[str, jax.Array]:
+def kth_score_statistics(kth_PE: ScoresPE, fill_P: CountP) -> dict[str, jax.Array]:
     """Returns the experts' k-th scores summed over pools, and the number of pools.
 
     Pools without a real token do not count. Sum and count are kept apart so that their averages
@@ -148,7 +149,7 @@ class ExpertThreshold(Router):
             statistics=statistics,
         )
 
-    def _kth_scores(self, scores: RouterScores) -> tuple[jax.Array, jax.Array]:
+    def _kth_scores(self, scores: RouterScores) -> tuple[ScoresPE, CountP]:
         """Returns each expert's k-th largest score in each pool, and k of each pool."""
         p_PEN = jax.lax.stop_gradient(scores.probabilities_PNE).swapaxes(1, 2)
         p_PEN = jnp.where(scores.mask_PN[:, None, :], p_PEN, -1.0)

@@ -15,6 +15,7 @@ from moe_jax.types import (
     IndexPNK,
     MaskPEC,
     MaskPN,
+    MaskPNE,
     MaskPNK,
     ScoresPNE,
     TokensPN,
@@ -87,7 +88,7 @@ class Slots:
         """E, the number of experts."""
         return self.token_index_PEC.shape[1]
 
-    def dense(self, tokens: int) -> tuple[ScoresPNE, jax.Array]:
+    def dense(self, tokens: int) -> tuple[ScoresPNE, MaskPNE]:
         """Returns the weight of every token for every expert, and whether it is chosen, [P, N, E].
 
         Args:
@@ -131,7 +132,8 @@ class Pairs:
         assert self.capacity is not None
         pools, tokens, choices = self.expert_index_PNK.shape
         slots = self.num_experts * self.capacity
-        # The pair in each slot, [P, E * C]; a pair without a slot is written nowhere, an empty slot has none.
+        # The pair in each slot, [P, E * C]; a pair without a slot is written nowhere, an empty
+        # slot has none.
         slot_PM = self.expert_index_PNK * self.capacity + self.slot_PNK
         slot_PM = jnp.where(self.chosen_PNK, slot_PM, slots).reshape(pools, -1)
         pair_PM = jnp.broadcast_to(jnp.arange(tokens * choices, dtype=jnp.int32), slot_PM.shape)
@@ -148,7 +150,7 @@ class Pairs:
             filled_PEC=is_filled.reshape(shape),
         )
 
-    def dense(self, tokens: int) -> tuple[ScoresPNE, jax.Array]:
+    def dense(self, tokens: int) -> tuple[ScoresPNE, MaskPNE]:
         """Returns the weight of every token for every expert, and whether it is chosen, [P, N, E].
 
         Args:

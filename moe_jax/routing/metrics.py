@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from moe_jax.routing.assignment import Assignment, RouterScores, Slots
 from moe_jax.routing.losses import masked_mean
+from moe_jax.types import CountE, CountPN, MaskPN, ScoresPNE, ValuePN
 
 HISTOGRAM_BINS = ("0", "1", "2", "3", "4", ">4")
 GAP_BINS = 10
@@ -33,7 +34,7 @@ GAP_BINS = 10
 _PAIRS, _WANTED = "pairs", "wanted_pairs"
 
 
-def routed_counts(assignment: Assignment, tokens: int, experts: int) -> tuple[jax.Array, jax.Array]:
+def routed_counts(assignment: Assignment, tokens: int, experts: int) -> tuple[CountPN, CountE]:
     """Counts an assignment from both sides.
 
     Returns:
@@ -53,7 +54,7 @@ def routed_counts(assignment: Assignment, tokens: int, experts: int) -> tuple[ja
 
 
 def health(
-    assignment: Assignment, scores: RouterScores, wanted_PN: jax.Array | None = None
+    assignment: Assignment, scores: RouterScores, wanted_PN: CountPN | None = None
 ) -> dict[str, jax.Array]:
     """Returns means over one layer's real tokens, for `summarise`.
 
@@ -101,12 +102,12 @@ def summarise(means: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return metrics
 
 
-def _mean_of_bins(bins: jax.Array, mask_PN: jax.Array) -> jax.Array:
+def _mean_of_bins(bins: jax.Array, mask_PN: MaskPN) -> jax.Array:
     real = jnp.maximum(mask_PN.sum(dtype=jnp.float32), 1.0)
     return jnp.sum(jnp.where(mask_PN[..., None], bins, 0.0), axis=(0, 1)) / real
 
 
-def _largest_and_gap(p_PNE: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _largest_and_gap(p_PNE: ScoresPNE) -> tuple[ValuePN, ValuePN]:
     """Returns the largest probability and what it is ahead of the second (0 if there is one)."""
     first_PN1 = jnp.argmax(p_PNE, axis=-1, keepdims=True)
     largest_PN = p_PNE.max(-1)

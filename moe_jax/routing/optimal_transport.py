@@ -29,6 +29,8 @@ code, lingvo's `differentiable_assignment.max_assignment`, lets it fall as well,
 import jax
 import jax.numpy as jnp
 
+from moe_jax.types import CountP, MaskPN, ScoresPEN
+
 # Stands in for minus infinity, of which a difference would be no number.
 _NEVER = -1e20
 _FIRST_REGULARISATION = 0.1
@@ -36,13 +38,13 @@ _FALLING_SHARE = 0.9
 
 
 def capped_transport(
-    score_PEN: jax.Array,
-    k_P: jax.Array,
+    score_PEN: ScoresPEN,
+    k_P: CountP,
     cap: int,
-    mask_PN: jax.Array,
+    mask_PN: MaskPN,
     regularisation: float = 1e-3,
     iterations: int = 100,
-) -> jax.Array:
+) -> ScoresPEN:
     """Returns (S + u - v) / lambda, of which A = exp(min(., 0)), [P, E, N] float32.
 
     Where A is 1 this is log A + w / lambda: it has the order of A, and tells apart tokens whose

@@ -5,11 +5,13 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from moe_jax.types import CountPE, IndexPNK, MaskPNK, ScoresPNE, WeightPNK
+
 Score = Literal["softmax", "sigmoid", "sqrt_softplus"]
 SCORES: tuple[Score, ...] = get_args(Score)
 
 
-def expert_scores(logits_PNE: jax.Array, kind: str) -> jax.Array:
+def expert_scores(logits_PNE: ScoresPNE, kind: str) -> ScoresPNE:
     """Returns non-negative scores of one of `SCORES`.
 
     `softmax` over the experts; `sigmoid` of each logit (DeepSeek-V3); the square root of its
@@ -22,7 +24,7 @@ def expert_scores(logits_PNE: jax.Array, kind: str) -> jax.Array:
     return jnp.sqrt(jax.nn.softplus(logits_PNE))
 
 
-def top_experts(score_PNE: jax.Array, k: int) -> jax.Array:
+def top_experts(score_PNE: ScoresPNE, k: int) -> IndexPNK:
     """Returns the k experts of highest score, best first, ties by index, [P, N, K] int32.
 
     For k up to 2 by argmax, which is faster than a sort on CPU.
@@ -38,7 +40,7 @@ def top_experts(score_PNE: jax.Array, k: int) -> jax.Array:
     return jnp.stack([first_PN, second_PN.astype(jnp.int32)], axis=-1)
 
 
-def scores_of(score_PNE: jax.Array, expert_PNK: jax.Array) -> jax.Array:
+def scores_of(score_PNE: ScoresPNE, expert_PNK: IndexPNK) -> WeightPNK:
     """Returns the scores of the chosen experts; for few choices with a dense gradient."""
     if expert_PNK.shape[-1] > 2:
         return jnp.take_along_axis(score_PNE, expert_PNK, axis=-1)
@@ -46,7 +48,7 @@ def scores_of(score_PNE: jax.Array, expert_PNK: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(one_hot_PNKE, score_PNE[..., None, :], 0.0), axis=-1)
 
 
-def best_groups(score_PNE: jax.Array, groups: int, top_groups: int) -> jax.Array:
+def best_groups(score_PNE: ScoresPNE, groups: int, top_groups: int) -> ScoresPNE:
     """Sets the scores of experts outside a token's best groups to -inf.
 
     A group's score is the sum of its two best experts (DeepSeek-V3, section 2.1.2: node-limited
@@ -63,7 +65,7 @@ def best_groups(score_PNE: jax.Array, groups: int, top_groups: int) -> jax.Array
     return jnp.where(keep_PNG[..., None], by_group, -jnp.inf).reshape(score_PNE.shape)
 
 
-def choice_counts(expert_PNK: jax.Array, wanted_PNK: jax.Array, experts: int) -> jax.Array:
+def choice_counts(expert_PNK: IndexPNK, wanted_PNK: MaskPNK, experts: int) -> CountPE:
     """Returns how many wanted choices each expert has in each pool, [P, E] float32."""
     pools = expert_PNK.shape[0]
     rows_P11 = jnp.arange(pools)[:, None, None]
