@@ -1,12 +1,20 @@
-"""Suffixes of names follow the legend of `moe_jax.types`, and nothing else."""
+"""Names and annotations of arrays follow the legend of `moe_jax.types`."""
 
 import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import array_checks
+import jax
+import jax.numpy as jnp
+import pytest
+from jaxtyping import TypeCheckError
+
 import moe_jax
 from moe_jax import types
+from moe_jax.routing.assignment import Slots
+from moe_jax.routing.selection import choice_counts
 
 PACKAGES = (
     "models",
@@ -66,3 +74,25 @@ def test_aliases_are_named_after_their_dimensions():
     for name, alias in vars(types).items():
         dimensions = getattr(alias, "dim_str", "").replace(" ", "")
         assert name.endswith(dimensions)
+
+
+def slots(filled: tuple[int, int, int]) -> Slots:
+    shape = (1, 2, 3)
+    return Slots(jnp.zeros(shape, jnp.int32), jnp.zeros(shape), jnp.ones(filled, jnp.bool_))
+
+
+@pytest.mark.skipif(not array_checks.ENABLED, reason="array annotations are not checked")
+def test_other_shapes_are_errors_in_tests():
+    expert_PNK = jnp.zeros((1, 4, 2), jnp.int32)
+    with pytest.raises(TypeCheckError, match="wanted_PNK"):
+        choice_counts(expert_PNK, jnp.ones((1, 4, 3), jnp.bool_), 8)
+    with pytest.raises(TypeCheckError, match="wanted_PNK"):
+        choice_counts(expert_PNK, expert_PNK, 8)
+    with pytest.raises(TypeCheckError, match="filled_PEC"):
+        slots((1, 2, 4))
+
+
+def test_dataclasses_that_jax_makes_may_have_other_leaves():
+    stacked = jax.vmap(lambda slots: slots)(jax.tree.map(lambda leaf: leaf[None], slots((1, 2, 3))))
+    assert stacked.filled_PEC.shape == (1, 1, 2, 3)
+    assert jax.tree.map(lambda leaf: leaf.shape, stacked).filled_PEC == (1, 1, 2, 3)

@@ -19,12 +19,13 @@ import jaxtyping
 import numpy as np
 from beartype import beartype
 
+ENABLED = os.environ.get("MOE_JAX_TESTS_CHECK_ARRAYS", "1") != "0"
 PACKAGES = ("moe_jax.models", "moe_jax.routing", "moe_jax.routers", "moe_jax.dispatch")
 
 
 def install() -> None:
     """Has modules of `PACKAGES` checked that are imported from now on."""
-    if os.environ.get("MOE_JAX_TESTS_CHECK_ARRAYS", "1") != "0":
+    if ENABLED:
         jaxtyping.install_import_hook(list(PACKAGES), "array_checks.checked")
 
 
