@@ -65,6 +65,7 @@ EXTRAS_REQUIRE = {
         "hypothesis>=6.100,<7",
         "nbclient>=0.10,<1",  # With ipykernel, for the notebook.
         "ipykernel>=6.29,<8",
+        "beartype>=0.21,<1",  # Checks array annotations in tests.
         "ruff>=0.17.6,<0.18",  # Minor releases add rules and change the formatting.
         "mypy>=2.4,<2.5",  # Minor releases add errors.
         "build>=1.2,<2",

@@ -22,8 +22,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="moe_jax_tests_")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
+import array_checks
 import compiling
 import jax
+
+# Before any of its packages is imported.
+array_checks.install()
 
 # Traces make next to no garbage, and looking for it among all that earlier tests have left takes
 # a tenth of the time.

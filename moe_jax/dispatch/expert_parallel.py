@@ -29,7 +29,7 @@ from moe_jax.dispatch.rounds import sum_over_rounds
 from moe_jax.dispatch.sorted_tokens import SortedTokens, TokenExpertPairs, sorted_by_expert
 from moe_jax.routing.assignment import Assignment, Pairs
 from moe_jax.routing.position_in_expert import expert_bounds, sort_by_expert
-from moe_jax.types import ActivationsPND
+from moe_jax.types import ActivationsPND, ActivationsTD, CountXE, RowsERD, RowsXRD, WeightXR
 
 _ROWS_MULTIPLE = 8
 
@@ -88,7 +88,7 @@ class _RemoteExperts:
     experts: ExpertNetwork
     exchange: Exchange
 
-    def __call__(self, x_ERD: jax.Array) -> jax.Array:
+    def __call__(self, x_ERD: RowsERD) -> RowsERD:
         num_experts, rows, width = x_ERD.shape
         size = self.exchange.size
         local = num_experts // size
@@ -106,11 +106,11 @@ def buffer_rows(expected: float, factor: float) -> int:
 
 def exchange_pairs(
     pairs: TokenExpertPairs,
-    x_TD: jax.Array,
+    x_TD: ActivationsTD,
     experts: ExpertNetwork,
     exchange: Exchange,
     rows_per_token: float,
-) -> jax.Array:
+) -> ActivationsTD:
     """Dispatches token-expert pairs to experts on all devices; returns y [T, D].
 
     Every device along the axis must call it, with or without pairs.
@@ -157,8 +157,8 @@ class _Round:
         return jnp.zeros_like(x_TD).at[token_XR].add(out_XRD, mode="promise_in_bounds")
 
     def _remote(
-        self, x_XRD: jax.Array, weight_XR: jax.Array, count_XE: jax.Array, experts: ExpertNetwork
-    ) -> jax.Array:
+        self, x_XRD: RowsXRD, weight_XR: WeightXR, count_XE: CountXE, experts: ExpertNetwork
+    ) -> RowsXRD:
         """Returns the rows after their experts on each device, weighted; unused rows are 0."""
         size, rows, width = x_XRD.shape
         received_XRD = checkpoint_name(self.exchange.send(x_XRD), "moe_in")

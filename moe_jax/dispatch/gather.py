@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from moe_jax.dispatch.rounds import sum_over_rounds
 from moe_jax.routing.assignment import Assignment, Pairs, Slots
-from moe_jax.types import ActivationsPND, RowsERD
+from moe_jax.types import ActivationsPND, ActivationsTD, RowsERD
 
 # A function from the input rows of every expert [E, R, D] to their outputs, as `ExpertNetwork`.
 Network = Callable[[RowsERD], RowsERD]
@@ -48,8 +48,8 @@ def _rows(
     network: Network,
     token_ER: jax.Array,
     weight_ER: jax.Array,
-    x_TD: jax.Array,
-) -> jax.Array:
+    x_TD: ActivationsTD,
+) -> ActivationsTD:
     """Applies each expert to its rows of `x_TD`; an empty row has weight 0 and adds nothing."""
     in_ERD = x_TD.at[token_ER].get(mode="promise_in_bounds")
     # The gradient of the weights needs the experts' outputs.
@@ -58,7 +58,7 @@ def _rows(
     return jnp.zeros_like(x_TD).at[token_ER].add(out_ERD, mode="promise_in_bounds")
 
 
-def _rounds(pairs: Pairs, x_TD: jax.Array, network: Network) -> jax.Array:
+def _rounds(pairs: Pairs, x_TD: ActivationsTD, network: Network) -> ActivationsTD:
     """Processes the chosen tokens in rounds of T / E rows per expert."""
     total, num_experts = x_TD.shape[0], pairs.num_experts
     rows = -(-total // num_experts)

@@ -14,7 +14,7 @@ from moe_jax.dispatch.rounds import sum_over_rounds
 from moe_jax.dispatch.sorted_tokens import SortedTokens, TokenExpertPairs, sorted_by_expert
 from moe_jax.routing.assignment import Assignment, Slots
 from moe_jax.routing.position_in_expert import expert_bounds
-from moe_jax.types import ActivationsPND
+from moe_jax.types import ActivationsPND, ActivationsTD
 
 # Rows in memory at a time, relative to tokens. Only a router with more choices per token, such as
 # `ExpertThreshold`, can need more than one round.
@@ -34,7 +34,7 @@ def grouped(
     return y_TD.reshape(x_PND.shape)
 
 
-def _slots(slots: Slots, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
+def _slots(slots: Slots, x_TD: ActivationsTD, experts: ExpertNetwork) -> ActivationsTD:
     """Dispatches slots: every expert has P * C rows; empty slots have weight 0."""
     pools, num_experts, capacity = slots.token_index_PEC.shape
     first_P11 = (jnp.arange(pools, dtype=jnp.int32) * (x_TD.shape[0] // pools))[:, None, None]
@@ -51,7 +51,9 @@ def _slots(slots: Slots, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
     )
 
 
-def dispatch_pairs(pairs: TokenExpertPairs, x_TD: jax.Array, experts: ExpertNetwork) -> jax.Array:
+def dispatch_pairs(
+    pairs: TokenExpertPairs, x_TD: ActivationsTD, experts: ExpertNetwork
+) -> ActivationsTD:
     """Dispatches token-expert pairs to experts that are all on this device; returns y [T, D]."""
     rows = pairs.token_M.shape[0]
     pairs = sorted_by_expert(pairs)
@@ -65,8 +67,8 @@ def dispatch_pairs(pairs: TokenExpertPairs, x_TD: jax.Array, experts: ExpertNetw
 
 
 def _in_rounds(
-    x_TD: jax.Array, pairs: TokenExpertPairs, bounds: jax.Array, experts: ExpertNetwork
-) -> jax.Array:
+    x_TD: ActivationsTD, pairs: TokenExpertPairs, bounds: jax.Array, experts: ExpertNetwork
+) -> ActivationsTD:
     """Dispatches sorted pairs in rounds of a bounded size, as many as the pairs need."""
     rows = _ROWS_PER_TOKEN * x_TD.shape[0]
     padding = -pairs.token_M.shape[0] % rows

@@ -13,10 +13,11 @@ from jax.ad_checkpoint import checkpoint_name
 
 from moe_jax.dispatch import grouped_ffn_loop, grouped_ffn_matmul
 from moe_jax.dispatch.sorted_tokens import SortedTokens
+from moe_jax.types import ActivationsTD
 
 
 @jax.custom_vjp
-def grouped_ffn(rows: SortedTokens) -> jax.Array:
+def grouped_ffn(rows: SortedTokens) -> ActivationsTD:
     """Returns the weighted sum of the experts' outputs for each token, y [T, D]."""
     return _forward(rows)[0]
 
@@ -28,7 +29,7 @@ def _forward(rows: SortedTokens) -> tuple:
     return y_TD, (rows, checkpoint_name(pre_MF, "moe_hidden"))
 
 
-def _backward(residuals: tuple, dy_TD: jax.Array) -> tuple[SortedTokens]:
+def _backward(residuals: tuple, dy_TD: ActivationsTD) -> tuple[SortedTokens]:
     rows, pre_MF = residuals
     dx_TD, d_weight_M, d_wi, d_wo = jax.lax.platform_dependent(
         rows, pre_MF, dy_TD, cpu=grouped_ffn_loop.backward, default=grouped_ffn_matmul.backward

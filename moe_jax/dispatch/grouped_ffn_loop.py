@@ -19,9 +19,10 @@ import jax.numpy as jnp
 
 from moe_jax.dispatch.segments import Segments, make_segments, segment_sizes
 from moe_jax.dispatch.sorted_tokens import Gradients, SortedTokens
+from moe_jax.types import ActivationsTD, RowsMF
 
 
-def forward(rows: SortedTokens) -> tuple[jax.Array, jax.Array]:
+def forward(rows: SortedTokens) -> tuple[ActivationsTD, RowsMF]:
     """Returns y [T, D] and the pre-activations [M, F] (see `moe_jax.dispatch.grouped_ffn`)."""
     x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
     activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
@@ -43,7 +44,7 @@ def forward(rows: SortedTokens) -> tuple[jax.Array, jax.Array]:
     return y_TD.astype(x_TD.dtype), _floats(pre_MF, x_TD.dtype)
 
 
-def backward(rows: SortedTokens, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradients:
+def backward(rows: SortedTokens, pre_MF: RowsMF, dy_TD: ActivationsTD) -> Gradients:
     """Returns the gradients with respect to x, weight, wi and wo."""
     x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
     activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
@@ -92,9 +93,9 @@ class _Segment:
 
     def __init__(self, segments: Segments, index: jax.Array, size: int, rows: int, further: bool):
         self._size, self._further = size, further
-        self._expert = segments.expert_G[index]
-        start, count = segments.start_G[index], segments.rows_G[index]
-        # A segment at the end of the array starts earlier, so that it fits.
+        self._expert = segments.expert_Z[index]
+        start, count = segments.start_Z[index], segments.rows_Z[index]
+        # A segment at the end of the array begins earlier, so that it fits.
         self._first = jnp.minimum(start, rows - size)
         row_R = self._first + jnp.arange(size, dtype=jnp.int32)
         self._is_valid_R = (row_R >= start) & (row_R < start + count)
@@ -161,7 +162,7 @@ def _run(
 
     bounds = segments.bounds
     carry = jax.lax.fori_loop(
-        bounds[0], bounds[1], lambda i, carry: empty(carry, segments.expert_G[i]), carry
+        bounds[0], bounds[1], lambda i, carry: empty(carry, segments.expert_Z[i]), carry
     )
     for index, size in enumerate(sizes, start=1):
         carry = loop(bounds[index], bounds[index + 1], size, False, carry)

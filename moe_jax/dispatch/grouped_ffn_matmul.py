@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from moe_jax.dispatch.sorted_tokens import Gradients, SortedTokens
 from moe_jax.dispatch.weight_gradient import weight_gradient
+from moe_jax.types import ActivationsTD, RowsMD, RowsMF, WeightEDF
 
 
-def forward(rows: SortedTokens) -> tuple[jax.Array, jax.Array]:
+def forward(rows: SortedTokens) -> tuple[ActivationsTD, RowsMF]:
     """Returns y [T, D] and the pre-activations [M, F] (see `moe_jax.dispatch.grouped_ffn`)."""
     x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
     activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
@@ -24,7 +25,7 @@ def forward(rows: SortedTokens) -> tuple[jax.Array, jax.Array]:
     return _scatter(x_TD, token_M, out_MD * weight_M[:, None].astype(x_TD.dtype)), pre_MF
 
 
-def backward(rows: SortedTokens, pre_MF: jax.Array, dy_TD: jax.Array) -> Gradients:
+def backward(rows: SortedTokens, pre_MF: RowsMF, dy_TD: ActivationsTD) -> Gradients:
     """Returns the gradients with respect to x, weight, wi and wo."""
     x_TD, wi_EDF, wo_EDF = rows.x_TD, rows.experts.wi_EDF, rows.experts.wo_EDF
     activation, token_M, weight_M = rows.experts.activation, rows.token_M, rows.weight_M
@@ -51,29 +52,29 @@ class _Products:
         self._assigned_M1 = (jnp.arange(rows.token_M.shape[0]) < rows.count_E.sum())[:, None]
 
     @jax.named_scope("experts")
-    def rows(self, rows_MA: jax.Array, weight_EDF: jax.Array, contract: int) -> jax.Array:
+    def rows(self, x: jax.Array, weight_EDF: jax.Array, contract: int) -> jax.Array:
         """Multiplies each row by its expert's weight, contracting axis `contract` of the weight."""
         if self._uniform:
             equation = {1: "era,eaf->erf", 2: "era,efa->erf"}[contract]
-            out_ERF = jnp.einsum(equation, self._by_expert(rows_MA), weight_EDF)
-            return out_ERF.reshape(rows_MA.shape[0], -1)
+            out = jnp.einsum(equation, self._by_expert(x), weight_EDF)
+            return out.reshape(x.shape[0], -1)
         numbers = jax.lax.RaggedDotDimensionNumbers(
             dot_dimension_numbers=(((1,), (contract,)), ((), ())),
             lhs_ragged_dimensions=[0],
             rhs_group_dimensions=[0],
         )
-        out_MF = jax.lax.ragged_dot_general(rows_MA, weight_EDF, self._count_E, numbers)
-        return jnp.where(self._assigned_M1, out_MF, 0)
+        out = jax.lax.ragged_dot_general(x, weight_EDF, self._count_E, numbers)
+        return jnp.where(self._assigned_M1, out, 0)
 
     @jax.named_scope("experts")
-    def weights(self, a_MD: jax.Array, b_MF: jax.Array) -> jax.Array:
+    def weights(self, a_MD: RowsMD, b_MF: RowsMF) -> WeightEDF:
         """Returns the sum of a b^T over the rows of each expert, [E, D, F]."""
         if self._uniform:
             return jnp.einsum("erd,erf->edf", self._by_expert(a_MD), self._by_expert(b_MF))
         return weight_gradient(a_MD, b_MF, self._count_E)
 
-    def _by_expert(self, rows_MA: jax.Array) -> jax.Array:
-        return rows_MA.reshape(self._experts, -1, rows_MA.shape[-1])
+    def _by_expert(self, x: jax.Array) -> jax.Array:
+        return x.reshape(self._experts, -1, x.shape[-1])
 
 
 def _take(x_TD: jax.Array, token_M: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from moe_jax.types import RowsERD
+from moe_jax.types import RowsERD, WeightEDF
 
 
 @jax.tree_util.register_dataclass
@@ -21,8 +21,8 @@ class ExpertNetwork:
         activation: the elementwise activation function (static).
     """
 
-    wi_EDF: jax.Array
-    wo_EDF: jax.Array
+    wi_EDF: WeightEDF
+    wo_EDF: WeightEDF
     activation: Callable[[jax.Array], jax.Array] = dataclasses.field(
         default=jax.nn.gelu, metadata={"static": True}
     )

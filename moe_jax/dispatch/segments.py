@@ -10,8 +10,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-# Sizes relative to the mean number of rows per expert. They are finest in the range of the load of
-# a balanced router, including adaptive gating, which fills one half to all of the rows.
+from moe_jax.types import CountE, IndexZ
+
+# Relative to the mean number of rows of an expert; finest where the load of a balanced router
+# falls, also of adaptive gating, which fills one half to all of the rows.
 _SIZES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, *(n / 16 for n in range(8, 21)), 3 / 2, 2.0)
 
 
@@ -30,21 +32,21 @@ class Segments:
     """Positions of the segments: the first segment of each expert by size, then further segments.
 
     Attributes:
-        expert_G: expert of each segment.
-        start_G: first row of each segment.
-        rows_G: number of rows that belong to the expert; 0 for experts without rows.
+        expert_Z: expert of each segment.
+        start_Z: first row of each segment.
+        rows_Z: number of rows that belong to the expert; 0 for experts without rows.
         bounds: index of the first segment of each size, starting with size 0; the last is E.
         further: number of further segments.
     """
 
-    expert_G: jax.Array
-    start_G: jax.Array
-    rows_G: jax.Array
+    expert_Z: IndexZ
+    start_Z: IndexZ
+    rows_Z: IndexZ
     bounds: jax.Array
     further: jax.Array
 
 
-def make_segments(count_E: jax.Array, rows: int, sizes: tuple[int, ...]) -> Segments:
+def make_segments(count_E: CountE, rows: int, sizes: tuple[int, ...]) -> Segments:
     """Divides rows sorted by expert into segments.
 
     Args:
@@ -60,14 +62,14 @@ def make_segments(count_E: jax.Array, rows: int, sizes: tuple[int, ...]) -> Segm
     bounds = jnp.searchsorted(size_E[order_E], jnp.arange(len(sizes) + 2), side="left")
     more_E = jnp.maximum(-(-count_E // largest) - 1, 0)
     end_E = jnp.cumsum(more_E)
-    index_G = jnp.arange(rows // largest, dtype=jnp.int32)
-    expert_G = jnp.searchsorted(end_E, index_G, side="right").clip(0, num_experts - 1)
-    offset_G = (index_G - (end_E - more_E)[expert_G] + 1) * largest
-    rows_G = jnp.clip(count_E[expert_G] - offset_G, 0, largest)
+    index_Z = jnp.arange(rows // largest, dtype=jnp.int32)
+    expert_Z = jnp.searchsorted(end_E, index_Z, side="right").clip(0, num_experts - 1)
+    offset_Z = (index_Z - (end_E - more_E)[expert_Z] + 1) * largest
+    rows_Z = jnp.clip(count_E[expert_Z] - offset_Z, 0, largest)
     return Segments(
-        expert_G=jnp.concatenate([order_E, expert_G.astype(jnp.int32)]),
-        start_G=jnp.concatenate([start_E[order_E], start_E[expert_G] + offset_G]),
-        rows_G=jnp.concatenate([jnp.minimum(count_E[order_E], largest), rows_G]),
+        expert_Z=jnp.concatenate([order_E, expert_Z.astype(jnp.int32)]),
+        start_Z=jnp.concatenate([start_E[order_E], start_E[expert_Z] + offset_Z]),
+        rows_Z=jnp.concatenate([jnp.minimum(count_E[order_E], largest), rows_Z]),
         bounds=bounds.astype(jnp.int32),
         further=end_E[-1].astype(jnp.int32),
     )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.routing.assignment import Pairs
 from moe_jax.routing.position_in_expert import sort_by_expert
+from moe_jax.types import ActivationsTD, CountE, IndexM, WeightEDF, WeightM
 
 
 @jax.tree_util.register_dataclass
@@ -25,10 +26,10 @@ class SortedTokens:
         uniform: true if every expert has M / E rows (static).
     """
 
-    x_TD: jax.Array
-    token_M: jax.Array
-    weight_M: jax.Array
-    count_E: jax.Array
+    x_TD: ActivationsTD
+    token_M: IndexM
+    weight_M: WeightM
+    count_E: CountE
     experts: ExpertNetwork
     uniform: bool = dataclasses.field(metadata={"static": True})
 
@@ -44,9 +45,9 @@ class TokenExpertPairs:
         num_experts: number of experts, E.
     """
 
-    token_M: jax.Array
-    expert_M: jax.Array
-    weight_M: jax.Array
+    token_M: IndexM
+    expert_M: IndexM
+    weight_M: WeightM
     num_experts: int
 
     @classmethod
@@ -67,5 +68,5 @@ def sorted_by_expert(pairs: TokenExpertPairs) -> TokenExpertPairs:
     return TokenExpertPairs(pairs.token_M[order_M], expert_M, weight_M, pairs.num_experts)
 
 
-# Gradients with respect to x, weight, wi and wo.
-Gradients = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+# With respect to x, weight, wi and wo.
+Gradients = tuple[ActivationsTD, WeightM, WeightEDF, WeightEDF]

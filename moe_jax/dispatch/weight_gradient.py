@@ -11,12 +11,14 @@ import functools
 import jax
 import jax.numpy as jnp
 
-# Tile sizes of rows and of columns in the kernel: the largest of which two fit into the fast memory
-# beside a float32 accumulator, on the TPU generations with the least of it.
+from moe_jax.types import CountE, RowsMD, RowsMF, WeightEDF
+
+# Tiles of rows and of columns that the kernel keeps in fast memory: the largest that fit there
+# twice beside a float32 accumulator, on the generations with the least.
 _ROW_TILE, _SMALL_ROW_TILE, _COLUMN_TILE = 512, 128, 512
 
 
-def weight_gradient(a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array) -> jax.Array:
+def weight_gradient(a_MD: RowsMD, b_MF: RowsMF, count_E: CountE) -> WeightEDF:
     """Returns the gradient [E, D, F] in the precision of `a_MD`; zeros for experts without rows.
 
     Args:
@@ -27,7 +29,7 @@ def weight_gradient(a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array) -> jax
     return jax.lax.platform_dependent(a_MD, b_MF, count_E, tpu=megablox, default=ragged)
 
 
-def ragged(a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array) -> jax.Array:
+def ragged(a_MD: RowsMD, b_MF: RowsMF, count_E: CountE) -> WeightEDF:
     """Computes the gradient with `jax.lax.ragged_dot_general`."""
     numbers = jax.lax.RaggedDotDimensionNumbers(
         dot_dimension_numbers=(((0,), (0,)), ((), ())),
@@ -37,11 +39,9 @@ def ragged(a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array) -> jax.Array:
     return jax.lax.ragged_dot_general(a_MD, b_MF, count_E, numbers)
 
 
-def megablox(
-    a_MD: jax.Array, b_MF: jax.Array, count_E: jax.Array, interpret: bool = False
-) -> jax.Array:
+def megablox(a_MD: RowsMD, b_MF: RowsMF, count_E: CountE, interpret: bool = False) -> WeightEDF:
     """Computes the gradient with the Megablox kernel; `interpret` emulates it on any platform."""
-    # Imported here: the import takes as long as all others of the command line together.
+    # Imported here: it takes as long as all the rest of the command line.
     from jax.experimental.pallas.ops.tpu.megablox.gmm import tgmm
 
     rows = a_MD.shape[0]

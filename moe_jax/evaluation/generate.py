@@ -90,6 +90,6 @@ class Generator:
             return (hidden_B1D, caches, position + 1), token_B
 
         keys = jax.random.split(key, self._config.max_new_tokens)
-        tokens_NB: jax.Array
-        _, tokens_NB = jax.lax.scan(one, (last_B1D, caches, length), keys)
-        return tokens_NB.T
+        tokens_SB: jax.Array
+        _, tokens_SB = jax.lax.scan(one, (last_B1D, caches, length), keys)
+        return tokens_SB.T

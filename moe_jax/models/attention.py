@@ -15,7 +15,7 @@ from moe_jax.models.parameters import kernel
 from moe_jax.models.position import MASKED, RelativeBias, causal_mask, rotate
 from moe_jax.sharding.partition import SINGLE_DEVICE, Partition
 from moe_jax.sharding.rules import BATCH_AXES
-from moe_jax.types import ActivationsBSD
+from moe_jax.types import ActivationsBSD, BiasHQS, KeysBSHK, QueriesBQHK
 
 # With n blocks of queries, causal attention computes (n + 1) / 2n of all query-key pairs.
 BLOCKS, SHORTEST_BLOCK = 4, 256
@@ -61,11 +61,11 @@ class Attention(nnx.Module):
         context = context.reshape(*x_BSD.shape[:2], -1)
         return context @ self.output[...].astype(x_BSD.dtype), cache
 
-    def _project(self, x_BSD: ActivationsBSD, weight: nnx.Param[jax.Array]) -> jax.Array:
+    def _project(self, x_BSD: ActivationsBSD, weight: nnx.Param[jax.Array]) -> KeysBSHK:
         projected = x_BSD @ weight[...].astype(x_BSD.dtype)
         return projected.reshape(*x_BSD.shape[:2], self.config.num_heads, self.config.head_dim)
 
-    def _attend(self, q: jax.Array, k: jax.Array, v: jax.Array, batch: BatchContext) -> jax.Array:
+    def _attend(self, q: KeysBSHK, k: KeysBSHK, v: KeysBSHK, batch: BatchContext) -> KeysBSHK:
         """Attends within whole rows; on a mesh, each device processes its rows and heads.
 
         Partitioned by the compiler instead, the gradient of the bias would be summed over devices
@@ -76,15 +76,15 @@ class Attention(nnx.Module):
         by_head = PartitionSpec(BATCH_AXES, None, heads)
         in_specs = (by_head, PartitionSpec(BATCH_AXES), PartitionSpec(None, heads))
         attend = self.partition.shard_map(self._by_blocks, in_specs, by_head)
-        attended: jax.Array = attend((q, k, v), batch, table)
+        attended: KeysBSHK = attend((q, k, v), batch, table)
         return attended
 
     def _by_blocks(
         self,
-        qkv: tuple[jax.Array, jax.Array, jax.Array],
+        qkv: tuple[KeysBSHK, KeysBSHK, KeysBSHK],
         batch: BatchContext,
         table: jax.Array | None,
-    ) -> jax.Array:
+    ) -> KeysBSHK:
         """Computes attention by blocks of queries, each over the keys up to the end of the block.
 
         Blocks of keys that the causal mask hides completely are not computed.
@@ -100,7 +100,7 @@ class Attention(nnx.Module):
             attended.append(softmax_attention.attend(q[:, start:end], k[:, :end], v[:, :end], bias))
         return jnp.concatenate(attended, axis=1)
 
-    def _last_mask(self, queries: int, length: int, table: jax.Array | None) -> jax.Array:
+    def _last_mask(self, queries: int, length: int, table: jax.Array | None) -> BiasHQS:
         """Returns the causal mask plus bias of the last queries of a row, [heads or 1, Q, key]."""
         if self.bias is None or table is None:
             return causal_mask(queries, length)
@@ -124,16 +124,16 @@ class Attention(nnx.Module):
 
     def _cache_mask(self, batch: BatchContext, length: int) -> jax.Array:
         """Returns the mask plus bias of the logits over a cache, [B, heads or 1, query, key]."""
-        distance_BST = batch.positions_BS[:, :, None] - jnp.arange(length)
-        seen_BST = distance_BST >= 0
+        distance_BQS = batch.positions_BS[:, :, None] - jnp.arange(length)
+        seen_BQS = distance_BQS >= 0
         if batch.prefix_BS is not None:
-            prefix_BS = batch.prefix_BS > 0
-            prefix_BT = jnp.pad(prefix_BS, ((0, 0), (0, length - prefix_BS.shape[1])))
-            seen_BST |= prefix_BS[:, :, None] & prefix_BT[:, None, :]
-        mask = jnp.where(seen_BST, 0.0, MASKED)[:, None]
+            prefix_BQ = batch.prefix_BS > 0
+            prefix_BS = jnp.pad(prefix_BQ, ((0, 0), (0, length - prefix_BQ.shape[1])))
+            seen_BQS |= prefix_BQ[:, :, None] & prefix_BS[:, None, :]
+        mask = jnp.where(seen_BQS, 0.0, MASKED)[:, None]
         if self.bias is None:
             return mask
-        return mask + jnp.moveaxis(self.bias.at(distance_BST), -1, 1)
+        return mask + jnp.moveaxis(self.bias.at(distance_BQS), -1, 1)
 
 
 def block_length(length: int) -> int:
@@ -145,7 +145,7 @@ def block_length(length: int) -> int:
     return block if length % block == 0 else length
 
 
-def _write(cache_BTHK: jax.Array, new_BSHK: jax.Array, start_B: jax.Array) -> jax.Array:
+def _write(cache_BSHK: KeysBSHK, new_BQHK: QueriesBQHK, start_B: jax.Array) -> KeysBSHK:
     """Writes `new` into each row of the cache at the start position of the row."""
     write = jax.vmap(lambda row, new, at: jax.lax.dynamic_update_slice_in_dim(row, new, at, 0))
-    return write(cache_BTHK, new_BSHK.astype(cache_BTHK.dtype), start_B)
+    return write(cache_BSHK, new_BQHK.astype(cache_BSHK.dtype), start_B)

@@ -10,7 +10,7 @@ from moe_jax.models.batch_context import BatchContext
 from moe_jax.routing.assignment import RouterOutput, RouterScores
 from moe_jax.routing.metrics import routed_counts
 from moe_jax.routing.router import Router, RouterState
-from moe_jax.types import ActivationsBSD, ScoresBSE, VectorE
+from moe_jax.types import ActivationsBSD, MaskBSE, ScoresBSE, TokensBS, VectorE, VectorLE
 
 
 @jax.tree_util.register_dataclass
@@ -26,7 +26,7 @@ class RoutingContext:
     """
 
     key: jax.Array | None = None
-    share_E: VectorE | None = None
+    share_E: VectorE | VectorLE | None = None
     counts_experts: bool = dataclasses.field(default=False, metadata={"static": True})
     keeps_choices: bool = dataclasses.field(default=False, metadata={"static": True})
 
@@ -57,9 +57,9 @@ class Routing:
     losses: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     metrics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     statistics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
-    experts_BS: jax.Array | None = None
-    weight_BSE: jax.Array | None = None
-    chosen_BSE: jax.Array | None = None
+    experts_BS: TokensBS | None = None
+    weight_BSE: ScoresBSE | None = None
+    chosen_BSE: MaskBSE | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -92,22 +92,8 @@ class MoEInputs:
             first_pool: see `RouterScores`.
             axes: see `RouterScores`.
         """
-        split, batch = self.router.pool.split, self.batch
-        logits_PNE = split(self.logits_BSE)
-        time_BS = jnp.broadcast_to(
-            jnp.arange(batch.mask_BS.shape[1], dtype=jnp.int32), batch.mask_BS.shape
-        )
-        return RouterScores(
-            logits_PNE=logits_PNE,
-            probabilities_PNE=jax.nn.softmax(logits_PNE, axis=-1),
-            mask_PN=split(batch.mask_BS),
-            tokens_PN=split(batch.tokens_BS),
-            positions_PN=split(batch.positions_BS),
-            time_PN=split(time_BS),
-            key=self.context.keys()[0],
-            share_E=self.context.share_E,
-            first_pool=first_pool,
-            axes=axes,
+        return router_scores(
+            self.router, self.logits_BSE, self.batch, self.context, first_pool, axes
         )
 
     def routing(self, routed: RouterOutput, batch: int) -> Routing:
@@ -124,3 +110,40 @@ class MoEInputs:
             weight_BSE, chosen_BSE = (pool.join(a, batch, length) for a in choices)
         auxiliary = (routed.losses, routed.metrics, routed.statistics)
         return Routing(*auxiliary, experts_BS, weight_BSE, chosen_BSE)
+
+
+def router_scores(
+    router: Router,
+    logits_BSE: ScoresBSE,
+    batch: BatchContext,
+    context: RoutingContext,
+    first_pool: jax.Array | int = 0,
+    axes: tuple[str, ...] = (),
+) -> RouterScores:
+    """Returns the scores of a router's pools.
+
+    Args:
+        router: the rule, whose pools they are.
+        logits_BSE: its raw outputs.
+        batch: the tokens that they belong to.
+        context: random key and shares.
+        first_pool: see `RouterScores`.
+        axes: see `RouterScores`.
+    """
+    split = router.pool.split
+    logits_PNE = split(logits_BSE)
+    time_BS = jnp.broadcast_to(
+        jnp.arange(batch.mask_BS.shape[1], dtype=jnp.int32), batch.mask_BS.shape
+    )
+    return RouterScores(
+        logits_PNE=logits_PNE,
+        probabilities_PNE=jax.nn.softmax(logits_PNE, axis=-1),
+        mask_PN=split(batch.mask_BS),
+        tokens_PN=split(batch.tokens_BS),
+        positions_PN=split(batch.positions_BS),
+        time_PN=split(time_BS),
+        key=context.keys()[0],
+        share_E=context.share_E,
+        first_pool=first_pool,
+        axes=axes,
+    )

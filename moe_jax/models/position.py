@@ -10,6 +10,7 @@ from flax import nnx
 
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.parameters import kernel
+from moe_jax.types import BiasHQS, KeysBSHK, TokensBS
 
 # Number of queries, the last of a row, and number of keys.
 _Shape = tuple[int, int]
@@ -49,7 +50,7 @@ class RelativeBias(nnx.Module):
         lookup = jnp.asarray(distance_buckets(self.buckets, self.max_distance), jnp.int32)
         return self.table[...][lookup[jnp.clip(distance, 0, self.max_distance)]]
 
-    def causal(self, table: jax.Array, queries: int, length: int) -> jax.Array:
+    def causal(self, table: jax.Array, queries: int, length: int) -> BiasHQS:
         """Returns the causally masked bias of the last queries of a row, [heads, query, key].
 
         Element (q, k) depends only on q - k: for n queries that start at position s, the bias of
@@ -88,7 +89,7 @@ def bucket_starts(lookup: np.ndarray) -> tuple[int, ...]:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def pick_buckets(
     table: jax.Array, starts: tuple[int, ...], shape: _Shape, precision: jax.lax.Precision
-) -> jax.Array:
+) -> BiasHQS:
     """Returns the bias of the last queries of a row, [heads, query, key], by a one-hot product.
 
     The table is split into a sum of three terms that bfloat16 represents exactly, so that one pass
@@ -106,7 +107,7 @@ def pick_buckets(
         rest = rest - parts[-1]
     one_hot = jnp.tile(_one_hot(starts, shape), 3)
     bias = jnp.einsum(
-        "qkb,bh->hqk", one_hot, jnp.concatenate(parts), precision=jax.lax.Precision.DEFAULT
+        "qsb,bh->hqs", one_hot, jnp.concatenate(parts), precision=jax.lax.Precision.DEFAULT
     )
     return jnp.where(_distance(shape) < 0, MASKED, bias)
 
@@ -122,10 +123,10 @@ def _pick_backward(
     shape: _Shape,
     precision: jax.lax.Precision,
     kept: None,
-    d_bias_HQK: jax.Array,
+    d_bias_HQS: BiasHQS,
 ) -> tuple[jax.Array]:
-    d_bias_HQK = jnp.where(_distance(shape) < 0, 0.0, d_bias_HQK)
-    d_table = jnp.einsum("qkb,hqk->bh", _one_hot(starts, shape), d_bias_HQK, precision=precision)
+    d_bias_HQS = jnp.where(_distance(shape) < 0, 0.0, d_bias_HQS)
+    d_table = jnp.einsum("qsb,hqs->bh", _one_hot(starts, shape), d_bias_HQS, precision=precision)
     return (d_table,)
 
 
@@ -146,7 +147,7 @@ def _one_hot(starts: tuple[int, ...], shape: _Shape) -> jax.Array:
     return is_in.astype(jnp.float32)
 
 
-def _skew(by_distance_HS: jax.Array, queries: int) -> jax.Array:
+def _skew(by_distance_HS: jax.Array, queries: int) -> BiasHQS:
     """Expands values by distance [heads, S] to [heads, query, key], masked where key > query.
 
     The queries are the last of the row.
@@ -163,18 +164,18 @@ def _skew(by_distance_HS: jax.Array, queries: int) -> jax.Array:
     return rows.reshape(heads, queries, length + queries - 1)[:, :, :length]
 
 
-def causal_mask(queries: int, length: int) -> jax.Array:
+def causal_mask(queries: int, length: int) -> BiasHQS:
     """Returns the causal mask of the last queries of a row, 0 or `MASKED`, [1, Q, key]."""
     past = np.tril(np.ones((queries, length), bool), length - queries)
     return jnp.asarray(np.where(past, 0.0, MASKED).astype(np.float32))[None]
 
 
-def rotate(x_BSHK: jax.Array, positions_BS: jax.Array, base: float = 10000.0) -> jax.Array:
+def rotate(x_BSHK: KeysBSHK, positions_BS: TokensBS, base: float = 10000.0) -> KeysBSHK:
     """Rotates pairs (i, i + K/2) of each head by position * base^(-2i/K) (Su et al. 2021)."""
     half = x_BSHK.shape[-1] // 2
     frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle_BS1F = positions_BS.astype(jnp.float32)[..., None, None] * frequency
-    cos, sin = jnp.cos(angle_BS1F), jnp.sin(angle_BS1F)
+    angle = positions_BS.astype(jnp.float32)[..., None, None] * frequency  # [B, S, 1, K / 2]
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
     first, second = jnp.split(x_BSHK.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x_BSHK.dtype)

@@ -20,7 +20,7 @@ from moe_jax.dispatch.implicit_expert_parallel import implicit_expert_parallel
 from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.dispatch.sorted_tokens import TokenExpertPairs
 from moe_jax.models.batch_context import BatchContext
-from moe_jax.models.layer_routing import MoEInputs, Routing
+from moe_jax.models.layer_routing import MoEInputs, Routing, router_scores
 from moe_jax.routing.assignment import Pairs, RouterOutput, Slots
 from moe_jax.routing.pools import Pool
 from moe_jax.sharding.partition import Partition
@@ -189,8 +189,8 @@ class _LocalMoE:
             inputs.batch.tokens_BS, inputs.batch.positions_BS, inputs.batch.mask_BS
         )
         logits_BSE, context = jax.tree.map(everywhere, (inputs.logits_BSE, context))
-        gathered = dataclasses.replace(inputs, logits_BSE=logits_BSE, batch=context)
-        routed = self._router(gathered.scores(), inputs.state)
+        scores = router_scores(self._router, logits_BSE, context, inputs.context)
+        routed = self._router(scores, inputs.state)
         first = jax.lax.axis_index(BATCH_AXES) * batch
         pairs = _local_pairs(
             routed.assignment, self._pool, _Shard(first, batch, batch * self._shards, length)

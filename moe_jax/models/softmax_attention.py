@@ -13,65 +13,67 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-# The residuals of the backward pass: q, k, v, mask, y, L.
+from moe_jax.types import KeysBSHK, QueriesBQHK
+
+# q, k, v, mask, y, L.
 _Kept = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 @jax.custom_vjp
 def attend(
-    q_BSHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, mask_BHST: jax.Array
-) -> jax.Array:
-    """Returns y [B, S, heads, K] in the precision of v; logits and softmax are in float32.
+    q_BQHK: QueriesBQHK, k_BSHK: KeysBSHK, v_BSHK: KeysBSHK, mask_BHQS: jax.Array
+) -> QueriesBQHK:
+    """Returns y [B, Q, H, K] in the precision of v; logits and softmax are in float32.
 
     Args:
-        q_BSHK: queries.
-        k_BTHK: keys.
-        v_BTHK: values.
-        mask_BHST: added to the logits, float32; any shape that broadcasts to theirs. Every query
+        q_BQHK: queries.
+        k_BSHK: keys.
+        v_BSHK: values.
+        mask_BHQS: added to the logits, float32; any shape that broadcasts to theirs. Every query
             must have a key that is not masked.
     """
-    return _forward(q_BSHK, k_BTHK, v_BTHK, mask_BHST)[0]
+    return _forward(q_BQHK, k_BSHK, v_BSHK, mask_BHQS)[0]
 
 
-def _logits(q_BSHK: jax.Array, k_BTHK: jax.Array, mask_BHST: jax.Array) -> jax.Array:
-    scaled = q_BSHK * q_BSHK.shape[-1] ** -0.5
-    logits = jnp.einsum("bshk,bthk->bhst", scaled, k_BTHK, preferred_element_type=jnp.float32)
-    return logits + mask_BHST
+def _logits(q_BQHK: jax.Array, k_BSHK: jax.Array, mask_BHQS: jax.Array) -> jax.Array:
+    scaled = q_BQHK * q_BQHK.shape[-1] ** -0.5
+    logits = jnp.einsum("bqhk,bshk->bhqs", scaled, k_BSHK, preferred_element_type=jnp.float32)
+    return logits + mask_BHQS
 
 
 def _forward(
-    q_BSHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, mask_BHST: jax.Array
-) -> tuple[jax.Array, _Kept]:
-    logits_BHST = _logits(q_BSHK, k_BTHK, mask_BHST)
-    largest_BHS1 = logits_BHST.max(-1, keepdims=True)
-    weights_BHST = jnp.exp(logits_BHST - largest_BHS1)
-    sum_BHS = weights_BHST.sum(-1)
-    y_BSHK = jnp.einsum(
-        "bhst,bthk->bshk",
-        weights_BHST.astype(v_BTHK.dtype),
-        v_BTHK,
+    q_BQHK: QueriesBQHK, k_BSHK: KeysBSHK, v_BSHK: KeysBSHK, mask_BHQS: jax.Array
+) -> tuple[QueriesBQHK, _Kept]:
+    logits_BHQS = _logits(q_BQHK, k_BSHK, mask_BHQS)
+    largest_BHQ1 = logits_BHQS.max(-1, keepdims=True)
+    weights_BHQS = jnp.exp(logits_BHQS - largest_BHQ1)
+    sum_BHQ = weights_BHQS.sum(-1)
+    y_BQHK = jnp.einsum(
+        "bhqs,bshk->bqhk",
+        weights_BHQS.astype(v_BSHK.dtype),
+        v_BSHK,
         preferred_element_type=jnp.float32,
     )
-    y_BSHK = (y_BSHK / sum_BHS.swapaxes(1, 2)[..., None]).astype(v_BTHK.dtype)
-    y_BSHK = checkpoint_name(y_BSHK, "attention_context")
-    log_BHS = checkpoint_name(largest_BHS1[..., 0] + jnp.log(sum_BHS), "attention_context")
-    return y_BSHK, (q_BSHK, k_BTHK, v_BTHK, mask_BHST, y_BSHK, log_BHS)
+    y_BQHK = (y_BQHK / sum_BHQ.swapaxes(1, 2)[..., None]).astype(v_BSHK.dtype)
+    y_BQHK = checkpoint_name(y_BQHK, "attention_context")
+    log_BHQ = checkpoint_name(largest_BHQ1[..., 0] + jnp.log(sum_BHQ), "attention_context")
+    return y_BQHK, (q_BQHK, k_BSHK, v_BSHK, mask_BHQS, y_BQHK, log_BHQ)
 
 
-def _backward(kept: _Kept, dy_BSHK: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    q_BSHK, k_BTHK, v_BTHK, mask_BHST, y_BSHK, log_BHS = kept
-    scale = q_BSHK.shape[-1] ** -0.5
-    weights_BHST = jnp.exp(_logits(q_BSHK, k_BTHK, mask_BHST) - log_BHS[..., None])
-    dv_BTHK = jnp.einsum("bhst,bshk->bthk", weights_BHST.astype(v_BTHK.dtype), dy_BSHK)
-    d_weights_BHST = jnp.einsum(
-        "bshk,bthk->bhst", dy_BSHK, v_BTHK, preferred_element_type=jnp.float32
+def _backward(kept: _Kept, dy_BQHK: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    q_BQHK, k_BSHK, v_BSHK, mask_BHQS, y_BQHK, log_BHQ = kept
+    scale = q_BQHK.shape[-1] ** -0.5
+    weights_BHQS = jnp.exp(_logits(q_BQHK, k_BSHK, mask_BHQS) - log_BHQ[..., None])
+    dv_BSHK = jnp.einsum("bhqs,bqhk->bshk", weights_BHQS.astype(v_BSHK.dtype), dy_BQHK)
+    d_weights_BHQS = jnp.einsum(
+        "bqhk,bshk->bhqs", dy_BQHK, v_BSHK, preferred_element_type=jnp.float32
     )
-    shift_BHS = jnp.einsum("bshk,bshk->bhs", dy_BSHK, y_BSHK, preferred_element_type=jnp.float32)
-    d_logits_BHST = weights_BHST * (d_weights_BHST - shift_BHS[..., None])
-    low_BHST = d_logits_BHST.astype(q_BSHK.dtype)
-    dq_BSHK = jnp.einsum("bhst,bthk->bshk", low_BHST, k_BTHK) * scale
-    dk_BTHK = jnp.einsum("bhst,bshk->bthk", low_BHST, q_BSHK * scale)
-    return dq_BSHK, dk_BTHK, dv_BTHK, _sum_to(d_logits_BHST, mask_BHST.shape)
+    shift_BHQ = jnp.einsum("bqhk,bqhk->bhq", dy_BQHK, y_BQHK, preferred_element_type=jnp.float32)
+    d_logits_BHQS = weights_BHQS * (d_weights_BHQS - shift_BHQ[..., None])
+    low_BHQS = d_logits_BHQS.astype(q_BQHK.dtype)
+    dq_BQHK = jnp.einsum("bhqs,bshk->bqhk", low_BHQS, k_BSHK) * scale
+    dk_BSHK = jnp.einsum("bhqs,bqhk->bshk", low_BHQS, q_BQHK * scale)
+    return dq_BQHK, dk_BSHK, dv_BSHK, _sum_to(d_logits_BHQS, mask_BHQS.shape)
 
 
 def _sum_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -27,6 +27,7 @@ from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Description, Router, RouterState
 from moe_jax.routing.selection import choice_counts, scores_of, top_experts
 from moe_jax.settings import Range, Share
+from moe_jax.types import ValuePN, WeightPNK
 
 Gap = Literal["softmax", "top2_renorm"]
 
@@ -102,7 +103,7 @@ class Adaptive(Router):
             statistics={"choices": count_PE.sum(0)},
         )
 
-    def _gaps(self, weight_PNK: jax.Array) -> jax.Array:
+    def _gaps(self, weight_PNK: WeightPNK) -> ValuePN:
         first_PN, second_PN = weight_PNK[..., 0], weight_PNK[..., 1]
         gap_PN = first_PN - second_PN
         return gap_PN if self.gap == "softmax" else gap_PN / (first_PN + second_PN)

@@ -34,6 +34,7 @@ from moe_jax.routing.losses import masked_mean
 from moe_jax.routing.optimal_transport import capped_transport
 from moe_jax.routing.router import Description
 from moe_jax.settings import Positive, PositiveInt, rule
+from moe_jax.types import CountP, MaskPEN, MaskPN, OrderPEN, Scalar
 
 
 @configurable
@@ -72,9 +73,9 @@ class CappedExpertChoice(ExpertChoice):
                 f"cannot hold a mean of {capacity_factor:g} (CappedExpertChoice.capacity_factor)"
             )
 
-    def _slots_to_fill(self, real_P: jax.Array, num_experts: int, capacity: int) -> jax.Array:
-        fill_P = super()._slots_to_fill(real_P, num_experts, capacity)
-        return jnp.minimum(fill_P, self.cap * real_P // num_experts)
+    def _slots_to_fill(self, real_P: CountP, experts: int, capacity: int) -> CountP:
+        fill_P = super()._slots_to_fill(real_P, experts, capacity)
+        return jnp.minimum(fill_P, self.cap * real_P // experts)
 
     def _eligible(
         self, scores: RouterScores, fill_P: jax.Array
@@ -93,7 +94,7 @@ class CappedExpertChoice(ExpertChoice):
         }
 
 
-def choose_in_turn(order_PEN: jax.Array, k_P: jax.Array, cap: int, mask_PN: jax.Array) -> jax.Array:
+def choose_in_turn(order_PEN: OrderPEN, k_P: CountP, cap: int, mask_PN: MaskPN) -> MaskPEN:
     """Chooses k tokens for each expert subject to the cap, [P, E, N] bool.
 
     Args:
@@ -134,9 +135,7 @@ def _place(index_PN: jax.Array, value_PN: jax.Array) -> jax.Array:
     return jnp.zeros_like(value_PN).at[rows_P1, index_PN].set(value_PN, unique_indices=True)
 
 
-def _over_cap_share(
-    order_PEN: jax.Array, k_P: jax.Array, cap: int, mask_PN: jax.Array
-) -> jax.Array:
+def _over_cap_share(order_PEN: OrderPEN, k_P: CountP, cap: int, mask_PN: MaskPN) -> Scalar:
     """Returns the fraction of real tokens that are among the first k of more than b experts."""
     pools, _, tokens = order_PEN.shape
     is_top_PEN = jnp.arange(tokens, dtype=jnp.int32) < k_P[:, None, None]

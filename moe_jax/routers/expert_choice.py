@@ -32,6 +32,7 @@ from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Description, Router, RouterState
 from moe_jax.settings import Decay, Positive
+from moe_jax.types import CountP, IndexPEC, ScoresPEN, ScoresPNE, WeightPEC
 
 
 @configurable
@@ -98,9 +99,9 @@ class ExpertChoice(Router):
             statistics=jax.lax.stop_gradient(statistics),
         )
 
-    def _slots_to_fill(self, real_P: jax.Array, num_experts: int, capacity: int) -> jax.Array:
+    def _slots_to_fill(self, real_P: CountP, experts: int, capacity: int) -> CountP:
         """Returns the number of slots to fill in each pool, k [P], from its real tokens."""
-        return filled_capacity(real_P, self.capacity_factor, num_experts, capacity)
+        return filled_capacity(real_P, self.capacity_factor, experts, capacity)
 
     def _eligible(
         self, scores: RouterScores, fill_P: jax.Array
@@ -126,7 +127,7 @@ class ExpertChoice(Router):
 
 
 def _choose(
-    probability_PNE: jax.Array, eligible_PEN: jax.Array, fill_P: jax.Array, capacity: int
+    probability_PNE: ScoresPNE, eligible_PEN: jax.Array, fill_P: CountP, capacity: int
 ) -> tuple[Slots, dict[str, jax.Array]]:
     """Fills the first k slots of each expert with its k best eligible tokens."""
     # Tokens that are not eligible sort last and are never chosen.
@@ -142,7 +143,7 @@ def _choose(
     return slots, kth_score_statistics(last_filled(weight_PEC, fill_P), fill_P)
 
 
-def _top_k(score_PEN: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+def _top_k(score_PEN: ScoresPEN, k: int) -> tuple[WeightPEC, IndexPEC]:
     """Returns the k largest scores and their token indices, differentiable in the scores."""
     _, index_PEC = jax.lax.top_k(jax.lax.stop_gradient(score_PEN), k)
     return jnp.take_along_axis(score_PEN, index_PEC, axis=-1), index_PEC

@@ -24,6 +24,7 @@ from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Description, Router, RouterState
 from moe_jax.settings import Count, Decay, Positive
+from moe_jax.types import CountP, ScoresPE, WeightPEC
 
 
 def moving_average(
@@ -39,7 +40,7 @@ def moving_average(
     return weight * average + (1.0 - weight) * value
 
 
-def last_filled(value_PEC: jax.Array, fill_P: jax.Array) -> jax.Array:
+def last_filled(value_PEC: WeightPEC, fill_P: CountP) -> ScoresPE:
     """Returns the values in the last filled slots, [P, E]; in the first slots if none is filled."""
     last_PE1 = jnp.broadcast_to(
         jnp.maximum(fill_P - 1, 0)[:, None, None], (*value_PEC.shape[:2], 1)
@@ -47,7 +48,7 @@ def last_filled(value_PEC: jax.Array, fill_P: jax.Array) -> jax.Array:
     return jnp.take_along_axis(value_PEC, last_PE1, axis=-1)[..., 0]
 
 
-def kth_score_statistics(kth_PE: jax.Array, fill_P: jax.Array) -> dict[str, jax.Array]:
+def kth_score_statistics(kth_PE: ScoresPE, fill_P: CountP) -> dict[str, jax.Array]:
     """Returns the sum of the experts' k-th scores over pools, and the number of pools.
 
     Pools without real tokens do not count. Sum and count are returned separately, so that their
@@ -148,7 +149,7 @@ class ExpertThreshold(Router):
             statistics=statistics,
         )
 
-    def _kth_scores(self, scores: RouterScores) -> tuple[jax.Array, jax.Array]:
+    def _kth_scores(self, scores: RouterScores) -> tuple[ScoresPE, CountP]:
         """Returns the k-th largest score of each expert in each pool, and k of each pool."""
         p_PEN = jax.lax.stop_gradient(scores.probabilities_PNE).swapaxes(1, 2)
         p_PEN = jnp.where(scores.mask_PN[:, None, :], p_PEN, -1.0)

@@ -47,6 +47,7 @@ from moe_jax.routing.selection import (
     top_experts,
 )
 from moe_jax.settings import Decay, Name, NonNegative, Positive, PositiveInt, rule
+from moe_jax.types import CountP, CountPE, IndexPNK, MaskPNK, ScoresPNE, WeightPNK
 
 SecondChoice = Literal["all", "random"]
 BalancedOver = Literal["batch", "pool"]
@@ -225,14 +226,14 @@ class TokenChoice(Router):
             statistics=jax.lax.stop_gradient(statistics),
         )
 
-    def _noisy_logits(self, scores: RouterScores) -> jax.Array:
+    def _noisy_logits(self, scores: RouterScores) -> ScoresPNE:
         if scores.key is None or not self.noise:
             return scores.logits_PNE
         _, *shape = scores.logits_PNE.shape
         noise_PNE = jax.vmap(lambda key: jax.random.normal(key, shape))(scores.pool_keys())
         return scores.logits_PNE + noise_PNE * (self.noise / shape[-1])
 
-    def _wanted(self, weight_PNK: jax.Array, scores: RouterScores) -> jax.Array:
+    def _wanted(self, weight_PNK: WeightPNK, scores: RouterScores) -> MaskPNK:
         wanted_PNK = jnp.broadcast_to(scores.mask_PN[..., None], weight_PNK.shape)
         if self.second_choice == "all" or scores.key is None:
             return wanted_PNK
@@ -243,10 +244,10 @@ class TokenChoice(Router):
 
     def _assign(
         self,
-        expert_PNK: jax.Array,
-        weight_PNK: jax.Array,
-        wanted_PNK: jax.Array,
-        score_PNE: jax.Array,
+        expert_PNK: IndexPNK,
+        weight_PNK: WeightPNK,
+        wanted_PNK: MaskPNK,
+        score_PNE: ScoresPNE,
         scores: RouterScores,
     ) -> Pairs:
         """Assigns slots, if there is a capacity, and drops the choices without a slot."""
@@ -272,7 +273,7 @@ class TokenChoice(Router):
             capacity=capacity,
         )
 
-    def _slots(self, scores: RouterScores, capacity: int) -> jax.Array:
+    def _slots(self, scores: RouterScores, capacity: int) -> CountP:
         """Returns the number of slots to fill in each pool, [P], at most C."""
         pools, _, num_experts = scores.logits_PNE.shape
         if self.order == "left_to_right":
@@ -290,9 +291,9 @@ class TokenChoice(Router):
     def _losses(
         self,
         scores: RouterScores,
-        logits_PNE: jax.Array,
-        score_PNE: jax.Array,
-        count_PE: jax.Array,
+        logits_PNE: ScoresPNE,
+        score_PNE: ScoresPNE,
+        count_PE: CountPE,
     ) -> dict[str, jax.Array]:
         if self.score != "softmax":
             score_PNE = score_PNE / score_PNE.sum(-1, keepdims=True)

@@ -16,6 +16,7 @@ from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Router
 from moe_jax.settings import PositiveInt
+from moe_jax.types import IndexPNK
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class UnlearnedRouter(Router):
     is_causal = True
     is_learned = False
 
-    def _output(self, expert_PNK: jax.Array, scores: RouterScores) -> RouterOutput:
+    def _output(self, expert_PNK: IndexPNK, scores: RouterScores) -> RouterOutput:
         chosen_PNK = jnp.broadcast_to(scores.mask_PN[..., None], expert_PNK.shape)
         pairs = Pairs(
             expert_index_PNK=expert_PNK.astype(jnp.int32),

@@ -16,6 +16,7 @@ from moe_jax.types import (
     IndexPNK,
     MaskPEC,
     MaskPN,
+    MaskPNE,
     MaskPNK,
     ScoresPNE,
     TokensPN,
@@ -89,7 +90,7 @@ class Slots:
         """The number of experts, E."""
         return self.token_index_PEC.shape[1]
 
-    def dense(self, tokens: int) -> tuple[ScoresPNE, jax.Array]:
+    def dense(self, tokens: int) -> tuple[ScoresPNE, MaskPNE]:
         """Returns dense combine weights and a dense boolean mask of the choices, both [P, N, E].
 
         Args:
@@ -134,25 +135,25 @@ class Pairs:
         assert self.capacity is not None
         pools, tokens, choices = self.expert_index_PNK.shape
         slots = self.num_experts * self.capacity
-        # The index of the pair in each slot, -1 for an empty slot. Pairs that are not chosen have
-        # an index out of range and are dropped.
+        # The pair in each slot, [P, E * C]; a pair without a slot is written nowhere, an empty
+        # slot has none.
         slot_PM = self.expert_index_PNK * self.capacity + self.slot_PNK
         slot_PM = jnp.where(self.chosen_PNK, slot_PM, slots).reshape(pools, -1)
         pair_PM = jnp.broadcast_to(jnp.arange(tokens * choices, dtype=jnp.int32), slot_PM.shape)
         pool_P1 = jnp.arange(pools)[:, None]
         none = jnp.full((pools, slots), -1, jnp.int32)
-        pair_PC = none.at[pool_P1, slot_PM].set(pair_PM, mode="drop", unique_indices=False)
-        filled_PC = pair_PC >= 0
-        pair_PC = jnp.where(filled_PC, pair_PC, 0)
-        weight_PC = jnp.take_along_axis(self.weight_PNK.reshape(pools, -1), pair_PC, axis=-1)
+        pair_in_slot = none.at[pool_P1, slot_PM].set(pair_PM, mode="drop", unique_indices=False)
+        is_filled = pair_in_slot >= 0
+        pair_in_slot = jnp.where(is_filled, pair_in_slot, 0)
+        weight = jnp.take_along_axis(self.weight_PNK.reshape(pools, -1), pair_in_slot, axis=-1)
         shape = (pools, self.num_experts, self.capacity)
         return Slots(
-            token_index_PEC=(pair_PC // choices).reshape(shape),
-            weight_PEC=jnp.where(filled_PC, weight_PC, 0.0).reshape(shape),
-            filled_PEC=filled_PC.reshape(shape),
+            token_index_PEC=(pair_in_slot // choices).reshape(shape),
+            weight_PEC=jnp.where(is_filled, weight, 0.0).reshape(shape),
+            filled_PEC=is_filled.reshape(shape),
         )
 
-    def dense(self, tokens: int) -> tuple[ScoresPNE, jax.Array]:
+    def dense(self, tokens: int) -> tuple[ScoresPNE, MaskPNE]:
         """Returns dense combine weights and a dense boolean mask of the choices, both [P, N, E].
 
         Args:

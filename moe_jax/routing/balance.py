@@ -17,6 +17,8 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from moe_jax.types import MaskPN, ScoresPNE, VectorLE
+
 Rule = Literal["none", "bias", "quantile"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 
@@ -32,7 +34,7 @@ def init_bias(experts: int) -> dict[str, jax.Array]:
 
 
 def statistics(
-    rule: str, score_PNE: jax.Array, biased_PNE: jax.Array, mask_PN: jax.Array, k: int
+    rule: str, score_PNE: ScoresPNE, biased_PNE: ScoresPNE, mask_PN: MaskPN, k: int
 ) -> dict[str, jax.Array]:
     """Returns the statistics, beside the counts, that `update` needs, summed over tokens."""
     if rule != "quantile":
@@ -47,8 +49,8 @@ def statistics(
 
 
 def update(
-    rule: str, bias_LE: jax.Array, statistics: dict[str, jax.Array], rate: float, k: int
-) -> jax.Array:
+    rule: str, bias_LE: VectorLE, statistics: dict[str, jax.Array], rate: float, k: int
+) -> VectorLE:
     """Returns the bias after a step; unchanged if no token was routed.
 
     Args:

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from moe_jax.routing.assignment import RouterScores
-from moe_jax.types import MaskPN, Scalar
+from moe_jax.types import CountPE, MaskPN, Scalar, ScoresPNE, ValuePN, VectorE
 
 
-def masked_mean(value_PN: jax.Array, mask_PN: MaskPN) -> Scalar:
+def masked_mean(value_PN: ValuePN, mask_PN: MaskPN) -> Scalar:
     """Returns the mean of `value_PN` over real tokens, 0 if there is none."""
     total = jnp.sum(jnp.where(mask_PN, value_PN, 0.0))
     return total / jnp.maximum(jnp.sum(mask_PN.astype(jnp.float32)), 1.0)
@@ -38,7 +38,7 @@ def share(count_E: jax.Array) -> jax.Array:
     return count_E / jnp.where(total > 0, total, 1.0)
 
 
-def batch_shares(count_PE: jax.Array, scores: RouterScores) -> jax.Array:
+def batch_shares(count_PE: CountPE, scores: RouterScores) -> VectorE:
     """Returns each expert's fraction of the choices of the whole batch, over all devices, [E].
 
     Args:
@@ -51,11 +51,11 @@ def batch_shares(count_PE: jax.Array, scores: RouterScores) -> jax.Array:
 
 
 def balance_loss(
-    count_PE: jax.Array,
-    score_PNE: jax.Array,
+    count_PE: CountPE,
+    score_PNE: ScoresPNE,
     mask_PN: MaskPN,
     *,
-    share_E: jax.Array | None = None,
+    share_E: VectorE | None = None,
     by_pool: bool = False,
 ) -> Scalar:
     """Returns E sum_e f_e P_e: 1 for a balanced router, E if all tokens choose the same expert.
@@ -85,7 +85,7 @@ def importance_loss(scores: RouterScores) -> Scalar:
     return _squared_variation(scores.total(p_PNE.sum((0, 1))))
 
 
-def load_loss(scores: RouterScores, noisy_PNE: jax.Array, noise: float, k: int) -> Scalar:
+def load_loss(scores: RouterScores, noisy_PNE: ScoresPNE, noise: float, k: int) -> Scalar:
     """Returns CV^2 over experts of the expected number of tokens under fresh noise (V-MoE).
 
     The probability that expert e remains among a token's top k if only its noise is resampled is
@@ -103,6 +103,6 @@ def load_loss(scores: RouterScores, noisy_PNE: jax.Array, noise: float, k: int) 
     return _squared_variation(scores.total(wins_PNE.sum((0, 1))))
 
 
-def _squared_variation(value_E: jax.Array) -> Scalar:
+def _squared_variation(value_E: VectorE) -> Scalar:
     mean = value_E.mean()
     return jnp.var(value_E) / jnp.square(jnp.where(mean > 0, mean, 1.0))

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from moe_jax.routing.assignment import Assignment, RouterScores, Slots
 from moe_jax.routing.losses import masked_mean
+from moe_jax.types import CountE, CountPN, MaskPN, ScoresPNE, ValuePN
 
 HISTOGRAM_BINS = ("0", "1", "2", "3", "4", ">4")
 GAP_BINS = 10
@@ -33,7 +34,7 @@ GAP_BINS = 10
 _PAIRS, _WANTED = "pairs", "wanted_pairs"
 
 
-def routed_counts(assignment: Assignment, tokens: int, experts: int) -> tuple[jax.Array, jax.Array]:
+def routed_counts(assignment: Assignment, tokens: int, experts: int) -> tuple[CountPN, CountE]:
     """Counts the experts of each token and the tokens of each expert.
 
     Returns:
@@ -53,7 +54,7 @@ def routed_counts(assignment: Assignment, tokens: int, experts: int) -> tuple[ja
 
 
 def health(
-    assignment: Assignment, scores: RouterScores, wanted_PN: jax.Array | None = None
+    assignment: Assignment, scores: RouterScores, wanted_PN: CountPN | None = None
 ) -> dict[str, jax.Array]:
     """Returns means over the real tokens of one layer, for `summarise`.
 
@@ -68,8 +69,8 @@ def health(
     per_token_PN, per_expert_E = routed_counts(assignment, tokens, num_experts)
     wanted_PN = per_token_PN if wanted_PN is None else wanted_PN
     real = jnp.maximum(mask_PN.sum(dtype=jnp.float32), 1.0)
-    bins_PNK = jax.nn.one_hot(jnp.minimum(per_token_PN, 5), len(HISTOGRAM_BINS))
-    histogram = _mean_of_bins(bins_PNK, mask_PN)
+    bins = jax.nn.one_hot(jnp.minimum(per_token_PN, 5), len(HISTOGRAM_BINS))
+    histogram = _mean_of_bins(bins, mask_PN)
     log_p_PNE = jax.nn.log_softmax(scores.logits_PNE, axis=-1)
     entropy_PN = -jnp.sum(jnp.exp(log_p_PNE) * log_p_PNE, axis=-1)
     largest_PN, gap_PN = _largest_and_gap(scores.probabilities_PNE)
@@ -102,12 +103,12 @@ def summarise(means: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return metrics
 
 
-def _mean_of_bins(bins_PNK: jax.Array, mask_PN: jax.Array) -> jax.Array:
+def _mean_of_bins(bins: jax.Array, mask_PN: MaskPN) -> jax.Array:
     real = jnp.maximum(mask_PN.sum(dtype=jnp.float32), 1.0)
-    return jnp.sum(jnp.where(mask_PN[..., None], bins_PNK, 0.0), axis=(0, 1)) / real
+    return jnp.sum(jnp.where(mask_PN[..., None], bins, 0.0), axis=(0, 1)) / real
 
 
-def _largest_and_gap(p_PNE: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _largest_and_gap(p_PNE: ScoresPNE) -> tuple[ValuePN, ValuePN]:
     """Returns the largest probability, and its difference from the second largest.
 
     With a single expert the second largest probability is 0.

@@ -29,20 +29,22 @@ the multipliers of the one before. (The authors' code, lingvo's
 import jax
 import jax.numpy as jnp
 
-# Used instead of minus infinity, whose differences are NaN.
+from moe_jax.types import CountP, MaskPN, ScoresPEN
+
+# Stands in for minus infinity, of which a difference would be no number.
 _NEVER = -1e20
 _FIRST_REGULARISATION = 0.1
 _FALLING_SHARE = 0.9
 
 
 def capped_transport(
-    score_PEN: jax.Array,
-    k_P: jax.Array,
+    score_PEN: ScoresPEN,
+    k_P: CountP,
     cap: int,
-    mask_PN: jax.Array,
+    mask_PN: MaskPN,
     regularisation: float = 1e-3,
     iterations: int = 100,
-) -> jax.Array:
+) -> ScoresPEN:
     """Returns (S + u - v) / lambda, from which A = exp(min(., 0)), [P, E, N] float32.
 
     The result has the same order as A; where A is 1 it is w / lambda, which also orders the tokens

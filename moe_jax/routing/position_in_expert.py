@@ -16,22 +16,22 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from moe_jax.types import IndexM, IndexPNK, MaskPNK, TokensPN, ValuePN
+
 Order = Literal["left_to_right", "choices_first", "priority"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 def positions_in_expert(
-    expert_PNK: jax.Array,
-    wanted_PNK: jax.Array,
+    expert_PNK: IndexPNK,
+    wanted_PNK: MaskPNK,
     experts: int,
     order: str,
     *,
-    time_PN: jax.Array | None = None,
-    score_PN: jax.Array | None = None,
-) -> jax.Array:
-    """Returns the rank of each choice among those of the same expert and pool, [P, N, K] int32.
-
-    The rank is the number of requested choices of the expert that precede this one.
+    time_PN: TokensPN | None = None,
+    score_PN: ValuePN | None = None,
+) -> IndexPNK:
+    """Returns how many wanted choices of the same expert in the pool come before, [P, N, K] int32.
 
     Args:
         expert_PNK: the expert of each choice.
@@ -72,7 +72,7 @@ def _inverse(permutation_M: jax.Array) -> jax.Array:
     return jnp.zeros_like(places).at[permutation_M].set(places, unique_indices=True)
 
 
-def _ranks(expert_M: jax.Array, place_M: jax.Array, num_experts: int) -> jax.Array:
+def _ranks(expert_M: IndexM, place_M: IndexM, num_experts: int) -> IndexM:
     """Ranks one pool's choices by (expert, place); `place_M` is a permutation of 0 ... M - 1."""
     pairs = expert_M.shape[0]
     by_place_M = jnp.zeros_like(expert_M).at[place_M].set(expert_M, unique_indices=True)
@@ -83,7 +83,7 @@ def _ranks(expert_M: jax.Array, place_M: jax.Array, num_experts: int) -> jax.Arr
     return by_place_M[place_M]
 
 
-def sort_by_expert(expert_M: jax.Array, experts: int) -> tuple[jax.Array, jax.Array]:
+def sort_by_expert(expert_M: IndexM, experts: int) -> tuple[IndexM, IndexM]:
     """Sorts choices by expert, stably; the value `experts` stands for no expert and sorts last.
 
     This is one unstable sort of a single int32 key, which is fastest on CPU, unless the key would
@@ -102,7 +102,7 @@ def sort_by_expert(expert_M: jax.Array, experts: int) -> tuple[jax.Array, jax.Ar
     return sorted_M, order_M
 
 
-def expert_bounds(sorted_expert_M: jax.Array, experts: int) -> jax.Array:
+def expert_bounds(sorted_expert_M: IndexM, experts: int) -> jax.Array:
     """Returns the start of each expert's range in the sorted choices, and of no expert's, [E + 1].
 
     Every choice is compared with every expert in one fused pass, instead of a search in a loop.

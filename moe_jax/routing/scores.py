@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 
-from moe_jax.types import ActivationsPND, ScoresPNE
+from moe_jax.types import ActivationsPND, KernelDE, ScoresPNE
 
 
 def router_logits(
     x_PND: ActivationsPND,
-    kernel_DE: jax.Array,
+    kernel_DE: KernelDE,
     jitter: float = 0.0,
     key: jax.Array | None = None,
 ) -> ScoresPNE:

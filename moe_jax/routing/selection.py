@@ -5,11 +5,13 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from moe_jax.types import CountPE, IndexPNK, MaskPNK, ScoresPNE, WeightPNK
+
 Score = Literal["softmax", "sigmoid", "sqrt_softplus"]
 SCORES: tuple[Score, ...] = get_args(Score)
 
 
-def expert_scores(logits_PNE: jax.Array, kind: str) -> jax.Array:
+def expert_scores(logits_PNE: ScoresPNE, kind: str) -> ScoresPNE:
     """Returns non-negative scores of one of `SCORES`.
 
     `softmax` over the experts; `sigmoid` of each logit (DeepSeek-V3); the square root of its
@@ -22,7 +24,7 @@ def expert_scores(logits_PNE: jax.Array, kind: str) -> jax.Array:
     return jnp.sqrt(jax.nn.softplus(logits_PNE))
 
 
-def top_experts(score_PNE: jax.Array, k: int) -> jax.Array:
+def top_experts(score_PNE: ScoresPNE, k: int) -> IndexPNK:
     """Returns the k experts with the highest scores in descending order, [P, N, K] int32.
 
     Ties are broken by index. For k up to 2 it uses argmax, which is faster than a sort on CPU.
@@ -38,7 +40,7 @@ def top_experts(score_PNE: jax.Array, k: int) -> jax.Array:
     return jnp.stack([first_PN, second_PN.astype(jnp.int32)], axis=-1)
 
 
-def scores_of(score_PNE: jax.Array, expert_PNK: jax.Array) -> jax.Array:
+def scores_of(score_PNE: ScoresPNE, expert_PNK: IndexPNK) -> WeightPNK:
     """Returns the scores of the chosen experts; the gradient is dense for up to 2 choices."""
     if expert_PNK.shape[-1] > 2:
         return jnp.take_along_axis(score_PNE, expert_PNK, axis=-1)
@@ -46,7 +48,7 @@ def scores_of(score_PNE: jax.Array, expert_PNK: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(one_hot_PNKE, score_PNE[..., None, :], 0.0), axis=-1)
 
 
-def best_groups(score_PNE: jax.Array, groups: int, top_groups: int) -> jax.Array:
+def best_groups(score_PNE: ScoresPNE, groups: int, top_groups: int) -> ScoresPNE:
     """Sets the scores of experts outside the best groups of a token to -inf.
 
     The score of a group is the sum of its two highest scores (DeepSeek-V3, section 2.1.2:
@@ -54,16 +56,16 @@ def best_groups(score_PNE: jax.Array, groups: int, top_groups: int) -> jax.Array
     """
     if top_groups == groups:
         return score_PNE
-    num_experts = score_PNE.shape[-1]
-    of_group_PNGE = score_PNE.reshape(*score_PNE.shape[:-1], groups, num_experts // groups)
-    best = min(2, num_experts // groups)
-    group_PNG = jax.lax.top_k(of_group_PNGE, best)[0].sum(-1)
-    chosen_PNK = jax.lax.top_k(group_PNG, top_groups)[1]
-    keep_PNG = jnp.any(jnp.arange(groups) == chosen_PNK[..., None], axis=-2)
-    return jnp.where(keep_PNG[..., None], of_group_PNGE, -jnp.inf).reshape(score_PNE.shape)
+    experts = score_PNE.shape[-1]
+    by_group = score_PNE.reshape(*score_PNE.shape[:-1], groups, experts // groups)
+    best = min(2, experts // groups)
+    group_PNG = jax.lax.top_k(by_group, best)[0].sum(-1)
+    best_PNK = jax.lax.top_k(group_PNG, top_groups)[1]
+    keep_PNG = jnp.any(jnp.arange(groups) == best_PNK[..., None], axis=-2)
+    return jnp.where(keep_PNG[..., None], by_group, -jnp.inf).reshape(score_PNE.shape)
 
 
-def choice_counts(expert_PNK: jax.Array, wanted_PNK: jax.Array, experts: int) -> jax.Array:
+def choice_counts(expert_PNK: IndexPNK, wanted_PNK: MaskPNK, experts: int) -> CountPE:
     """Counts the requested choices of each expert in each pool, [P, E] float32."""
     pools = expert_PNK.shape[0]
     rows_P11 = jnp.arange(pools)[:, None, None]

@@ -38,19 +38,19 @@ def consistency_loss(
     )
     embedding = embedding_VD.astype(hidden_1_TD.dtype)
 
-    def log_softmax(hidden_CD: jax.Array) -> jax.Array:
-        logits_CV = jnp.einsum(
-            "cd,vd->cv", hidden_CD, embedding, preferred_element_type=jnp.float32
+    def log_softmax(hidden_UD: jax.Array) -> jax.Array:
+        logits_UV = jnp.einsum(
+            "ud,vd->uv", hidden_UD, embedding, preferred_element_type=jnp.float32
         )
-        return logits_CV - log_partition(logits_CV, vocabulary_axis)[:, None]
+        return logits_UV - log_partition(logits_UV, vocabulary_axis)[:, None]
 
     @jax.checkpoint
     def one_chunk(total: jax.Array, part: tuple) -> tuple[jax.Array, None]:
-        *hidden, weights_C = part
+        *hidden, weights_U = part
         log_p, log_q = (log_softmax(h) for h in hidden)
-        divergence_C = 0.5 * jnp.sum((jnp.exp(log_p) - jnp.exp(log_q)) * (log_p - log_q), axis=-1)
+        divergence_U = 0.5 * jnp.sum((jnp.exp(log_p) - jnp.exp(log_q)) * (log_p - log_q), axis=-1)
         if vocabulary_axis is not None:
-            divergence_C = jax.lax.psum(divergence_C, vocabulary_axis)
-        return total + jnp.sum(weights_C * divergence_C), None
+            divergence_U = jax.lax.psum(divergence_U, vocabulary_axis)
+        return total + jnp.sum(weights_U * divergence_U), None
 
     return jax.lax.scan(one_chunk, jnp.zeros((), jnp.float32), parts)[0]

@@ -82,20 +82,20 @@ def _forward(
 
     def one_chunk(carry: tuple, xs: tuple) -> tuple:
         objective, nll, d_embedding = carry
-        hidden_CD, targets_C, weights_C = xs
-        logits_CV = _matmul("cd,vd->cv", hidden_CD, embedding)
-        log_z_C = log_partition(logits_CV, axis)
-        target_C = _target_logits(logits_CV, targets_C, axis)
-        nll += jnp.sum(weights_C * (log_z_C - target_C))
-        objective += jnp.sum(weights_C * (log_z_C - target_C + z_loss * jnp.square(log_z_C)))
+        hidden_UD, targets_U, weights_U = xs
+        logits_UV = _matmul("ud,vd->uv", hidden_UD, embedding)
+        log_z_U = log_partition(logits_UV, axis)
+        target_U = _target_logits(logits_UV, targets_U, axis)
+        nll += jnp.sum(weights_U * (log_z_U - target_U))
+        objective += jnp.sum(weights_U * (log_z_U - target_U + z_loss * jnp.square(log_z_U)))
         if not with_gradient:
             return (objective, nll, d_embedding), None
-        p_CV = jnp.exp(logits_CV - log_z_C[:, None]) * (1 + 2 * z_loss * log_z_C)[:, None]
-        hit_CV = _hits(targets_C, embedding.shape[0], axis)
-        d_logits_CV = ((p_CV - hit_CV) * weights_C[:, None]).astype(hidden_CD.dtype)
-        d_embedding += _matmul("cv,cd->vd", d_logits_CV, hidden_CD)
-        d_hidden_CD = _matmul("cv,vd->cd", d_logits_CV, embedding).astype(hidden_CD.dtype)
-        return (objective, nll, d_embedding), d_hidden_CD
+        p_UV = jnp.exp(logits_UV - log_z_U[:, None]) * (1 + 2 * z_loss * log_z_U)[:, None]
+        hit_UV = _hits(targets_U, embedding.shape[0], axis)
+        d_logits_UV = ((p_UV - hit_UV) * weights_U[:, None]).astype(hidden_UD.dtype)
+        d_embedding += _matmul("uv,ud->vd", d_logits_UV, hidden_UD)
+        d_hidden_UD = _matmul("uv,vd->ud", d_logits_UV, embedding).astype(hidden_UD.dtype)
+        return (objective, nll, d_embedding), d_hidden_UD
 
     zero = jnp.zeros((), jnp.float32)
     d_embedding = jnp.zeros(embedding_VD.shape, jnp.float32) if with_gradient else None
@@ -108,26 +108,26 @@ def _forward(
     return objective, nll, d_hidden, d_embedding
 
 
-def log_partition(logits_CV: jax.Array, axis: str | None) -> jax.Array:
-    """Returns the logsumexp over the vocabulary, [C]; `axis` is the mesh axis of its shards."""
+def log_partition(logits_UV: jax.Array, axis: str | None) -> jax.Array:
+    """Returns the logsumexp over the vocabulary, [U]; `axis` is the mesh axis of its shards."""
     if axis is None:
-        return jax.nn.logsumexp(logits_CV, axis=-1)
-    largest_C = jax.lax.pmax(jax.lax.stop_gradient(logits_CV.max(-1)), axis)
-    return largest_C + jnp.log(jax.lax.psum(jnp.exp(logits_CV - largest_C[:, None]).sum(-1), axis))
+        return jax.nn.logsumexp(logits_UV, axis=-1)
+    largest_U = jax.lax.pmax(jax.lax.stop_gradient(logits_UV.max(-1)), axis)
+    return largest_U + jnp.log(jax.lax.psum(jnp.exp(logits_UV - largest_U[:, None]).sum(-1), axis))
 
 
-def _hits(targets_C: jax.Array, vocabulary: int, axis: str | None) -> jax.Array:
-    """Returns the one-hot targets within the local shard of the vocabulary, [C, V] bool."""
+def _hits(targets_U: jax.Array, vocabulary: int, axis: str | None) -> jax.Array:
+    """Returns the one-hot targets within the local shard of the vocabulary, [U, V] bool."""
     first = 0 if axis is None else jax.lax.axis_index(axis) * vocabulary
-    token_V = first + jnp.arange(vocabulary, dtype=targets_C.dtype)
-    return token_V == targets_C[:, None]
+    token_V = first + jnp.arange(vocabulary, dtype=targets_U.dtype)
+    return token_V == targets_U[:, None]
 
 
-def _target_logits(logits_CV: jax.Array, targets_C: jax.Array, axis: str | None) -> jax.Array:
+def _target_logits(logits_UV: jax.Array, targets_U: jax.Array, axis: str | None) -> jax.Array:
     if axis is None:
-        return jnp.take_along_axis(logits_CV, targets_C[:, None], axis=-1)[:, 0]
-    hit_CV = _hits(targets_C, logits_CV.shape[-1], axis)
-    return jax.lax.psum(jnp.where(hit_CV, logits_CV, 0.0).sum(-1), axis)
+        return jnp.take_along_axis(logits_UV, targets_U[:, None], axis=-1)[:, 0]
+    hit_UV = _hits(targets_U, logits_UV.shape[-1], axis)
+    return jax.lax.psum(jnp.where(hit_UV, logits_UV, 0.0).sum(-1), axis)
 
 
 def _matmul(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:

@@ -47,7 +47,7 @@ def test_segments_cover_every_row_of_every_expert_once(load):
     assert sizes[-1] >= min(rows, -(-rows // experts))
     segments = segments_of(count, rows)
     expert, start, number, bounds = map(
-        np.asarray, (segments.expert_G, segments.start_G, segments.rows_G, segments.bounds)
+        np.asarray, (segments.expert_Z, segments.start_Z, segments.rows_Z, segments.bounds)
     )
     assert (np.diff(bounds) >= 0).all()
     assert bounds[0] == 0
@@ -77,7 +77,7 @@ def test_all_rows_on_one_expert(rows, experts):
         count[experts // 2] = load
         segments = segments_of(count, rows)
         assert int(segments.further) == max(-(-load // largest) - 1, 0)
-        assert len(segments.expert_G) >= experts + int(segments.further)
+        assert len(segments.expert_Z) >= experts + int(segments.further)
 
 
 CASES = {
