@@ -47,7 +47,7 @@ def test_a_router_of_the_running_program_is_configurable(own):
     define(5)
     assert experiments.load(source).router.k == 5
     assert "NotebookRouter" in configurable_names()
-    with pytest.raises(UserError, match="NotebookRouter.k must be a whole number above 0, not 0"):
+    with pytest.raises(UserError, match=r"NotebookRouter.k must be a whole number above 0, not 0"):
         experiments.load(
             dataclasses.replace(source, bindings=(*source.bindings, "NotebookRouter.k=0"))
         )

@@ -12,7 +12,7 @@ from moe_jax.models import softmax_attention
 from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.parameters import kernel
-from moe_jax.models.position import MASKED, RelativeBias, causal_mask, rotate
+from moe_jax.models.position_embeddings import MASKED, RelativeBias, causal_mask, rotate
 from moe_jax.sharding.partition import SINGLE_DEVICE, Partition
 from moe_jax.sharding.rules import BATCH_AXES
 from moe_jax.types import ActivationsBSD, BiasHQS, KeysBSHK, QueriesBQHK

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from moe_jax.training.loss import DEFAULT_CHUNK, log_partition
+from moe_jax.training.losses import DEFAULT_CHUNK, log_partition
 
 
 def consistency_loss(

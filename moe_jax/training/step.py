@@ -20,8 +20,8 @@ from moe_jax.routing.metrics import summarise
 from moe_jax.routing.router import Router
 from moe_jax.settings import Name, NonNegative, PositiveInt, Settings
 from moe_jax.training.consistency_loss import consistency_loss
-from moe_jax.training.loss import DEFAULT_CHUNK, VocabularyLossOptions, vocabulary_loss
 from moe_jax.training.loss_spike_guard import GuardConfig, SkipReason
+from moe_jax.training.losses import DEFAULT_CHUNK, VocabularyLossOptions, vocabulary_loss
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.sharded_loss import sum_over_data_shards
 from moe_jax.training.state import TrainState, state_shardings

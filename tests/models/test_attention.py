@@ -12,7 +12,7 @@ from tiers import mostly_slow
 import moe_jax.models.attention as attention_module
 from moe_jax.models.attention import Attention, block_length
 from moe_jax.models.batch_context import BatchContext
-from moe_jax.models.position import RelativeBias, causal_mask, distance_buckets, rotate
+from moe_jax.models.position_embeddings import RelativeBias, causal_mask, distance_buckets, rotate
 
 LENGTH = 12
 

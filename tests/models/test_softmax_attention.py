@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moe_jax.models.position import MASKED
+from moe_jax.models.position_embeddings import MASKED
 from moe_jax.models.softmax_attention import attend
 
 B, S, T, H, K = 2, 7, 7, 3, 4

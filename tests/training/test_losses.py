@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from moe_jax.training.loss import DEFAULT_CHUNK, VocabularyLossOptions, vocabulary_loss
+from moe_jax.training.losses import DEFAULT_CHUNK, VocabularyLossOptions, vocabulary_loss
 
 TOKENS, WIDTH, VOCABULARY = 24, 8, 40
 

@@ -8,7 +8,7 @@ import tiny
 from flax import nnx
 from tiers import mostly_slow
 
-from moe_jax.models.position import (
+from moe_jax.models.position_embeddings import (
     MASKED,
     RelativeBias,
     bucket_starts,
