@@ -6,6 +6,7 @@ right name, also those that gin accepts silently, such as a macro that nothing u
 
 import ast
 import contextlib
+import dataclasses
 import functools
 import importlib.resources
 import inspect
@@ -26,7 +27,7 @@ from moe_jax.gin_registry import PACKAGE, configurable_names, gin_module, select
 from moe_jax.gin_statements import StatementReader
 from moe_jax.settings import Mistake, Undefined, Unusable, any_unusable, mistakes
 
-_MODULE = "moe_jax"
+_MODULE, _MISSING = "moe_jax", dataclasses.MISSING
 # A gin reference (@Name, @Name(), %MACRO), alone or inside a list.
 _REFERENCE = re.compile(r"(^|[\[({, ])[@%][A-Za-z]")
 
@@ -217,9 +218,26 @@ def _checking(name: str, target: Callable[..., Any]) -> Callable[..., Any]:
         return Unusable()
 
     functools.update_wrapper(make, target, updated=())
-    make.__signature__ = inspect.signature(target)  # type: ignore[attr-defined]
+    # Gin is to take the signature, not that of the constructor behind it.
+    del make.__wrapped__  # type: ignore[attr-defined]
+    make.__signature__ = _signature(target)  # type: ignore[attr-defined]
     make.settings_name = name  # type: ignore[attr-defined]
     return make
+
+
+def _signature(target: Callable[..., Any]) -> inspect.Signature:
+    """Returns the parameters of a class or function; of a dataclass, whatever wraps its methods."""
+    if not dataclasses.is_dataclass(target):
+        return inspect.signature(target)
+    found = []
+    for field in dataclasses.fields(target):
+        if not field.init:
+            continue
+        default = inspect.Parameter.empty if field.default is _MISSING else field.default
+        if field.default_factory is not _MISSING:
+            default = object()  # Gin does not print it.
+        found.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default))
+    return inspect.Signature(found)
 
 
 def _where(scope: Sequence[str], name: str, parameter: str) -> str:

@@ -58,7 +58,8 @@ def registered() -> list[Configurable]:
 
 
 def _describe(selector: str) -> Configurable:
-    target = inspect.unwrap(gin.config._REGISTRY[selector].wrapped)
+    registered = gin.config._REGISTRY[selector].wrapped
+    target = inspect.unwrap(REGISTERED.get(selector.rpartition(".")[2], registered))
     lines = inspect.cleandoc(target.__doc__ or "").splitlines()
     return Configurable(
         name=selector.removeprefix(PACKAGE),

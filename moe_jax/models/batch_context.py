@@ -26,7 +26,7 @@ class BatchContext:
     positions_BS: TokensBS
     mask_BS: MaskBS
     segments_BS: TokensBS | None = None
-    prefix_BS: TokensBS | None = None
+    prefix_BS: TokensBS | MaskBS | None = None
 
     @classmethod
     def of_tokens(cls, tokens_BS: TokensBS) -> "BatchContext":

@@ -56,6 +56,11 @@ class LossConfig(Settings, called="Loss"):
     balance_over: BalancedOver = "batch"
     chunk: PositiveInt = DEFAULT_CHUNK
 
+    def __hash__(self) -> int:
+        """Returns a hash of all fields; a mapping has none of its own."""
+        weights = tuple(sorted(self.weights.items()))
+        return hash((self.z_loss, weights, self.balance_over, self.chunk))
+
     def weight(self, name: str, router: Router) -> float:
         """Returns the weight of an auxiliary loss of a router.
 
