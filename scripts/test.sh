@@ -33,5 +33,6 @@ export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 cd "$root"
 # loadfile: the tests of one file share its compiled functions and fixtures. Files are taken in the
-# order of tests/conftest.py, the longest first.
-exec "$venv/bin/pytest" -n 2 --dist loadfile --no-loadscope-reorder "$@"
+# order of tests/conftest.py, the longest first. A worker that crashes ends the run: with loadfile,
+# pytest-xdist 3.8 waits for ever for the files of a worker that it has replaced.
+exec "$venv/bin/pytest" -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 "$@"
