@@ -88,6 +88,27 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: ranks.get("/".join(item.path.parts[-2:]), len(ranks)))
 
 
+# Of the 65,530 memory mappings that Linux allows a process by default (vm.max_map_count). XLA's CPU
+# programs have several each, and crash in many ways when there are no more.
+MAPPINGS = 20_000
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Between files, frees compiled programs if there are many; the cache on disk keeps them."""
+    if (nextitem is None or nextitem.path != item.path) and count_mappings() > MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
+
+
+def count_mappings():
+    """Returns the number of this process's memory mappings; 0 where it is unknown."""
+    try:
+        with open("/proc/self/maps", "rb") as mappings:
+            return sum(1 for _ in mappings)
+    except OSError:
+        return 0
+
+
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch, request):
     """Commands that run in this process see one device, unless a test asks for `all_devices`."""
