@@ -19,6 +19,8 @@ LOG_FILE = "log.txt"
 # Errors of a pipe whose reader has ended, or of a terminal that is closed.
 _NO_READER = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF)
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+# Number of characters after which the output is flushed, as Python's own buffer is.
+_BUFFER = 8192
 
 
 class Output(io.TextIOBase):
@@ -34,6 +36,8 @@ class Output(io.TextIOBase):
         self._stream, self._name, self._continues = stream, name, continues
         self._log: str | None = None
         self._has_no_reader = False
+        # What was written since the last flush, so perhaps not read by anybody.
+        self._unflushed: list[str] = []
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -62,14 +66,22 @@ class Output(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Writes a text."""
+        if self._has_no_reader:
+            with self._handle_errors():
+                self._stream.write(_ESCAPES.sub("", text))
+            return len(text)
+        self._unflushed.append(text)
         with self._handle_errors():
-            self._stream.write(_ESCAPES.sub("", text) if self._has_no_reader else text)
+            self._stream.write(text)
+        if sum(map(len, self._unflushed)) > _BUFFER:
+            self.flush()
         return len(text)
 
     def flush(self) -> None:
         """Flushes the stream."""
         with self._handle_errors():
             self._stream.flush()
+            self._unflushed.clear()
 
     def log_to(self, path: str) -> None:
         """Sets the file that receives the output when it has no reader."""
@@ -107,10 +119,21 @@ class Output(io.TextIOBase):
                 raise SystemExit(128 + signal.SIGPIPE) from None
             self._redirect()
             with contextlib.suppress(OSError):
+                self._stream.write(_ESCAPES.sub("", "".join(self._unflushed)))
                 self._stream.flush()
+            self._unflushed.clear()
+
+    def _drop_buffer(self) -> None:
+        """Empties the buffer of the stream, whose text has the escape sequences of a terminal."""
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, self._stream.fileno())
+        os.close(nothing)
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
     def _redirect(self) -> None:
         """Redirects the descriptor to the log or to nothing, also for libraries in C."""
+        self._drop_buffer()
         path = self._log if self._continues and self._log is not None else os.devnull
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)

@@ -84,8 +84,9 @@ def test_streams_that_were_never_there(tmp_path, shell, continues):
     assert "Exception" not in err
 
 
-def test_a_terminal_that_is_closed(tmp_path):
-    """Its last line is plain text in the log, though a terminal gets colours."""
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_terminal_that_is_closed(tmp_path, unbuffered):
+    """What it did not get is plain text in the log, though a terminal gets colours."""
     (tmp_path / "script.py").write_text(
         SCRIPT.replace("console = Console()", "console = Console(force_terminal=True)")
         .replace('f"line', 'f"[red]line')
@@ -97,14 +98,20 @@ def test_a_terminal_that_is_closed(tmp_path):
         stdin=subprocess.PIPE,
         stdout=theirs,
         stderr=theirs,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONUNBUFFERED": unbuffered,
+            "TERM": "xterm",
+        },
     )
     os.close(theirs)
     os.close(ours)
     process.communicate(b"go\n")
     assert process.returncode == 3
     log = (tmp_path / "log.txt").read_text()
-    assert "\nline 2999\nfrom Python\nfrom C\n" in log
+    lines = "".join(f"line {number}\n" for number in range(3000))
+    assert f"\n{lines}from Python\nfrom C\n" in log
     assert "\x1b" not in log
 
 

@@ -11,10 +11,12 @@ HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Checks that every handler is restored."""
+    """Checks that every handler is restored; these tests may run under `nohup` themselves."""
+    own = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     before = [signal.getsignal(number) for number in HANDLED]
     yield
     assert [signal.getsignal(number) for number in HANDLED] == before
+    signal.signal(signal.SIGHUP, own)
 
 
 @pytest.mark.parametrize("number", HANDLED, ids=str)
