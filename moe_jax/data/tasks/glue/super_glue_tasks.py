@@ -6,7 +6,6 @@ Features stand in the order of their names, as in T5, but for MultiRC and WiC.
 from collections.abc import Mapping
 
 from moe_jax.data.tasks.glue import postprocessors
-from moe_jax.data.tasks.glue.coreference import dpr, wsc
 from moe_jax.data.tasks.glue.task_builder import (
     NOUN_LENGTH,
     SPLITS,
@@ -18,6 +17,7 @@ from moe_jax.data.tasks.glue.task_builder import (
     make_task,
 )
 from moe_jax.data.tasks.glue.text_formats import multirc, record
+from moe_jax.data.tasks.glue.wsc import dpr, wsc
 from moe_jax.data.tasks.metrics import (
     accuracy,
     matthews,

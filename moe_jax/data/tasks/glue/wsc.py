@@ -1,4 +1,4 @@
-"""Coreference resolution as text to text: the Winograd schemas of SuperGLUE, and DPR.
+"""WSC as text to text, coreference resolution: the Winograd schemas of SuperGLUE, and DPR.
 
 T5's input is the sentence with the pronoun in asterisks, `wsc: Bob asked Tom if *he* ...`, and
 the target is the noun that it refers to (Raffel et al. 2020, section 2.4 and appendix D; after
