@@ -36,7 +36,7 @@ class Output(io.TextIOBase):
         self._stream, self._name, self._continues = stream, name, continues
         self._log: str | None = None
         self._has_no_reader = False
-        # What was written since the last flush, so perhaps not read by anybody.
+        # What was written since the last flush: its reader may not get it.
         self._unflushed: list[str] = []
 
     @property
@@ -73,9 +73,16 @@ class Output(io.TextIOBase):
         self._unflushed.append(text)
         with self._handle_errors():
             self._stream.write(text)
+            if self._writes_through(text):
+                self._unflushed.clear()
         if sum(map(len, self._unflushed)) > _BUFFER:
             self.flush()
         return len(text)
+
+    def _writes_through(self, text: str) -> bool:
+        """Returns whether the stream flushes itself after a text."""
+        is_line = getattr(self._stream, "line_buffering", False) and "\n" in text
+        return bool(is_line or getattr(self._stream, "write_through", False))
 
     def flush(self) -> None:
         """Flushes the stream."""
@@ -111,7 +118,8 @@ class Output(io.TextIOBase):
             yield
         except OSError as error:
             if error.errno not in _NO_READER or self._has_no_reader:
-                # A full disk, perhaps: what is still in the buffer is written later.
+                # A full disk, perhaps: what is still in the stream's buffer is written later.
+                self._unflushed.clear()
                 return
             self._has_no_reader = True
             if not self._continues:
