@@ -182,7 +182,7 @@ def test_the_router_is_computed_in_float32(step):
 
 def test_weights_and_their_gradients_travel_in_bfloat16(step):
     """All but the embedding, which is looked up in float32, and what every device has whole."""
-    model = step.experiment.language_model(None)
+    model = step.experiment.language_model()
     sizes = {name: value.size for name, value in model.abstract().params.items()}
     rounded = {name for name, axes in model.logical_axes().items() if in_compute_precision(axes)}
     in_float32 = 4 * sum(size for name, size in sizes.items() if name not in rounded)
@@ -193,7 +193,7 @@ def test_weights_and_their_gradients_travel_in_bfloat16(step):
 
 
 def test_the_state_is_donated(step):
-    model = step.experiment.language_model(None)
+    model = step.experiment.language_model()
     leaves = len(jax.tree.leaves(abstract_state(model, step.experiment.optimizer)))
     header = step.compiled.program.partition("\n")[0]
     assert leaves > 20
