@@ -36,7 +36,8 @@ INSTALL_REQUIRES = [
     "gin-config==0.5.0",  # The error messages that we reword are matched by their text.
     "rich>=13.7,<16",
     "tensorboardX>=2.6.2.2,<3",
-    "matplotlib>=3.9,<4",  # Imported by `moe-jax plot` only.
+    "matplotlib>=3.9,<4",  # Imported by `moe-jax plot` and `moe-jax compare` only.
+    "jinja2>=3.1,<4",  # Imported by `moe-jax compare` only.
     # Data and evaluation. Never add tensorflow-cpu: seqio needs tensorflow-text, which needs
     # tensorflow, and the two would be written over the same directory.
     "seqio>=0.0.20,<0.1",
@@ -104,7 +105,14 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["moe_jax", "moe_jax.*"]),
     # configs/ holds gin files only and is no Python package: its files are data of moe_jax.
-    package_data={"moe_jax": ["py.typed", "configs/**/*.gin", "data/embedded/**/*"]},
+    package_data={
+        "moe_jax": [
+            "py.typed",
+            "configs/**/*.gin",
+            "data/embedded/**/*",
+            "compare/report/templates/*",
+        ]
+    },
     include_package_data=False,
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,

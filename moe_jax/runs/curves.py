@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from moe_jax.errors import UserError, nearest
+from moe_jax.runs.line_styles import line_style
 from moe_jax.training.metric_writers.jsonl_writer import read_metrics
 from moe_jax.training.monitoring.goodput import read_goodput
 from moe_jax.training.run_directory import run_directory
@@ -34,9 +35,6 @@ _NO_POSITION = {
     "hours": "time.jsonl has no record; draw it by steps",
 }
 AXES = {"steps": "step", "tokens": "training tokens (millions)", "hours": "hours since the start"}
-# Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is too light for lines.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_STYLES = ("-", "--", "-.", ":")
 
 Curves = dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]
 
@@ -130,11 +128,7 @@ def figure(curves: Curves, x: str, smoothing: int) -> Any:
     for index, (name, found) in enumerate(curves.items()):
         axes = drawn.add_subplot(rows, columns, index + 1)
         for label, (xs, ys) in found.items():
-            number = labels.index(label)
-            style: dict[str, Any] = {
-                "color": _COLOURS[number % len(_COLOURS)],
-                "linestyle": _STYLES[number // len(_COLOURS) % len(_STYLES)],
-            }
+            style: dict[str, Any] = line_style(labels.index(label))
             if name == "loss" and smoothing > 1:
                 axes.plot(xs, ys, color=style["color"], alpha=0.25, linewidth=0.8)
                 ys = _smooth(ys, smoothing)
