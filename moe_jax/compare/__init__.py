@@ -1,0 +1,1 @@
+"""Comparison of routers: studies of several runs, the statistics, and the report."""
