@@ -68,6 +68,11 @@ class ExpertChoice(Router):
         """The capacity factor."""
         return self.capacity_factor
 
+    @property
+    def slots_per_token(self) -> float:
+        """The capacity factor: every slot is computed."""
+        return self.capacity_factor
+
     def check(self, batch: int, length: int, experts: int) -> None:
         """Checks that the capacity is at least one slot, and at most the tokens in a pool."""
         _, tokens = self.pool.shape(batch, length)

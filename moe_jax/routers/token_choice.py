@@ -160,6 +160,11 @@ class TokenChoice(Router):
         return float(self.k)
 
     @property
+    def slots_per_token(self) -> float | None:
+        """k times the capacity factor: every slot is computed; None without a capacity."""
+        return None if self.capacity_factor is None else self.k * self.capacity_factor
+
+    @property
     def input_jitter(self) -> float:
         """The setting `jitter`."""
         return self.jitter

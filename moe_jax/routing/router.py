@@ -69,6 +69,16 @@ class Router(Settings, abc.ABC):
         """Mean number of experts per token: c of expert choice, k of token choice."""
 
     @property
+    def slots_per_token(self) -> float | None:
+        """Expert slots computed per token and layer in training, whether they are filled or not.
+
+        None if only routed tokens are computed: as many as the metric `mean_experts` says. A
+        router with a capacity returns the slots per token of a pool, before rounding: c of expert
+        choice, k x capacity factor of token choice; a layer never computes more than E.
+        """
+        return None
+
+    @property
     def is_learned(self) -> bool:
         """True if the layer has a router matrix."""
         return True

@@ -3,7 +3,8 @@
 | check       | fails for a router that                                                  |
 |-------------|--------------------------------------------------------------------------|
 | value       | is not hashable, or not equal to its copy: every step is recompiled      |
-| assignment  | has an expert index out of range, duplicate choices, or routed padding   |
+| assignment  | has an expert index out of range, duplicate choices, or routed padding,  |
+|             | or not as many slots as `slots_per_token` says                           |
 | dispatch    | has an assignment for which a dispatch differs from the one-hot oracle   |
 | gradient    | gets no gradient                                                         |
 | causality   | has `is_causal` True, but depends on later positions                     |
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moe_jax.dispatch import DISPATCHES
-from moe_jax.routing.assignment import Slots
+from moe_jax.routing.assignment import Assignment, Slots
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Router
 from moe_jax.testing.routed_layer import (
@@ -107,6 +108,29 @@ def _check_value(router: Router) -> None:
     )
 
 
+def _check_slots(router: Router, assignment: Assignment, tokens: int) -> None:
+    """Checks `slots_per_token` against the slots of an assignment, E C / N before rounding."""
+    slots = router.slots_per_token
+    if slots is None:
+        return
+    if isinstance(assignment, Slots):
+        capacity = assignment.token_index_PEC.shape[-1]
+    elif assignment.capacity is not None:
+        capacity = assignment.capacity
+    else:
+        raise RouterContractError(
+            f"{type(router).__name__}: slots_per_token is {slots}, but the assignment has no "
+            "capacity: it is None then"
+        )
+    experts = assignment.num_experts
+    _require(
+        abs(experts * capacity / tokens - min(slots, experts)) <= experts / tokens,
+        router,
+        f"slots_per_token is {slots}, but the assignment has {experts} x {capacity} slots for "
+        f"{tokens} tokens",
+    )
+
+
 def _check_assignment(router: Router, inputs: Inputs, key: jax.Array | None) -> None:
     routed = jax.device_get(run_router(router, inputs, key))
     mask_PN = np.asarray(router.pool.split(inputs.mask_BS))
@@ -116,6 +140,7 @@ def _check_assignment(router: Router, inputs: Inputs, key: jax.Array | None) -> 
         router,
         f"the assignment has {assignment.num_experts} experts, the layer {num_experts}",
     )
+    _check_slots(router, assignment, mask_PN.shape[1])
     try:
         count_PNE = chosen_PNE(assignment, mask_PN.shape[1])
     except IndexError as error:

@@ -17,6 +17,7 @@ from on_disk import evaluation, losses, records, saved
 from tiers import slow
 
 from moe_jax import cli
+from moe_jax.compare.run_reader import read_run
 from moe_jax.sharding import mesh
 
 pytestmark = pytest.mark.multidevice
@@ -106,3 +107,19 @@ def test_ten_steps_and_ten_more_are_twenty(
         assert loss == pytest.approx(expected[step], rel=TOLERANCE), step
     ends = [evaluation(of)["causal_loss"] for of in (resumed, whole(router))]
     assert ends[0] == pytest.approx(ends[1], rel=TOLERANCE)
+
+
+def test_a_comparison_reads_what_the_run_has_written(whole):
+    directory = whole("expert_choice")
+    run, facts = read_run(directory), json.loads((directory / "run.json").read_text())
+    assert (run.outcome, run.planned_steps, run.router) == ("finished", 20, "expert_choice")
+    found = evaluation(directory)
+    assert run.curve.loss[-1] == found["loss"]
+    assert run.curve.causal_loss[-1] == found["causal_loss"]
+    assert run.eval_tokens == found["tokens"]
+    assert run.tokens_per_step == facts["tokens_per_step"]
+    assert run.flops_per_token == facts["train_flops_per_token"]
+    assert {"total": run.parameters, "active": run.active_parameters} == facts["parameters"]
+    digests = {task: files["digest"] for task, files in facts["data"].items()}
+    assert run.data["digests"] == digests
+    assert len(digests) == 2

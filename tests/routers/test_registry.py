@@ -10,6 +10,7 @@ import pytest
 from tiers import mostly_slow
 
 from moe_jax.routers import ROUTERS, get_router
+from moe_jax.routers.token_choice import TokenChoice
 from moe_jax.routing.assignment import RouterScores
 from moe_jax.routing.metrics import summarise
 
@@ -49,6 +50,13 @@ def route(router, logits, tokens, key):
     return output, summarise(output.metrics), layers[0], new
 
 
+def computed_slots(assignment):
+    """Returns the slots of all experts per token; None if only routed tokens are computed."""
+    if hasattr(assignment, "token_index_PEC"):
+        return E * assignment.token_index_PEC.shape[-1] / N
+    return None if assignment.capacity is None else E * assignment.capacity / N
+
+
 @pytest.mark.parametrize("name", ROUTERS)
 @pytest.mark.parametrize("key", mostly_slow([0, None]), ids=["training", "not training"])
 def test_every_router_routes(name, key):
@@ -73,6 +81,8 @@ def test_every_router_routes(name, key):
     np.testing.assert_allclose(metrics["mean_experts"], count.sum() / MASK.sum(), rtol=1e-6)
     np.testing.assert_allclose(metrics["load"], count.sum((0, 1)) / count.sum(), rtol=1e-6)
     assert 0 < metrics["mean_experts"] <= E
+    assert router.slots_per_token == computed_slots(output.assignment)
+    assert metrics["mean_experts"] <= (router.slots_per_token or E)
     assert ("balance" in output.losses) == router.has_batch_balance_loss
     if router.has_batch_balance_loss:
         assert output.statistics["choices"].shape == (E,)
@@ -90,3 +100,9 @@ def test_what_a_router_evaluates_with_is_causal(name):
     assert causal.init_state(E).keys() <= router.init_state(E).keys()
     causal_but_trained = router.is_causal and name != "switch"
     assert (causal == router) == causal_but_trained
+
+
+@pytest.mark.parametrize("factor", [None, 0.5, 2.0])
+def test_slots_of_token_choice_follow_its_capacity(factor):
+    router = TokenChoice(k=2, capacity_factor=factor)
+    assert router.slots_per_token == (None if factor is None else 2 * factor)

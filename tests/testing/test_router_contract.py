@@ -137,6 +137,14 @@ class BlindToNothing(TopOne):
         return ExpertChoice(2.0, Pool("position"))
 
 
+class NoSuchSlots(TopOne):
+    slots_per_token = 1.0
+
+
+class OtherSlots(ExpertChoice):
+    slots_per_token = 1.0
+
+
 @dataclasses.dataclass(frozen=True)
 class NotHashable(TopOne):
     table: dict = dataclasses.field(default_factory=dict)
@@ -165,6 +173,8 @@ def test_a_right_router_passes():
         (NoCausalForm(), "NoCausalForm is not causal: it needs a method causal"),
         (BlindToNothing(), "causal.. returns ExpertChoice.*, whose outputs move"),
         (NotHashable(), "it has to be hashable"),
+        (NoSuchSlots(), "slots_per_token is 1.0, but the assignment has no capacity"),
+        (OtherSlots(2.0), "slots_per_token is 1.0, but the assignment has 4 x .* slots for"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Router) else "",
 )

@@ -12,6 +12,8 @@ from etils import epath
 from moe_jax import strict_json
 
 METRICS_FILE = "metrics.jsonl"
+# In the lines of training records.
+_TRAINING = '"kind": "train"'
 # The most records that are kept in memory while the disk is full; the oldest are dropped.
 _MAX_PENDING = 1000
 
@@ -101,11 +103,28 @@ class JsonlWriter:
         self._is_truncated = True
 
 
-def read_metrics(directory: epath.Path) -> list[dict[str, Any]]:
-    """Returns the records of a run, without lines truncated by a crash or a full disk."""
+def read_metrics(directory: epath.Path, most_training: int | None = None) -> list[dict[str, Any]]:
+    """Returns the records of a run, without lines truncated by a crash or a full disk.
+
+    Args:
+        directory: the run directory.
+        most_training: if there are more training records, every n-th of them is returned, no
+            more than this number, and the last one; None for all.
+    """
     path = directory / METRICS_FILE
     lines = path.read_text().splitlines() if path.exists() else []
+    if most_training is not None:
+        lines = _every_nth(lines, most_training)
     return [record for line in lines if (record := _record(line)) is not None]
+
+
+def _every_nth(lines: list[str], most_training: int) -> list[str]:
+    training = [index for index, line in enumerate(lines) if _TRAINING in line]
+    every = -(-len(training) // most_training)
+    if every <= 1:
+        return lines
+    dropped = set(training) - set(training[::every]) - {training[-1]}
+    return [line for index, line in enumerate(lines) if index not in dropped]
 
 
 def _record(line: str) -> dict[str, Any] | None:

@@ -34,6 +34,23 @@ def test_every_line_is_a_json_object(directory):
     writer.close()
 
 
+def test_a_part_of_the_training_records_can_be_read(directory):
+    writer = make_writer(directory, 0)
+    for step in range(1, 12):
+        writer.write(step, "train", {"loss": np.float32(step)})
+        if step % 5 == 0:
+            writer.write(step, "eval", {"loss": np.float32(step)})
+    writer.close()
+
+    def steps(kind, most):
+        return [r["step"] for r in read_metrics(directory, most) if r["kind"] == kind]
+
+    assert steps("train", 11) == steps("train", None) == list(range(1, 12))
+    assert steps("train", 10) == steps("train", 6) == [1, 3, 5, 7, 9, 11]
+    assert steps("train", 4) == [1, 4, 7, 10, 11]
+    assert steps("eval", 4) == [5, 10]
+
+
 def test_no_record_of_a_new_run(directory):
     assert read_metrics(directory) == []
 

@@ -1,0 +1,75 @@
+"""Fingerprints: digests of the settings that decide what a run computes.
+
+| settings that do not decide it                         | affect                            |
+|--------------------------------------------------------|-----------------------------------|
+| `Checkpoints`, `Writers`, `Watchdog`, `Sampling`,      | saving, logging, texts            |
+| `Train.log_every`, `.profile_*`, `.check_memory`       |                                   |
+| `Data.cache_dir`, `.rows_dir`, `.tfds_data_dir`,       | where the data are read from      |
+| `.allow_changed_files`                                 |                                   |
+| sizes of the `Mesh`                                    | how many devices compute it       |
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from moe_jax import strict_json
+from moe_jax.sharding.processes import config_bindings
+
+_DECIDES_NOTHING = re.compile(
+    r"(Checkpoints|Writers|Watchdog|Sampling)\..*"
+    r"|Experiment\.(checkpoints|writers|watchdog|sampling|mesh)"
+    r"|Train\.(log_every|profile_.*|check_memory)"
+    r"|Data\.(cache_dir|rows_dir|tfds_data_dir|allow_changed_files)"
+    r"|Mesh\.(slice|data|fsdp|expert|tensor)"
+)
+# A quoted text, which has no macros, or a macro.
+_MACRO = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|%(?P<name>[A-Za-z_]\w*)")
+# Limits for configurations whose macros name macros.
+_MOST_NESTED, _LONGEST = 20, 100_000
+
+
+def resolved_settings(config: str) -> dict[str, str]:
+    """Returns the settings of an operative configuration, with macros replaced by their values.
+
+    Args:
+        config: operative gin text, as in `config.gin`.
+
+    Returns:
+        values as gin writes them, by name such as `Train.steps`.
+    """
+    bindings = config_bindings(config)
+    macros = {name: value for name, value in bindings.items() if "." not in name}
+
+    def value_of(match: re.Match[str]) -> str:
+        return macros.get(match["name"] or "", match[0])
+
+    def resolved(value: str) -> str:
+        for _ in range(_MOST_NESTED):
+            before, value = value, _MACRO.sub(value_of, value)
+            if value == before or len(value) > _LONGEST:
+                break
+        return value
+
+    return {name: resolved(value) for name, value in bindings.items() if "." in name}
+
+
+def decides(name: str) -> bool:
+    """Returns False for a setting that does not decide what is computed (see the table above)."""
+    return _DECIDES_NOTHING.fullmatch(name) is None
+
+
+def fingerprint(settings: Mapping[str, str], data: Mapping[str, Any] = {}) -> str:
+    """Returns the digest of the settings that decide what is computed.
+
+    Args:
+        settings: values as gin writes them, by name, without macros (`resolved_settings`).
+        data: facts about the data besides the settings, such as digests of files.
+
+    Returns:
+        16 hexadecimal digits; the order of the settings does not matter.
+    """
+    deciding = sorted((name, value) for name, value in settings.items() if decides(name))
+    text = strict_json.dumps([deciding, sorted(data.items())])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
