@@ -9,6 +9,7 @@ from typing import Any
 from moe_jax import __version__, jax_environment, strict_json
 from moe_jax.commands import (
     bench,
+    compare,
     compile,
     config,
     data,
@@ -35,6 +36,7 @@ VERBS: tuple[Verb, ...] = (
     status,
     plot,
     data,
+    compare,
     compile,
     bench,
 )

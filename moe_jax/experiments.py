@@ -42,7 +42,7 @@ class Experiment(Settings):
 
     Attributes:
         model: shape and options of the model.
-        optimizer: the optimizer with its schedule.
+        optimizer: the optimizer with its schedule; its `frozen` is set to `Train.frozen`.
         train: steps, logging, evaluation.
         router: the router; None for a dense model.
         mesh: the device mesh and the sharding of arrays over it.
@@ -67,6 +67,12 @@ class Experiment(Settings):
     watchdog: WatchdogConfig = dataclasses.field(default_factory=WatchdogConfig)
     writers: WriterConfig = dataclasses.field(default_factory=WriterConfig)
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Whatever uses the optimizer then leaves the frozen parameters alone.
+        optimizer = dataclasses.replace(self.optimizer, frozen=self.train.frozen)
+        object.__setattr__(self, "optimizer", optimizer)
 
     @staticmethod
     @rule
@@ -199,9 +205,9 @@ def token_frequencies(data: DataConfig, batches: PositiveInt = 16) -> tuple[int,
         data: the training data.
         batches: number of batches.
     """
-    from moe_jax.data.pipeline.input_pipeline import count_tokens
+    from moe_jax.data.pipeline.batch_source import open_source
 
-    return count_tokens(data, batches)
+    return open_source(data).count_tokens(batches)
 
 
 def load(source: ConfigSource) -> Experiment:

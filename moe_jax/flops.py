@@ -9,7 +9,9 @@ Every utilisation printed by this project follows these rules.
 
 import dataclasses
 
-from moe_jax.models.config import ModelConfig
+from moe_jax.models.config import FeedForward, ModelConfig
+from moe_jax.registration import configurable
+from moe_jax.settings import NonNegative, PositiveInt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,3 +85,36 @@ def forward_flops_per_token(
 def train_flops_per_token(config: ModelConfig, experts_per_token: float, length: int) -> float:
     """Counts the FLOPs of a training step per token: three forward passes."""
     return 3.0 * sum(forward_flops_per_token(config, experts_per_token, length).values())
+
+
+@configurable("EqualFlopsWidth")
+def equal_flops_width(
+    d_ff: PositiveInt,
+    num_experts: PositiveInt,
+    experts_per_token: NonNegative = 2.0,
+    moe_every: PositiveInt = 2,
+    feed_forward: FeedForward = "gated_gelu",
+    multiple: PositiveInt = 1,
+) -> int:
+    """Returns the `Model.d_ff` of a dense model with the active FLOPs of a mixture of experts.
+
+    The dense model has the same other settings. Of each group of `moe_every` layers, the mixture
+    computes the router, c experts of two matrices, and `moe_every` - 1 dense feed-forwards; the
+    dense model `moe_every` feed-forwards. With every second layer a mixture and gated feed-forwards
+    of three matrices, that is a width of (2 c F + E + 3 F) / 6.
+
+    Args:
+        d_ff: F of the mixture.
+        num_experts: E.
+        experts_per_token: c, the expert slots computed per token.
+        moe_every: one of every `moe_every` layers is a mixture.
+        feed_forward: the dense feed-forward, of both models.
+        multiple: round the width to a multiple of this number.
+    """
+    # The model's width and depth cancel.
+    one = ModelConfig(1, moe_every, 1, 1, 2, 1, moe_every=moe_every, feed_forward=feed_forward)
+    mixture = dataclasses.replace(one, d_ff=d_ff, num_experts=num_experts)
+    parts = forward_flops_per_token(mixture, experts_per_token, 1)
+    wanted = parts["feed_forward"] + parts["experts"] + parts["router"]
+    width = wanted / forward_flops_per_token(one, 0.0, 1)["feed_forward"]
+    return max(round(width / multiple), 1) * multiple

@@ -22,6 +22,8 @@ def explain(error: Exception, where: str) -> str:
     text = str(error)
     if match := re.search(r"No configurable matching '([^']+)'", text):
         name = match[1].split("/")[-1].removeprefix(PACKAGE)
+        if name == "Study":  # Only what reads studies registers it.
+            return "Study.* is for `moe-jax compare`: this gin file is a study of several runs"
         return f"nothing called {name!r} can be configured{where}." + _nearest_configurable(name)
     if match := re.search(r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'", text):
         owner = match[1].removeprefix(PACKAGE)

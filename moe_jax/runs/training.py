@@ -342,5 +342,7 @@ def checked_limit(experiment: Experiment, model: LanguageModel) -> MemoryLimit |
     devices = model.partition.local_devices
     limit = find_limit(devices) if experiment.train.check_memory else None
     if limit is not None:
-        check_state(abstract_state(model, experiment.optimizer), limit)
+        state = abstract_state(model, experiment.optimizer)
+        trained = experiment.optimizer.trained(state.variables.params)
+        check_state(state, limit, trained)
     return limit

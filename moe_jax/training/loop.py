@@ -62,6 +62,10 @@ class TrainConfig(Settings, called="Train"):
             random experts), which also depend on the step. The training data are shuffled by a
             seed of their own, `Data.seed`.
         accumulation: number of micro-batches that a batch is split into.
+        frozen: patterns of the names of parameters that keep their initial values, such as
+            `('router_kernel',)` or `('*', '!experts')` (`moe_jax.training.frozen`). They have no
+            gradient, weight decay or optimiser state, and do not count in the gradient norm.
+            Router state such as thresholds is no parameter and is updated as always.
         log_every: steps between records in `metrics.jsonl` and TensorBoard.
         eval_every: steps between evaluations; 0 to evaluate only at the end.
         profile_at: first step of a profiler trace in RUN/traces; 0 for no trace. During training,
@@ -75,6 +79,7 @@ class TrainConfig(Settings, called="Train"):
     steps: PositiveInt
     seed: Seed = 0
     accumulation: PositiveInt = 1
+    frozen: tuple[Name, ...] = ()
     log_every: PositiveInt = 10
     eval_every: Annotated[int, counted("only at the end")] = 1000
     profile_at: Annotated[int, counted("no trace")] = 0

@@ -1,8 +1,8 @@
 """Optimisers from optax, over parameters by name."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,10 @@ import optax
 from moe_jax.models.functional import STACKED_PREFIX, Arrays
 from moe_jax.registration import configurable
 from moe_jax.settings import Decay, NonNegative, Positive, Range
+from moe_jax.training.frozen import frozen_names
 from moe_jax.training.schedules import inverse_square_root
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +26,28 @@ class Optimizer:
         learning_rate: the schedule used by `transform`.
         elementwise: True if the update of an element depends on other elements only through
             `gradient_norm`; computing it twice is then cheaper than storing it.
+        frozen: patterns of the names of parameters that are not trained
+            (`moe_jax.training.frozen`); an experiment sets it to `Train.frozen`. `transform` never
+            sees these parameters: they have no gradient, update, weight decay or optimiser state.
     """
 
     transform: optax.GradientTransformation
     learning_rate: optax.Schedule
     elementwise: bool = False
+    frozen: tuple[str, ...] = ()
+
+    def trained(self, params: Mapping[str, T]) -> dict[str, T]:
+        """Returns the parameters that are trained, or what there is of them, by name.
+
+        Raises:
+            UserError: for a pattern of `frozen` that matches no name, and if no parameter is left.
+        """
+        frozen = frozen_names(self.frozen, params)
+        return {name: value for name, value in params.items() if name not in frozen}
+
+    def init(self, params: Arrays) -> optax.OptState:
+        """Returns the initial optimiser state, for the trained ones of all parameters."""
+        return self.transform.init(self.trained(params))
 
 
 _Clipping = Annotated[float, Range(least=0, zero="no clipping")]

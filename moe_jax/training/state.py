@@ -20,7 +20,7 @@ class TrainState:
     Attributes:
         step: steps done, int32 scalar.
         variables: parameters and router state.
-        optimizer_state: state of the optax transformation.
+        optimizer_state: state of the optax transformation, of the trained parameters only.
         guard: statistics that distinguish a loss spike from normal variation.
     """
 
@@ -35,7 +35,7 @@ def make_state(model: LanguageModel, optimizer: Optimizer, seed: int) -> TrainSt
 
     def create(key: jax.Array) -> TrainState:
         variables = model.init(key)
-        optimizer_state = optimizer.transform.init(variables.params)
+        optimizer_state = optimizer.init(variables.params)
         return TrainState(jnp.zeros((), jnp.int32), variables, optimizer_state, make_guard())
 
     return jax.jit(create, out_shardings=state_shardings(model, optimizer))(jax.random.key(seed))
@@ -82,7 +82,7 @@ def _shapes(model: LanguageModel, optimizer: Optimizer) -> TrainState:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), model.abstract()
     )
     step: Any = jax.ShapeDtypeStruct((), jnp.int32)
-    optimizer_state = jax.eval_shape(optimizer.transform.init, variables.params)
+    optimizer_state = jax.eval_shape(optimizer.init, variables.params)
     return TrainState(step, variables, optimizer_state, jax.eval_shape(make_guard))
 
 

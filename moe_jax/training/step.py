@@ -11,7 +11,7 @@ from moe_jax.data.batch import Batch
 from moe_jax.errors import UserError, nearest
 from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.decoder import DecoderOutput
-from moe_jax.models.functional import LanguageModel, Variables
+from moe_jax.models.functional import Arrays, LanguageModel, Variables
 from moe_jax.models.layer_routing import Routing, RoutingContext
 from moe_jax.registration import configurable
 from moe_jax.routers import ROUTERS
@@ -211,7 +211,7 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(options.seed), state.step)
         work = _Work(model, loss, state.variables, batch, options.accumulation, key)
-        gradients, routing, metrics = work.run()
+        gradients, routing, metrics = work.run(optimizer.trained(state.variables.params))
         router_state = model.update_router_state(
             state.variables.router_state, routing.statistics, state.step
         )
@@ -255,9 +255,8 @@ class _Work:
         # All real tokens, and those that are predicted (for a task with inputs, only its targets).
         self._counts = {"tokens": self._real, "target_tokens": self._total}
 
-    def run(self) -> tuple[dict[str, jax.Array], Routing, Metrics]:
-        """Computes gradients, routing and metrics of the whole batch."""
-        params = self._variables.params
+    def run(self, params: Arrays) -> tuple[Arrays, Routing, Metrics]:
+        """Computes gradients with respect to `params`, routing and metrics of the whole batch."""
         gradient = jax.grad(self._objective, has_aux=True)
         if self._accumulation == 1:
             gradients, (routing, metrics) = gradient(params, self._batch, self._key, None)
@@ -289,12 +288,13 @@ class _Work:
 
     def _objective(
         self,
-        params: dict[str, jax.Array],
+        params: Arrays,
         part: Batch,
         key: jax.Array,
         share_LE: jax.Array | None,
     ) -> tuple[jax.Array, tuple[Routing, Metrics]]:
         """Returns the contribution of a micro-batch to the objective, routing and metrics."""
+        params = {**self._variables.params, **params}
         variables = Variables(params, self._variables.router_state)
         outputs = self._passes(variables, part, key, share_LE)
         losses = [

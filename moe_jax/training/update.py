@@ -14,7 +14,8 @@ from moe_jax.training.loss_spike_guard import GuardConfig, SkipReason, decide_sk
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState, state_shardings
 
-# From (state, gradients, new router state, loss) to (new state, SkipReason, gradient norm).
+# From (state, gradients of the trained parameters, new router state, loss) to (new state,
+# SkipReason, gradient norm).
 Update = Callable[[TrainState, Arrays, Arrays, jax.Array], tuple[TrainState, jax.Array, jax.Array]]
 
 
@@ -36,7 +37,8 @@ def make_update(model: LanguageModel, optimizer: Optimizer, config: GuardConfig)
     shardings: tuple[Any, ...] = ()
     if stored is not None:
         variables = stored.variables
-        shardings = ((variables.params, stored.optimizer_state), variables.router_state)
+        params = optimizer.trained(variables.params)
+        shardings = ((params, stored.optimizer_state), variables.router_state)
 
     @functools.partial(jax.jit, inline=True)  # Traced only once.
     def make(gradients: Arrays, norm: jax.Array, kept: tuple[Arrays, Any]) -> tuple[Arrays, Any]:
@@ -50,7 +52,7 @@ def make_update(model: LanguageModel, optimizer: Optimizer, config: GuardConfig)
         state: TrainState, gradients: Arrays, router_state: Arrays, loss: jax.Array
     ) -> tuple[TrainState, jax.Array, jax.Array]:
         norm = optax.global_norm(gradients)
-        kept = state.variables.params, state.optimizer_state
+        kept = optimizer.trained(state.variables.params), state.optimizer_state
         made = make(gradients, norm, kept)
         finite = all_finite((made, router_state), model.partition, shardings)
         reason, seen = decide_skip(config, state.guard, loss, norm, finite[0], finite[1])
@@ -66,7 +68,7 @@ def make_update(model: LanguageModel, optimizer: Optimizer, config: GuardConfig)
             (made, router_state),
             (kept, state.variables.router_state),
         )
-        variables = Variables(params, router_state)
+        variables = Variables({**state.variables.params, **params}, router_state)
         return TrainState(state.step + 1, variables, optimizer_state, seen), reason, norm
 
     return update

@@ -22,9 +22,9 @@ def bench_step(source: ConfigSource, steps: int, debug: bool = False) -> dict[st
     loaded = experiments.load(source)
     console = make_console()
     with waiting("reading the data"), suppress_library_output(debug):
-        from moe_jax.data.pipeline import input_pipeline
+        from moe_jax.data.pipeline.batch_source import open_source
 
-        batches = input_pipeline.TrainBatches(loaded.data)
+        batches = open_source(loaded.data).train_batches()
         next(batches)
     with waiting(f"measuring {steps} steps"), suppress_library_output(debug):
         times = measure(loaded, lambda: next(batches), steps)

@@ -1,9 +1,13 @@
 """`moe-jax config check`: mistakes in a configuration, found without data or devices."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from moe_jax import config, experiments
 from moe_jax.commands.console import line_printer, make_console
+from moe_jax.compare.arms import load_arms
+from moe_jax.compare.study import load_study
+from moe_jax.compare.study_files import is_study
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError, combined
 from moe_jax.runs import dry_run
@@ -11,6 +15,8 @@ from moe_jax.runs import dry_run
 
 def check(source: ConfigSource) -> dict[str, Any]:
     """Checks a configuration, or each of the package's runs if no file is given.
+
+    Of a study (`moe_jax.compare`), it checks the configuration of every arm.
 
     Raises:
         UserError: for all mistakes, one in a line.
@@ -21,18 +27,34 @@ def check(source: ConfigSource) -> dict[str, Any]:
     for checked in runs:
         name = ", ".join(checked.files)
         try:
-            found = dry_run.mistakes(experiments.load(checked))
+            found, unused = _check_study(checked) if is_study(checked) else _check_run(checked)
         except UserError as error:
-            found = str(error).splitlines()
+            found, unused = str(error).splitlines(), []
         if found:
             wrong += [f"{name}: {line}" for line in found]
             continue
         say(f"ok  {name}")
-        for unused in config.unused():
-            say(f"    not used in this configuration: {unused}")
+        for setting in unused:
+            say(f"    not used in this configuration: {setting}")
     if wrong:
         raise combined(wrong)
     return {"checked": [list(checked.files) for checked in runs]}
+
+
+def _check_run(source: ConfigSource) -> tuple[list[str], list[str]]:
+    """Returns the mistakes in the configuration of a run, and the settings that nothing uses."""
+    return dry_run.mistakes(experiments.load(source)), config.unused()
+
+
+def _check_study(source: ConfigSource) -> tuple[list[str], list[str]]:
+    """Returns the mistakes in the arms of a study; no setting of a study is unused."""
+    return list(_mistakes_in_arms(source)), []
+
+
+def _mistakes_in_arms(source: ConfigSource) -> Iterator[str]:
+    for name, arm in load_arms(load_study(source)).items():
+        for line in dry_run.mistakes(arm.experiment):
+            yield f"arm {name}: {line}"
 
 
 def _shipped_runs() -> list[str]:

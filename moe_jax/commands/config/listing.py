@@ -21,7 +21,9 @@ def list_configurations(source: ConfigSource) -> dict[str, Any]:
     Raises:
         UserError: for mistakes in the files.
     """
-    from moe_jax import experiments  # noqa: F401  (registers the package's own configurables)
+    # They register the package's own configurables.
+    from moe_jax import experiments  # noqa: F401
+    from moe_jax.compare import study  # noqa: F401
 
     if source.files:
         config.parse(source)

@@ -19,6 +19,7 @@ _WITHOUT_ARRAYS = (
     "remat_names",
     "scan_layers",
 )
+_FROZEN = "Train.frozen"
 _MAX_NAMED = 6
 
 
@@ -91,6 +92,10 @@ def changed_settings(
     if item == "variables":
         shapes = (n for n in before if n.startswith("Model.") and n[6:] not in _WITHOUT_ARRAYS)
         found = _different(before, now, shapes)
+    elif before:
+        # Frozen parameters have no optimiser state. Before there was this setting, none were.
+        defaults = {_FROZEN: "()"}
+        found = _different(defaults | dict(before), defaults | dict(now), [_FROZEN])
     old, new = before.get(kind, "None"), now.get(kind, "None")
     if old != new and before:
         return {**found, kind: (old, new)}

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from moe_jax.errors import UserError
+from moe_jax.models.functional import Arrays
 from moe_jax.training.memory.host_memory import available_bytes
 from moe_jax.training.state import TrainState
 
@@ -78,7 +79,7 @@ def find_limit(devices: Sequence[jax.Device]) -> MemoryLimit | None:
     return MemoryLimit(min(known), 1, True, f"a {devices[0].device_kind}")
 
 
-def check_state(state: TrainState, limit: MemoryLimit) -> None:
+def check_state(state: TrainState, limit: MemoryLimit, trained: Arrays | None = None) -> None:
     """Checks that parameters, optimiser state and gradients fit into memory.
 
     All gradients are in memory at once, since an update is checked before it is applied.
@@ -86,12 +87,13 @@ def check_state(state: TrainState, limit: MemoryLimit) -> None:
     Args:
         state: shapes and, over a mesh, shardings.
         limit: memory limit of the devices.
+        trained: the parameters that have gradients; None for all.
 
     Raises:
         UserError: with the sizes, if they do not fit.
     """
     parts = state_bytes(state)
-    parts["gradients"] = parts["parameters"]
+    parts["gradients"] = parts["parameters"] if trained is None else device_bytes(trained)
     total = sum(parts.values())
     if total <= limit.bytes:
         return

@@ -1,0 +1,187 @@
+"""The jobs of a study: one run each, in the order in which they are trained."""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from moe_jax import gin_imports
+from moe_jax.compare.arms import Arm, load_settings
+from moe_jax.compare.fingerprints import decides, fingerprint
+from moe_jax.compare.records import Role
+from moe_jax.compare.study import AA_SUFFIX, Study
+from moe_jax.config_source import ConfigSource
+from moe_jax.errors import UserError
+
+RUNS = "runs"
+# Added to the seed of the A/A runs' initial parameters.
+AA_OFFSET = 1000
+_MOST_NAMED = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A run of a study.
+
+    Attributes:
+        name: its directory below `runs/`, unique in the study.
+        arm: name of its arm.
+        role: what the run is for.
+        seed: `Train.seed`.
+        data_seed: `Data.seed`.
+        learning_rate: the learning rate that the study sets; None if it sets none.
+        source: its gin files and bindings.
+        steps: `Train.steps`.
+        settings: all values that it uses, as gin writes them, by name.
+        fingerprint: digest of what decides what it computes.
+    """
+
+    name: str
+    arm: str
+    role: Role
+    seed: int
+    data_seed: int
+    learning_rate: float | None
+    source: ConfigSource
+    steps: int
+    settings: Mapping[str, str]
+    fingerprint: str
+
+    def directory(self, study_directory: epath.Path) -> epath.Path:
+        """Returns its run directory."""
+        return study_directory / RUNS / self.name
+
+    def flags(self, study_directory: epath.Path, cache_flags: Sequence[str] = ()) -> list[str]:
+        """Returns the arguments of `moe-jax train` that train this run."""
+        source = self.source
+        flags = [f"--gin_file={file}" for file in source.files]
+        if source.search_paths:
+            flags.append(f"--gin_search_paths={','.join(source.search_paths)}")
+        flags += [f"--gin.{binding}" for binding in source.bindings]
+        flags += [f"--allow_imports={name}" for name in gin_imports.permitted()]
+        return [*flags, *cache_flags, f"--output_dir={self.directory(study_directory)}"]
+
+    def command(self, study_directory: epath.Path, cache_flags: Sequence[str] = ()) -> str:
+        """Returns the command line that trains this run, for a shell."""
+        return shlex.join(["moe-jax", "train", *self.flags(study_directory, cache_flags)])
+
+    def child(self, study_directory: epath.Path, cache_flags: Sequence[str] = ()) -> list[str]:
+        """Returns the command line of a child process that trains this run."""
+        flags = self.flags(study_directory, cache_flags)
+        return [sys.executable, "-m", "moe_jax.cli", "train", *flags]
+
+
+def rate_jobs(study: Study, arms: Mapping[str, Arm]) -> list[Job]:
+    """Returns the trials of learning rates: of every arm that has more than one to choose from."""
+    tried = {name: study.rates(name) for name in arms}
+    most = max((len(rates) for rates in tried.values()), default=0)
+    return [
+        _job(study, arm, "rate_trial", study.rate_seed, rates[index])
+        for index in range(most)
+        for name, arm in arms.items()
+        if len(rates := tried[name]) > max(index, 1)
+    ]
+
+
+def comparison_jobs(
+    study: Study, arms: Mapping[str, Arm], chosen: Mapping[str, float]
+) -> list[Job]:
+    """Returns the runs of the comparison and the A/A runs, seed by seed over all arms.
+
+    Args:
+        study: the study.
+        arms: its arms.
+        chosen: learning rates by arm; of an arm without one, the configuration's is used.
+    """
+    jobs = []
+    for seed in study.seeds:
+        for name, arm in arms.items():
+            jobs.append(_job(study, arm, "comparison", seed, chosen.get(name)))
+        if study.aa:
+            baseline = arms[study.baseline]
+            jobs.append(_job(study, baseline, "aa", seed, chosen.get(study.baseline)))
+    return jobs
+
+
+def _job(study: Study, arm: Arm, role: Role, seed: int, rate: float | None) -> Job:
+    train_seed = seed + AA_OFFSET if role == "aa" else seed
+    directory = arm.name + AA_SUFFIX if role == "aa" else arm.name
+    run = f"rate_{rate:g}" if role == "rate_trial" else f"seed_{seed}"
+    bindings = [f"Train.seed={train_seed}", f"Data.seed={seed}"]
+    if rate is not None:
+        bindings.append(f"{study.rate_setting}={rate!r}")
+    if role == "rate_trial":
+        bindings += study.rate_items
+    source = dataclasses.replace(arm.source, bindings=(*arm.source.bindings, *bindings))
+    experiment, settings = load_settings(source)
+    return Job(
+        name=f"{directory}/{run}",
+        arm=arm.name,
+        role=role,
+        seed=train_seed,
+        data_seed=seed,
+        learning_rate=rate,
+        source=source,
+        steps=experiment.train.steps,
+        settings=settings,
+        fingerprint=fingerprint(settings),
+    )
+
+
+def changes(now: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
+    """Returns the settings that decide what is computed and differ, as `NAME is NEW, was OLD`.
+
+    A setting that only one of them has does not count: another version of the program may have
+    added it.
+    """
+    return [
+        f"{name} is {now[name]}, was {before[name]}"
+        for name in sorted(now.keys() & before.keys())
+        if decides(name) and now[name] != before[name]
+    ]
+
+
+def check_unchanged(jobs: Sequence[Job], trained: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuses to go on with a study whose configuration has changed since its runs were trained.
+
+    Args:
+        jobs: the jobs of the study.
+        trained: the settings that runs were trained with, by their names.
+
+    Raises:
+        UserError: in one line, naming the runs and the settings that differ.
+    """
+    changed = {
+        job.name: lines
+        for job in jobs
+        if job.name in trained and (lines := changes(job.settings, trained[job.name]))
+    }
+    if changed:
+        names, lines = list(changed), next(iter(changed.values()))
+        raise UserError(
+            f"the configuration of {_first(names, ', ')} has changed since "
+            f"{'they were' if len(changed) > 1 else 'it was'} trained: {_first(lines, '; ')}. "
+            "Restore it, or give another --output_dir"
+        )
+
+
+def as_json(job: Job, study_directory: epath.Path) -> dict[str, Any]:
+    """Returns what `study.json` says of a job besides its state."""
+    return {
+        "arm": job.arm,
+        "role": job.role,
+        "seed": job.seed,
+        "data_seed": job.data_seed,
+        "learning_rate": job.learning_rate,
+        "steps": job.steps,
+        "fingerprint": job.fingerprint,
+        "directory": str(job.directory(study_directory)),
+    }
+
+
+def _first(texts: Sequence[str], separator: str) -> str:
+    more = f" and {len(texts) - _MOST_NAMED} more" if len(texts) > _MOST_NAMED else ""
+    return separator.join(texts[:_MOST_NAMED]) + more
