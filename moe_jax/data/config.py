@@ -47,6 +47,8 @@ class DataConfig(Settings, called="Data"):
             shuffles.
         cache_dir: directory of tasks tokenised by `moe-jax data cache` or seqio's tools; None reads
             and tokenises the texts.
+        rows_dir: directory of cached rows (`moe-jax data cache --rows`), which are read without
+            TensorFlow in place of the task; None reads the task.
         allow_changed_files: resume a run although the user's files are not those that it was
             trained on: they are read from their start, and texts that are held out now may have
             been trained on. Otherwise that is refused.
@@ -67,6 +69,7 @@ class DataConfig(Settings, called="Data"):
     tfds_data_dir: Path | None = None
     curriculum: Annotated[CurriculumName | None, "to shuffle"] = None
     cache_dir: Path | None = None
+    rows_dir: Path | None = None
     allow_changed_files: bool = False
 
     def __post_init__(self) -> None:
@@ -102,6 +105,15 @@ class DataConfig(Settings, called="Data"):
     def _mixture_has_tasks(task: str | Mapping[str, float]) -> None:
         if not task:
             raise UserError("Data.task is a mixture of no tasks")
+
+    @staticmethod
+    @rule
+    def _rows_have_an_order(rows_dir: str | None, curriculum: str | None) -> None:
+        if rows_dir is not None and curriculum is not None:
+            raise UserError(
+                f"Data.rows_dir holds rows in a fixed order, and Data.curriculum = {curriculum!r} "
+                "orders them by the model that is trained: set one of them to None"
+            )
 
     @property
     def rates(self) -> dict[str, float]:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from moe_jax.data.batch import Batch
+from moe_jax.data.pipeline.batch_source import open_source
 from moe_jax.evaluation.perplexity import Evaluator, Perplexity
 from moe_jax.runs.loading import Run, TrainedModel
 from moe_jax.sharding.processes import propagate_errors
@@ -35,12 +36,11 @@ def read_evaluation_data(run: Run) -> EvaluationData:
         UserError: if the data cannot be used.
     """
     with propagate_errors():
-        from moe_jax.data.pipeline import input_pipeline
-
         data = run.experiment.data
+        source = open_source(data)
         return EvaluationData(
-            batches=input_pipeline.eval_batches(data),
-            bytes_of_token=input_pipeline.token_bytes(data, run.experiment.model.vocab_size),
+            batches=source.eval_batches(),
+            bytes_of_token=source.token_bytes(run.experiment.model.vocab_size),
             notes=tuple(evaluation_notes(run.directory, data)),
         )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from moe_jax.data.pipeline.batch_source import vocabulary_for
 from moe_jax.data.pipeline.example_prompts import ExamplePrompt, encode_prompt, has_questions
 from moe_jax.evaluation.generate import Generator
 from moe_jax.evaluation.sampling import SamplingConfig
@@ -33,13 +34,11 @@ class TextGenerator:
     """
 
     def __init__(self, trained: TrainedModel, sampling: SamplingConfig | None = None):
-        from moe_jax.data.tasks.vocabulary import load_vocabulary
-
         experiment = trained.run.experiment
         self._data, self._variables = experiment.data, trained.variables
         sampling = sampling or experiment.sampling
         self._seed = sampling.seed
-        self._vocabulary = load_vocabulary(experiment.data.vocabulary)
+        self._vocabulary = vocabulary_for(experiment.data)
         self._generate = Generator(trained.model, sampling, self._vocabulary.eos_id)
         self.answers_questions = has_questions(experiment.data)
 

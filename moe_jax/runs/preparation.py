@@ -1,5 +1,6 @@
 """Preparation of a training run: opens the data while the training step is compiled."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from etils import epath
 from moe_jax.data.batch import Batch
 from moe_jax.data.import_tensorflow import get_ready_for_threads, load_libraries
 from moe_jax.data.pipeline.abstract_batch import abstract_batch
+from moe_jax.data.pipeline.batch_source import open_source
+from moe_jax.data.pipeline.device_batches import curriculum_batches, train_batches
 from moe_jax.data.pipeline.example_prompts import ExamplePrompt, example_prompt
 from moe_jax.experiments import Experiment
 from moe_jax.models.functional import LanguageModel
@@ -32,7 +35,7 @@ class OpenData:
     """The opened data of a run.
 
     Attributes:
-        vocabulary: a seqio vocabulary.
+        vocabulary: a `seqio.SentencePieceVocabulary`, or of cached rows a `RowVocabulary`.
         batches: the training batches.
         curriculum: the source of the batches, if they follow a curriculum.
         held_out: the evaluation batches.
@@ -109,7 +112,8 @@ class RunSetup:
 def prepare(setup: RunSetup, account: GoodputRecorder, say: Callable[[str], None]) -> PreparedRun:
     """Opens the data, compiles the step, and initializes the state unless it will be restored.
 
-    Importing TensorFlow and opening the data occupy one core; compilation uses the others.
+    Importing TensorFlow and opening the data occupy one core; compilation uses the others. Cached
+    rows are opened without TensorFlow.
 
     Args:
         setup: the run.
@@ -122,9 +126,14 @@ def prepare(setup: RunSetup, account: GoodputRecorder, say: Callable[[str], None
     state = None
     # Libraries are loaded during tracing, but TensorFlow is imported after it: two threads that run
     # Python code slow each other down.
-    with Background(load_libraries), account.measure("compile"):
+    with propagate_errors():
+        _check_rows(setup.experiment)
+    needs_tensorflow = setup.experiment.data.rows_dir is None
+    loading = Background(load_libraries) if needs_tensorflow else contextlib.nullcontext()
+    with loading, account.measure("compile"):
         lowered = setup.lower()
-    get_ready_for_threads()
+    if needs_tensorflow:
+        get_ready_for_threads()
     with Background(lambda: open_data(setup, say)) as opening:
         if lowered is not None:
             with account.measure("compile"):
@@ -136,33 +145,43 @@ def prepare(setup: RunSetup, account: GoodputRecorder, say: Callable[[str], None
     return PreparedRun(data, state, lowered is not None)
 
 
+def _check_rows(experiment: Experiment) -> None:
+    """Refuses cached rows that do not fit before anything is compiled; it takes milliseconds.
+
+    Raises:
+        UserError: if the rows are those of another configuration, or too few.
+    """
+    if experiment.data.rows_dir is not None:
+        source = open_source(experiment.data)
+        source.check_steps(experiment.train.steps)
+        source.train_batches()
+
+
 def open_data(setup: RunSetup, say: Callable[[str], None]) -> OpenData:
-    """Opens the data of a run; imports TensorFlow.
+    """Opens the data of a run; imports TensorFlow, except for cached rows.
 
     Raises:
         UserError: if the data cannot be used.
     """
-    from moe_jax.data.pipeline import input_pipeline
-    from moe_jax.data.pipeline.device_batches import curriculum_batches, train_batches
-
     experiment, partition = setup.experiment, setup.model.partition
     config = experiment.data
+    source = open_source(config)
     notes = find_data_files(config, setup.directory, setup.resumes, say)
-    vocabulary = input_pipeline.vocabulary_of(config)
+    vocabulary = source.vocabulary()
     experiment.check_vocabulary(vocabulary.vocab_size)
     batches: CheckpointableIterator
     curriculum = None
     if config.curriculum is None:
-        batches = train_batches(config, partition)
+        batches = train_batches(source, config, partition)
     else:
         batches, curriculum = curriculum_batches(config, partition)
-    held_out = input_pipeline.eval_batches(config)
+    held_out = source.eval_batches()
     return OpenData(
         vocabulary=vocabulary,
         batches=batches,
         curriculum=curriculum,
         held_out=held_out,
-        bytes_of_token=input_pipeline.token_bytes(config, experiment.model.vocab_size),
+        bytes_of_token=source.token_bytes(experiment.model.vocab_size),
         asked=example_prompt(config, held_out[0], vocabulary),
         notes=notes,
     )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from moe_jax.data.pipeline.batch_source import vocabulary_for
 from moe_jax.errors import UserError, nearest
 from moe_jax.evaluation.perplexity import Perplexity
 from moe_jax.experiments import Experiment
@@ -61,12 +62,10 @@ class TrainedRun:
 
     @property
     def vocabulary(self) -> Any:
-        """The vocabulary, a `seqio.SentencePieceVocabulary`."""
+        """The vocabulary, a `seqio.SentencePieceVocabulary`; with cached rows, one like it."""
         if self._vocabulary is None:
             with suppress_library_output():
-                from moe_jax.data.tasks.vocabulary import load_vocabulary
-
-                self._vocabulary = load_vocabulary(self.experiment.data.vocabulary)
+                self._vocabulary = vocabulary_for(self.experiment.data)
         return self._vocabulary
 
     def generate(
@@ -118,7 +117,10 @@ class TrainedRun:
         """
         given = {"task": task, "eval_split": split, "eval_batches": batches}
         changes: Any = {name: value for name, value in given.items() if value is not None}
-        data = dataclasses.replace(self.experiment.data, **changes)
+        own = self.experiment.data
+        if (task or own.task, split or own.eval_split) != (own.task, own.eval_split):
+            changes["rows_dir"] = None  # Cached rows have the run's own task and split only.
+        data = dataclasses.replace(own, **changes)
         experiment = dataclasses.replace(self.experiment, data=data)
         run = dataclasses.replace(self._trained.run, experiment=experiment)
         with suppress_library_output():

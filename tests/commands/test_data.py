@@ -195,6 +195,24 @@ def test_cache_and_training_from_it(run, home):
     assert figures == plain
 
 
+def test_rows(run, home):
+    """As many as the steps of the run, without one an epoch."""
+    flags = [f"--gin_file={home / 'tiny.gin'}", f"--gin.TASK=text:{home}/books"]
+    flags += [f"--output_dir={home / 'rows'}", "--rows"]
+    result, shown = run("data", "cache", *flags, "--seeds=1,3")
+    assert (result["steps"], result["seeds"]) == (5, [1, 3])
+    assert "80 training rows of 32 tokens (5 steps, 2 seeds): at most" in shown
+    assert f"--gin.Data.rows_dir={home / 'rows'}" in shown
+    assert result["bytes"] == sum(path.stat().st_size for path in (home / "rows").iterdir())
+    assert "--force replaces" in run("data", "cache", *flags, ok=False)
+    task = [f"text:{home}/books", "--gin.Data.batch_size=4", "--gin.Data.sequence_length=32"]
+    epoch, _ = run("data", "cache", *task, "--rows", f"--output_dir={home / 'rows'}", "--force")
+    assert epoch["seeds"] == [0]
+    assert epoch["fingerprint"] == result["fingerprint"]
+    rows = read_train_rows(data_of(home, batch_size=4))["decoder_target_tokens"]
+    assert epoch["steps"] == len(rows) // 4
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -208,6 +226,11 @@ def test_cache_and_training_from_it(run, home):
         (["show", "curriculum:/nowhere"], "/nowhere has no complete scores"),
         (["show", "c4", "--gin.Data.tfds_data_dir='/nowhere'"], "no prepared c4/en:3.0.1 in /now"),
         (["cache", "embedded"], "data cache needs --output_dir"),
+        (["cache", "--output_dir=x", "--steps=3"], "--steps needs --rows"),
+        (["cache", "--output_dir=gs://x", "--rows"], "cache locally"),
+        (["cache", "--output_dir=x", "--rows", "--steps=0"], "--steps must be above 0, not 0"),
+        (["cache", "--output_dir=x", "--rows", "--seeds=1,b"], "'b' is no whole number"),
+        (["cache", "--output_dir=x", "--rows", "--seeds=99999999999"], "Data.seed"),
         (["score", "--output_dir=x"], "data score needs --checkpoint"),
         (["score", "--checkpoint=x"], "data score needs --output_dir"),
         (["score", "--checkpoint=/nowhere", "--output_dir=x"], "no run directory /nowhere"),

@@ -40,7 +40,7 @@ def test_what_does_not_fit_is_one_line_with_the_numbers(small, capsys, tmp_path)
 @pytest.mark.parametrize(("setting", "expected"), [("True", SMALL), ("False", None)])
 def test_a_setting_turns_the_check_off(setting, expected, monkeypatch):
     monkeypatch.setattr(training, "find_limit", lambda devices: SMALL)
-    monkeypatch.setattr(training, "check_state", lambda state, limit: None)
+    monkeypatch.setattr(training, "check_state", lambda *arguments: None)
     loaded = experiments.load(ConfigSource(FILES, [f"Train.check_memory={setting}"]))
     assert training.checked_limit(loaded, loaded.language_model()) is expected
 

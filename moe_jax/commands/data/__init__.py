@@ -33,6 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output_dir", metavar="DIR", help="cache: for Data.cache_dir; score: the order"
     )
+    parser.add_argument(
+        "--rows", action="store_true", help="cache: rows in training order, for Data.rows_dir"
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="cache --rows: training steps (default: the run's)"
+    )
+    parser.add_argument(
+        "--seeds", metavar="N,N", help="cache --rows: orders to write (default: Data.seed)"
+    )
     parser.add_argument("--checkpoint", metavar="DIR", help="score: a run directory")
     parser.add_argument(
         "--step", type=int, help="score: the checkpoint's step (default: the latest)"
@@ -84,10 +93,17 @@ def _prepare(args: argparse.Namespace) -> dict[str, Any]:
 
 def _cache(args: argparse.Namespace) -> dict[str, Any]:
     from moe_jax.commands.data.cache import cache
+    from moe_jax.commands.data.cache_rows import RowOptions, cache_rows
     from moe_jax.commands.data.task import load_data
 
     config = load_data(args.name, arguments.config_source(args))
     _need("cache", {"--output_dir": args.output_dir})
+    if args.rows:
+        given = (args.output_dir, args.steps, args.seeds, args.force, args.debug)
+        return cache_rows(config, RowOptions(*given))
+    for flag, value in {"--steps": args.steps, "--seeds": args.seeds}.items():
+        if value is not None:
+            raise UserError(f"{flag} needs --rows: a cache of tokenised texts has no order")
     return cache(config, args.output_dir, force=args.force, debug=args.debug)
 
 

@@ -1,58 +1,53 @@
 """Device placement of training batches: global arrays, of which each process reads its rows."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import jax
 from etils import epath
 
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
-from moe_jax.data.pipeline.curriculum import CurriculumBatches
-from moe_jax.data.pipeline.input_pipeline import TrainBatches
-from moe_jax.data.pipeline.shard_iterator import checkpoint_writers
+from moe_jax.data.pipeline.batch_source import BatchSource, CheckpointableIterator
+from moe_jax.data.pipeline.data_shards import checkpoint_writers
 from moe_jax.sharding.global_arrays import make_global_arrays, process_row_ranges
 from moe_jax.sharding.partition import Partition
 
-
-class CheckpointableIterator(Protocol):
-    """An endless iterator over batches whose state can be saved and restored."""
-
-    def __next__(self) -> Batch:
-        """Returns the next batch."""
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Returns itself."""
-
-    def save(self, directory: epath.Path) -> None:
-        """Writes the iterator state."""
-
-    def restore(self, directory: epath.Path) -> None:
-        """Restores a saved iterator state."""
+if TYPE_CHECKING:  # It imports TensorFlow.
+    from moe_jax.data.pipeline.curriculum import CurriculumBatches
 
 
-def train_batches(config: DataConfig, partition: Partition) -> CheckpointableIterator:
+def train_batches(
+    source: BatchSource, config: DataConfig, partition: Partition
+) -> CheckpointableIterator:
     """Returns the training batches of a configuration without a curriculum.
 
+    Args:
+        source: source of the batches of `config`.
+        config: configuration of the data.
+        partition: partition of arrays over the mesh.
+
     Raises:
-        UserError: if the data are fewer than one batch.
+        UserError: if the data are fewer than one batch, or cannot be read.
     """
     if not partition.is_sharded:
-        return TrainBatches(config, ahead=True)
+        return source.train_batches()
     rows = process_row_ranges(partition.rows, config.batch_size)
     local = jax.process_index()
     writes = [s for s, process in checkpoint_writers(config, rows).items() if process == local]
-    return DeviceBatches(TrainBatches(config, rows[local], writes, ahead=True), config, partition)
+    return DeviceBatches(source.train_batches(rows[local], writes), config, partition)
 
 
 def curriculum_batches(
     config: DataConfig, partition: Partition
-) -> tuple[CheckpointableIterator, CurriculumBatches]:
+) -> "tuple[CheckpointableIterator, CurriculumBatches]":
     """Returns the training batches in curriculum order, and the underlying curriculum.
 
     Raises:
         UserError: if the data are fewer than one batch.
     """
+    from moe_jax.data.pipeline.curriculum import CurriculumBatches
+
     if not partition.is_sharded:
         batches = CurriculumBatches(config)
         return batches, batches

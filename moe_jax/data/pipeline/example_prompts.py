@@ -1,7 +1,7 @@
 """Example prompts for models that were trained on a task.
 
 The tasks are known by name, so that the data need not exist. `has_questions` imports TensorFlow for
-some tasks, `has_padding` never does.
+some tasks without cached rows, `has_padding` never does.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import numpy as np
 
 from moe_jax.data.batch import PAD, Batch
 from moe_jax.data.config import DataConfig
+from moe_jax.data.pipeline.row_directory import find_rows
 from moe_jax.data.tasks import catalog
 
 # Maximum length of a prompt: words of a plain text, characters of a question.
@@ -32,6 +33,8 @@ class ExamplePrompt:
 
 def has_questions(config: DataConfig) -> bool:
     """Returns whether examples have inputs, which end with the end-of-sequence token."""
+    if (rows := find_rows(config)) is not None:
+        return rows.facts.is_question
     return any(_is_question(config, name) for name in config.rates)
 
 

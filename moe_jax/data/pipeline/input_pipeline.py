@@ -11,8 +11,9 @@ from etils import epath
 
 from moe_jax.data.batch import Batch
 from moe_jax.data.config import DataConfig
+from moe_jax.data.pipeline.data_shards import shards_of_rows
 from moe_jax.data.pipeline.model_features import get_dataset, notes_of, to_batch, vocabulary_of
-from moe_jax.data.pipeline.shard_iterator import ShardIterator, shards_of_rows
+from moe_jax.data.pipeline.shard_iterator import ShardIterator
 from moe_jax.data.tasks.vocabulary import bytes_of_tokens
 from moe_jax.errors import UserError
 

@@ -57,15 +57,21 @@ def cache_task(config: DataConfig, output_dir: str, force: bool = False) -> dict
             target.parent.mkdir(parents=True, exist_ok=True)
             written[task.name] = {split: _write_split(task, split, new) for split in task.splits}
             (new / "COMPLETED").touch()
-            _move(new, target, Path(work) / "replaced", force)
+            move_complete(new, target, Path(work) / "replaced", force)
     return written
 
 
-def _move(new: Path, target: Path, replaced: Path, force: bool) -> None:
-    """Moves a complete task to its final path, with `force` in place of an existing one.
+def move_complete(new: Path, target: Path, replaced: Path, force: bool) -> None:
+    """Moves a complete directory to its final path, with `force` in place of an existing one.
+
+    Args:
+        new: the directory.
+        target: its final path.
+        replaced: where an existing one is moved.
+        force: whether an existing one may be replaced.
 
     Raises:
-        UserError: if another process has written the task meanwhile.
+        UserError: if another process has written the target meanwhile.
     """
     try:
         if force and target.exists():

@@ -18,6 +18,7 @@ from moe_jax.data.sources.cache_directory import cache_note
 from moe_jax.data.sources.file_inspection import inspect_file
 from moe_jax.data.sources.file_patterns import MatchedFiles, printable_path
 from moe_jax.data.sources.file_reader import ByteCounter
+from moe_jax.data.sources.file_tasks import SUFFIXES
 from moe_jax.data.sources.inspection_cache import FileInspection, load_inspection, save_inspection
 from moe_jax.errors import UserError
 
@@ -26,11 +27,6 @@ _MAX_NAMED = 5
 _THREADS = 8
 # Seconds until the first report of the progress, and between later ones.
 _FIRST_REPORT, _NEXT_REPORT = 3.0, 10.0
-SUFFIXES = {
-    "text": (".txt", ".md", ".text"),
-    "jsonl": (".jsonl", ".json", ".ndjson"),
-    "tfrecord": (".tfrecord", ".tfrecords"),
-}
 _report: Callable[[str], None] | None = None
 
 

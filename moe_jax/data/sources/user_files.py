@@ -8,11 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from moe_jax.data.sources.document_source import DocumentSource, find_holdout_split
-from moe_jax.data.sources.file_discovery import SUFFIXES, SourceFiles, find_files
-from moe_jax.data.sources.file_patterns import split_field
+from moe_jax.data.sources.file_discovery import SourceFiles, find_files
+from moe_jax.data.sources.file_tasks import DEFAULT_FIELD, SUFFIXES, name_parts
 from moe_jax.data.sources.holdout_split import VERSION, HoldoutSplit
-
-DEFAULT_FIELD = "text"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,29 +73,15 @@ def find_user_files(task: str) -> UserFiles | None:
 
 @functools.cache
 def _find_user_files(task: str) -> UserFiles:
-    kind, files, field = _parts(task)
+    kind, files, field = name_parts(task)
     found = find_files(kind, files, field or DEFAULT_FIELD)
     return UserFiles(task, found, find_holdout_split(found))
-
-
-def _parts(task: str) -> tuple[str, str, str | None]:
-    """Returns kind, file names and field of a task."""
-    kind, _, files = task.partition(":")
-    return (kind, files, None) if kind == "text" else (kind, *split_field(files))
 
 
 def files_digest(tasks: Iterable[str]) -> str | None:
     """Returns a digest of the user's files of these tasks, None if there are none."""
     found = [files.digest() for files in map(find_user_files, tasks) if files is not None]
     return " ".join(found) or None
-
-
-def without_paths(task: str) -> str:
-    """Returns the name of a task without the paths of its files, which may be moved."""
-    if task.partition(":")[0] not in SUFFIXES:
-        return task
-    kind, _, field = _parts(task)
-    return f"{kind}:FILES" + (f"#{field}" if field not in (None, DEFAULT_FIELD) else "")
 
 
 def clear_caches() -> None:

@@ -6,7 +6,7 @@
 | `Train.log_every`, `.eval_every`, `.profile_*`, `Data.eval_*`| evaluation                 |
 | `Mesh`, `Model.remat*`, `.scan_layers`, `.dispatch`,         | how and where the step is  |
 | `Loss.chunk`, `Train.compiler_options`,                      | computed                   |
-| `Data.tfds_data_dir`, `.cache_dir`                           |                            |
+| `Data.tfds_data_dir`, `.cache_dir`, `.rows_dir`              |                            |
 | `Train.steps`, and settings equal to it in both              | the length of training     |
 | all others                                                   | the trained model          |
 """
@@ -20,7 +20,7 @@ _NOT_THE_MODEL = re.compile(
     r"(Checkpoints|Watchdog|Writers|Sampling|Mesh)\..*"
     r"|Experiment\.(checkpoints|watchdog|writers|sampling|mesh)"
     r"|Train\.(steps|log_every|eval_every|profile_.*|compiler_options)"
-    r"|Data\.(eval_.*|tfds_data_dir|cache_dir)"
+    r"|Data\.(eval_.*|tfds_data_dir|cache_dir|rows_dir)"
     r"|Model\.(remat|remat_names|scan_layers|dispatch)"
     r"|Loss\.chunk"
 )

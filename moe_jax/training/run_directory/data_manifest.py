@@ -11,6 +11,7 @@ from typing import Any
 from etils import epath
 
 from moe_jax.data.config import DataConfig
+from moe_jax.data.pipeline.row_directory import read_row_directory
 from moe_jax.data.sources.file_patterns import printable_path
 from moe_jax.errors import UserError
 from moe_jax.sharding.processes import check_consistent, is_main
@@ -27,7 +28,12 @@ Manifest = dict[str, Any]
 
 
 def data_manifest(config: DataConfig) -> Manifest:
-    """Returns the manifest of the files of a task; empty for tasks that are not made of files."""
+    """Returns the manifest of the files of a task; empty for tasks that are not made of files.
+
+    That of cached rows names the files that the rows were made of.
+    """
+    if config.rows_dir is not None:
+        return dict(read_row_directory(config.rows_dir).facts.manifest)
     from moe_jax.data.tasks.registry import find_task
 
     return {files.task: files.record() for files in find_task(config).files}
@@ -78,11 +84,14 @@ def find_data_files(
     Raises:
         UserError: if there are no usable files, or the files have changed without permission.
     """
-    from moe_jax.data.sources.file_discovery import progress_to
-    from moe_jax.data.tasks.registry import find_task
+    if config.rows_dir is not None:
+        notes = read_row_directory(config.rows_dir).facts.notes
+    else:
+        from moe_jax.data.sources.file_discovery import progress_to
+        from moe_jax.data.tasks.registry import find_task
 
-    with progress_to(say):
-        notes = find_task(config).notes
+        with progress_to(say):
+            notes = find_task(config).notes
     return (*notes, *(check_data(directory, config) if resumes else ()))
 
 
@@ -92,9 +101,10 @@ def check_same_files(config: DataConfig) -> None:
     Raises:
         UserError: on every process, if the files differ.
     """
-    check_consistent(
-        {f"data of {task}": entry["digest"] for task, entry in data_manifest(config).items()}
-    )
+    facts = {f"data of {task}": entry["digest"] for task, entry in data_manifest(config).items()}
+    if config.rows_dir is not None:
+        facts["cached rows"] = read_row_directory(config.rows_dir).facts.dumps()
+    check_consistent(facts)
 
 
 def check_data(directory: epath.Path, config: DataConfig) -> tuple[str, ...]:

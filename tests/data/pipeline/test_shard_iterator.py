@@ -9,8 +9,8 @@ from etils import epath
 from tiers import slow
 
 from moe_jax.data.config import DataConfig
+from moe_jax.data.pipeline.data_shards import checkpoint_writers, shards_of_rows
 from moe_jax.data.pipeline.input_pipeline import TrainBatches
-from moe_jax.data.pipeline.shard_iterator import checkpoint_writers, shards_of_rows
 from moe_jax.errors import UserError
 
 CONFIG = DataConfig(sequence_length=16, batch_size=8, seed=3, shards=4)

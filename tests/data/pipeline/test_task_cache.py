@@ -157,9 +157,9 @@ def test_what_another_wrote_meanwhile_is_left_as_it_is(tmp_path):
         directory.mkdir()
         (directory / "COMPLETED").write_text(directory.name)
     with pytest.raises(UserError, match="task was written by another process meanwhile"):
-        task_cache._move(own, target, tmp_path / "replaced", force=False)
+        task_cache.move_complete(own, target, tmp_path / "replaced", force=False)
     assert (target / "COMPLETED").read_text() == "task"
-    task_cache._move(own, target, tmp_path / "replaced", force=True)
+    task_cache.move_complete(own, target, tmp_path / "replaced", force=True)
     assert (target / "COMPLETED").read_text() == "own"
     assert (tmp_path / "replaced" / "COMPLETED").read_text() == "task"
 
