@@ -1,5 +1,6 @@
 """Counts of parameters and FLOPs against real arrays, the paper's Table 1 and XLA's own count."""
 
+import dataclasses
 import math
 
 import jax
@@ -7,7 +8,12 @@ import jax.numpy as jnp
 import pytest
 
 from moe_jax.data.batch import Batch
-from moe_jax.flops import count_parameters, forward_flops_per_token, train_flops_per_token
+from moe_jax.flops import (
+    count_parameters,
+    equal_flops_width,
+    forward_flops_per_token,
+    train_flops_per_token,
+)
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.routers import ROUTERS
@@ -199,3 +205,24 @@ def test_parts_of_the_forward_pass():
         "router": 2 * 256 * 8,
         "vocabulary": 2 * 256 * 2048,
     }
+
+
+@pytest.mark.parametrize(
+    ("c", "every", "feed_forward", "matrices"),
+    [(2.0, 2, "gated_gelu", 3), (1.0, 1, "gelu", 2), (0.5, 3, "gated_gelu", 3)],
+)
+def test_the_width_of_a_dense_model_of_equal_flops(c, every, feed_forward, matrices):
+    """The router has E D, an expert 2 F D and a dense layer 3 (2) F D parameters."""
+    model = ModelConfig(
+        **SMALL | {"d_ff": 600, "num_experts": 5, "moe_every": every, "feed_forward": feed_forward}
+    )
+    width = equal_flops_width(600, model.num_experts, c, every, feed_forward)
+    mixture = model.num_experts + 2 * 600 * c + (every - 1) * matrices * 600
+    assert width == round(mixture / (every * matrices))
+    dense = dataclasses.replace(model, num_experts=0, d_ff=width)
+    flops = [train_flops_per_token(*case, 16) for case in ((model, c), (dense, 0.0))]
+    # Rounded to a whole number.
+    assert flops[1] == pytest.approx(flops[0], rel=1 / width)
+    rounded = equal_flops_width(600, model.num_experts, c, every, feed_forward, multiple=64)
+    assert rounded % 64 == 0
+    assert abs(rounded - width) <= 32

@@ -70,7 +70,9 @@ def _schedule(runs: Sequence[RunRecord]) -> list[str]:
         for run in runs
         for key, value in run.settings.items()
         for name in _DECAYS_TO_THE_END
-        if key.endswith(".learning_rate") and name in value
+        if key.endswith(".learning_rate")
+        and name in value
+        and run.settings.get(f"{name}.final_fraction") not in ("1", "1.0")
     }
     if not schedules:
         return []

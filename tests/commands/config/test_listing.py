@@ -32,6 +32,7 @@ def test_the_packages_files_and_names(capsys):
     assert "runs/quickstart.gin" in result["files"]
     names = {item["name"]: item for item in result["configurables"]}
     assert names["Model"]["module"] == "moe_jax.models.config"
+    assert names["Study"]["module"] == "moe_jax.compare.study"
     assert "moe_jax.routers.token_choice" in captured.out
 
 

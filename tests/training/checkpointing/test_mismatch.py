@@ -61,6 +61,22 @@ def test_another_router_at_evaluation(tmp_path):
     assert "TokenChoice.balance was 'none' and is now 'bias'" in line
 
 
+def test_other_frozen_parameters_have_other_optimiser_state(tmp_path):
+    frozen = ["Train.frozen=('router_kernel',)"]
+    line = said(tmp_path, "optimizer", frozen, [])
+    assert "Train.frozen was ('router_kernel',) and is now ();" in line
+    assert line.endswith("""--gin.Train.frozen="('router_kernel',)\"""")
+    # Runs of earlier versions have no such setting.
+    text = (tmp_path / "config.gin").read_text()
+    assert "Train.frozen = ('router_kernel',)" in text
+    said(tmp_path, "optimizer", [], frozen)
+    config_file = tmp_path / "config.gin"
+    config_file.write_text(config_file.read_text().replace("Train.frozen = ()\n", ""))
+    error = CheckpointMismatch(ARRAYS, "optimizer", 7)
+    line = str(mismatch_error(error, epath.Path(tmp_path), config.operative(), trains=True))
+    assert "Train.frozen was () and is now ('router_kernel',);" in line
+
+
 def test_without_a_difference_the_arrays_are_shown(tmp_path):
     assert said(tmp_path, "variables", [], ["Data.seed=3"]) == ARRAYS
     (tmp_path / "config.gin").unlink()
