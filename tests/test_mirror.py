@@ -36,13 +36,11 @@ TOPICS = {
 # Modules that are tested in another directory, by the file that does it.
 TESTED_IN = {
     "test_cli.py": (
-        "commands.arguments",
         "commands.config.show",
         "commands.eval",
         "commands.exceptions",
         "commands.generate",
         "commands.startup",
-        "commands.this_process",
         "commands.train",
         "commands.training_console",
         "commands.verb",
@@ -51,7 +49,9 @@ TESTED_IN = {
     "test_waiting.py": ("library_output",),
     "commands/config/test_check.py": ("runs.dry_run",),
     "commands/test_bench.py": ("benchmarks.adaptive", "benchmarks.pipeline"),
+    "commands/test_compare.py": ("compare.make_report",),
     "commands/test_data.py": ("runs.scoring",),
+    "compare/test_children.py": ("compare.child_process",),
     "data/pipeline/test_curriculum.py": ("data.sources.curriculum_source",),
     "data/pipeline/test_feature_converters.py": ("data.batch",),
     "data/pipeline/test_input_pipeline.py": ("data.config",),

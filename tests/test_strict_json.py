@@ -17,7 +17,6 @@ PACKAGE = Path(__file__).parent.parent / "moe_jax"
 # Messages between processes, and files of names, paths and whole numbers.
 OTHER = {
     "data/pipeline/curriculum.py",
-    "data/pipeline/shard_iterator.py",
     "data/pipeline/task_cache.py",
     "data/sources/holdout_split.py",
     "data/sources/inspection_cache.py",

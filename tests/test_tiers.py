@@ -64,6 +64,7 @@ VERBS = {
     "plot": "tests/runs/test_curves.py::test_two_runs_in_one_png",
     "config": "tests/commands/config/test_sharding.py::test_a_mesh_that_does_not_fit_is_refused",
     "data": "tests/commands/test_data.py::test_show",
+    "compare": "tests/commands/test_compare.py::test_report_of_runs_that_exist",
     "compile": "tests/commands/test_compile.py::test_what_fits_is_printed_and_written",
     "bench": "tests/commands/test_bench.py::test_routing_rows",
 }

@@ -110,13 +110,18 @@ def _job(study: Study, arm: Arm, role: Role, seed: int, rate: float | None) -> J
     train_seed = seed + AA_OFFSET if role == "aa" else seed
     directory = arm.name + AA_SUFFIX if role == "aa" else arm.name
     run = f"rate_{rate:g}" if role == "rate_trial" else f"seed_{seed}"
-    bindings = [f"Train.seed={train_seed}", f"Data.seed={seed}"]
+    values: dict[str, float] = {"Train.seed": train_seed, "Data.seed": seed}
     if rate is not None:
-        bindings.append(f"{study.rate_setting}={rate!r}")
-    if role == "rate_trial":
+        values[study.rate_setting] = rate
+    bindings = [f"{setting}={value!r}" for setting, value in values.items()]
+    # The arm uses all of these settings, and they decide no others.
+    settings = {**arm.settings, **{setting: repr(value) for setting, value in values.items()}}
+    steps = arm.experiment.train.steps
+    if role == "rate_trial" and study.rate_items:
         bindings += study.rate_items
-    source = dataclasses.replace(arm.source, bindings=(*arm.source.bindings, *bindings))
-    experiment, settings = load_settings(source)
+        source = dataclasses.replace(arm.source, bindings=(*arm.source.bindings, *bindings))
+        experiment, settings = load_settings(source)
+        steps = experiment.train.steps
     return Job(
         name=f"{directory}/{run}",
         arm=arm.name,
@@ -124,8 +129,8 @@ def _job(study: Study, arm: Arm, role: Role, seed: int, rate: float | None) -> J
         seed=train_seed,
         data_seed=seed,
         learning_rate=rate,
-        source=source,
-        steps=experiment.train.steps,
+        source=dataclasses.replace(arm.source, bindings=(*arm.source.bindings, *bindings)),
+        steps=steps,
         settings=settings,
         fingerprint=fingerprint(settings),
     )

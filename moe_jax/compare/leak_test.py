@@ -26,8 +26,10 @@ from moe_jax.training.optimizers import adamw
 from moe_jax.training.state import make_state
 from moe_jax.training.step import LossConfig, StepOptions, make_train_step
 
-# Tokens 1 to V; row length, rows, experts.
-VOCABULARY, LENGTH, ROWS, EXPERTS = 4, 8, 64, 4
+# Tokens 1 to V; row length and rows of a batch.
+VOCABULARY, LENGTH, ROWS = 4, 8, 64
+# Experts, but at least twice as many as a token has.
+_EXPERTS = 4
 # Standard errors below ln V at which a router is said to leak: 1 in 30,000 for a causal one.
 THRESHOLD = 4.0
 # The share of the steps over which the loss is averaged: the last ones.
@@ -42,7 +44,7 @@ _MODEL = ModelConfig(
     num_heads=2,
     head_dim=16,
     d_ff=48,
-    num_experts=EXPERTS,
+    num_experts=_EXPERTS,
     moe_every=1,
     feed_forward="gelu",
     position="rotary",
@@ -66,7 +68,7 @@ def run_leak_test(router: Router, steps: int, seed: int = 0, arm: str = "") -> L
     """
     tested = small_router(router, steps)
     try:
-        tested.check(ROWS, LENGTH, EXPERTS)
+        tested.check(ROWS, LENGTH, number_of_experts(tested))
     except UserError as error:
         raise UserError(f"the random-token test of {router.name}: {error}") from None
     losses = np.asarray(_losses(tested, steps, seed), np.float64)
@@ -89,6 +91,11 @@ def describe(router: Router) -> str:
     return f"{router.name} ({router.pool.kind} pool)"
 
 
+def number_of_experts(router: Router) -> int:
+    """Returns the number of experts of the test's model."""
+    return max(_EXPERTS, math.ceil(2 * router.experts_per_token))
+
+
 def small_router(router: Router, steps: int) -> Router:
     """Returns a router with what depends on the size of the model or the length of training cut."""
     changes: dict[str, object] = {}
@@ -106,12 +113,14 @@ def random_batch(seed: int, step: int) -> Batch:
     random = np.random.default_rng((seed % 2**32, step))
     targets = random.integers(1, VOCABULARY + 1, (ROWS, LENGTH)).astype(np.int32)
     inputs = np.pad(targets[:, :-1], ((0, 0), (1, 0)))
-    return Batch(*map(jnp.asarray, (inputs, targets)), np.ones(targets.shape, np.float32))
+    ones = np.ones(targets.shape, np.float32)
+    return Batch(jnp.asarray(inputs), jnp.asarray(targets), ones)
 
 
 def _losses(router: Router, steps: int, seed: int) -> list[float]:
     """Returns the loss of every step on its batch, before the update."""
-    model = LanguageModel(_MODEL, router)
+    config = dataclasses.replace(_MODEL, num_experts=number_of_experts(router))
+    model = LanguageModel(config, router)
     optimizer = adamw(lambda step: 3e-3, weight_decay=0.0)
     state = make_state(model, optimizer, seed)
     options = StepOptions(seed=seed)

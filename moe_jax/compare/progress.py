@@ -92,7 +92,6 @@ class StudyProgress:
         if name not in self._states and state in ("finished", "diverged") and seconds is None:
             # It was recorded before; a line for each would hide what is new.
             return
-        self._jobs.setdefault(name, self._jobs.get(name))  # type: ignore[arg-type]
         words = {"elsewhere": "is trained by another process"}.get(state, state)
         took = "" if seconds is None else f" in {format_duration(seconds)}"
         error = f": {progress.errors[name]}" if name in progress.errors else ""

@@ -7,6 +7,7 @@ from moe_jax.compare import jobs as study_jobs
 from moe_jax.compare.arms import Arm, load_arms, matching_notes
 from moe_jax.compare.children import Start, device_variables, find_devices, starter
 from moe_jax.compare.jobs import Job
+from moe_jax.compare.leak_test import describe, run_leak_test
 from moe_jax.compare.learning_rates import choose_rate
 from moe_jax.compare.records import LeakTest, RunRecord, StudyPlan
 from moe_jax.compare.scheduler import Observer, Progress, Scheduler, failed
@@ -15,6 +16,7 @@ from moe_jax.compare.study import LoadedStudy
 from moe_jax.compare.study_directory import StudyDirectory
 from moe_jax.errors import Interrupted, UserError
 from moe_jax.routing.router import Router
+from moe_jax.training.run_directory.directory_lock import DirectoryLock
 from moe_jax.waiting import waiting
 
 Say = Callable[[str], None]
@@ -79,12 +81,13 @@ class PlannedStudy:
 
     def known_jobs(self) -> list[Job]:
         """Returns the jobs whose configuration is known: of the comparison, those with a rate."""
+        return [*self.trials(), *self.known_comparison()]
+
+    def known_comparison(self) -> list[Job]:
+        """Returns the runs of the comparison whose learning rate is known, or not to be chosen."""
         chosen = self.chosen_rates()
-        tried = {job.arm for job in self.trials()} - chosen.keys()
-        return [
-            *self.trials(),
-            *(job for job in self.comparison(chosen) if job.arm not in tried),
-        ]
+        unknown = {job.arm for job in self.trials()} - chosen.keys()
+        return [job for job in self.comparison(chosen) if job.arm not in unknown]
 
 
 def plan_study(loaded: LoadedStudy, options: StudyOptions) -> PlannedStudy:
@@ -154,10 +157,11 @@ def run_study(
         say(note)
     try:
         scheduler.check(study.known_jobs())
-        for jobs in (study.trials, lambda: study.comparison(study.chosen_rates())):
-            scheduler.run(jobs())
-            if errors := failed(scheduler.progress):
-                return errors
+        scheduler.run(study.trials())
+        # Without the arms of which a trial has failed.
+        scheduler.run(study.known_comparison())
+        if errors := failed(scheduler.progress):
+            return errors
         _measure(study, devices, say)
     except Interrupted as error:
         number = error.args[0]
@@ -173,46 +177,70 @@ def _measure(study: PlannedStudy, devices: Sequence[str], say: Say) -> None:
 
     An error of these does not end the study, whose runs are done.
     """
-    for measure in (_time_steps, _test_leaks):
-        try:
-            measure(study, devices)
-        except UserError as error:
-            say(f"not measured: {error}")
+    if not _first_jobs_to_time(study) and not _routers_to_test(study):
+        return
+    try:
+        # Of several machines one measures: times of arms are compared round by round.
+        with DirectoryLock(study.directory.path, ["moe-jax", "compare"], say):
+            _time_steps(study, devices)
+            _test_leaks(study, say)
+    except UserError as error:
+        say(f"not measured: {error}")
+
+
+def _first_jobs_to_time(study: PlannedStudy) -> list[Job]:
+    """Returns a recorded run of each arm; none if all arms are timed, or are not to be."""
+    first: dict[str, Job] = {}
+    for job in study.comparison(study.chosen_rates()):
+        if job.role == "comparison" and job.name in study.directory.runs():
+            first.setdefault(job.arm, job)
+    jobs = list(first.values())
+    is_due = study.loaded.study.timing_rounds > 0
+    missing = are_missing(jobs, _fingerprints(study, jobs), study.directory.records())
+    return jobs if is_due and missing else []
+
+
+def _fingerprints(study: PlannedStudy, jobs: Sequence[Job]) -> dict[str, str]:
+    runs = study.directory.runs()
+    return {job.arm: runs[job.name].fingerprint for job in jobs}
 
 
 def _time_steps(study: PlannedStudy, devices: Sequence[str]) -> None:
-    rounds, runs = study.loaded.study.timing_rounds, study.directory.runs()
-    first: dict[str, Job] = {}
-    for job in study.comparison(study.chosen_rates()):
-        if job.role == "comparison" and job.name in runs:
-            first.setdefault(job.arm, job)
-    fingerprints = {arm: runs[job.name].fingerprint for arm, job in first.items()}
-    jobs = list(first.values())
-    if not rounds or not are_missing(jobs, fingerprints, study.directory.records()):
+    if not (jobs := _first_jobs_to_time(study)):
         return
+    rounds, variables = study.loaded.study.timing_rounds, device_variables(devices, 0)
     with waiting("timing the steps of the arms in turn") as wait:
-        variables = device_variables(devices, 0)
-        times = measure_step_times(jobs, fingerprints, rounds, wait.say, variables)
+        times = measure_step_times(jobs, _fingerprints(study, jobs), rounds, wait.say, variables)
     for record in times:
         study.directory.append(record)
 
 
-def _test_leaks(study: PlannedStudy, devices: Sequence[str]) -> None:
-    del devices  # The model is so small that the host is fastest.
-    from moe_jax.compare.leak_test import describe, run_leak_test
+def _routers_to_test(study: PlannedStudy) -> dict[str, Router]:
+    """Returns the routers by arm that are not tested yet."""
+    steps, records = study.loaded.study.leak_test_steps, study.directory.records()
+    known = {(r.arm, r.router, r.steps) for r in records if isinstance(r, LeakTest)}
+    routers = {name: arm.experiment.active_router for name, arm in study.arms.items()}
+    return {
+        name: router
+        for name, router in routers.items()
+        if steps and router is not None and (name, describe(router), steps) not in known
+    }
 
-    steps = study.loaded.study.leak_test_steps
-    records = [r for r in study.directory.records() if isinstance(r, LeakTest)]
-    known = {(r.arm, r.router, r.steps) for r in records}
-    tested: dict[Router, LeakTest] = {}
-    for name, arm in study.arms.items():
-        router = arm.experiment.active_router
-        if not steps or router is None or (name, describe(router), steps) in known:
-            continue
+
+def _test_leaks(study: PlannedStudy, say: Say) -> None:
+    """Tests each distinct router once, on the host: the model is so small."""
+    steps, seed = study.loaded.study.leak_test_steps, study.loaded.study.rate_seed
+    tested: dict[Router, LeakTest | None] = {}
+    for name, router in _routers_to_test(study).items():
         if router not in tested:
-            with waiting(f"random-token test of {describe(router)}"):
-                tested[router] = run_leak_test(router, steps, study.loaded.study.rate_seed)
-        study.directory.append(dataclasses.replace(tested[router], arm=name))
+            try:
+                with waiting(f"random-token test of {describe(router)}"):
+                    tested[router] = run_leak_test(router, steps, seed)
+            except UserError as error:
+                tested[router] = None
+                say(f"not measured: {error}")
+        if (result := tested[router]) is not None:
+            study.directory.append(dataclasses.replace(result, arm=name))
 
 
 def _append_plan(study: PlannedStudy) -> None:

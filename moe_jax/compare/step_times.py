@@ -87,11 +87,13 @@ def _run(directory: Path, say: Callable[[str], None], variables: Mapping[str, st
     command += [str(directory / "job.json"), str(directory / "result.json")]
     environment = {**os.environ, **variables, **gin_imports.as_environment()}
     environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    with open(directory / "log", "w") as log:
+    # Stages on standard output; on standard error libraries write, too.
+    stages = directory / "stages"
+    with open(stages, "w") as output, open(directory / "log", "w") as log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
-            stdout=log,
+            stdout=output,
             stderr=log,
             env=environment,
             start_new_session=True,
@@ -99,7 +101,7 @@ def _run(directory: Path, say: Callable[[str], None], variables: Mapping[str, st
     with process:
         try:
             while process.poll() is None:
-                say(last_line(directory / "log"))
+                say(last_line(stages))
                 time.sleep(_POLL_SECONDS)
         finally:
             process.kill()

@@ -14,7 +14,7 @@ An item of `Study.common` or of an arm is a gin file, if it ends in `.gin`, or a
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from etils import epath
@@ -245,7 +245,7 @@ def _find(file: str, search_paths: tuple[str, ...]) -> epath.Path:
     raise UserError(f"there is no gin file {file!r}")
 
 
-def _raise(messages: "object") -> None:
+def _raise(messages: Iterable[str]) -> None:
     """Raises an error of several messages, if there are any."""
-    if found := list(messages):  # type: ignore[call-overload]
+    if found := list(messages):
         raise combined(found)

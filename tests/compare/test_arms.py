@@ -1,0 +1,56 @@
+"""The arms of a study."""
+
+import fake_study
+import pytest
+
+from moe_jax.compare.arms import load_arms, matching_notes
+from moe_jax.compare.study import load_study
+from moe_jax.config_source import ConfigSource
+from moe_jax.errors import UserError
+
+
+def arms(tmp_path, *bindings):
+    source = ConfigSource([fake_study.write_study(tmp_path)], list(bindings))
+    return load_arms(load_study(source))
+
+
+def test_an_arm_is_the_common_items_then_its_own_then_the_command_lines(tmp_path):
+    found = arms(tmp_path, "STEPS=30")
+    assert found["ec"].source.files == ("runs/quickstart.gin", "routers/expert_choice.gin")
+    assert found["ec"].source.bindings[0] == "STEPS=40"
+    assert found["ec"].source.bindings[-1] == "STEPS=30"
+    assert {name: arm.experiment.train.steps for name, arm in found.items()} == {
+        "ec": 30,
+        "gshard": 30,
+    }
+    assert found["gshard"].experiment.router.name == "gshard_top2"
+    assert found["gshard"].settings["Train.steps"] == "30"
+
+
+def test_all_mistakes_of_all_arms_at_once(tmp_path):
+    arms_ = "{'ec': ['ExpertChoice.capacity=2'], 'gshard': ['routers/gshard.gin']}"
+    with pytest.raises(UserError) as raised:
+        arms(tmp_path, f"Study.arms={arms_}", "Train.step=3")
+    lines = str(raised.value).splitlines()
+    # A mistake of all arms is named once, without an arm.
+    (shared,) = (line for line in lines if "Train" in line)
+    assert not shared.startswith("arm ")
+    assert any(line.startswith("arm ec: ") and "capacity" in line for line in lines)
+    assert any(line.startswith("arm gshard: ") and "gshard.gin" in line for line in lines)
+
+
+def test_a_rate_that_nothing_uses_is_refused(tmp_path):
+    message = r"Study.rate_setting = 'Sgd.rate' is not .*WarmupCosine.peak"
+    with pytest.raises(UserError, match=message):
+        arms(tmp_path, "Study.learning_rates=(0.1,)", "Study.rate_setting=Sgd.rate")
+
+
+def test_notes_on_arms_that_are_not_matched(tmp_path):
+    equal = list(arms(tmp_path).values())
+    assert matching_notes(equal, "slots") == []
+    other = "{'ec': ['routers/expert_choice.gin', 'ExpertChoice.capacity_factor=1.0'], 'gshard': "
+    unequal = list(arms(tmp_path, f"Study.arms={other}['routers/gshard_top2.gin']}}").values())
+    (note,) = matching_notes(unequal, "slots")
+    assert "expert slots per token differ: ec 1, gshard 2" in note
+    assert len(matching_notes(unequal, "flops")) == 1
+    assert matching_notes(unequal, "steps") == []
