@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from moe_jax import config, experiments
 from moe_jax.compare.fingerprints import resolved_settings
+from moe_jax.compare.run_config import describe_model
 from moe_jax.compare.study import LoadedStudy, is_file
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError, combined
@@ -77,10 +78,10 @@ def load_settings(source: ConfigSource) -> tuple[Experiment, dict[str, str]]:
 def matching_notes(arms: Sequence[Arm], matched_by: str) -> list[str]:
     """Returns a note if arms that are matched by slots or FLOPs do not have equal ones."""
     if matched_by == "slots":
-        values = {arm.name: _slots(arm.experiment) for arm in arms}
+        values = {arm.name: describe_model(arm.experiment, None).slots_per_token for arm in arms}
         what = "expert slots per token"
     elif matched_by == "flops":
-        values = {arm.name: arm.experiment.train_flops_per_token() for arm in arms}
+        values = {arm.name: describe_model(arm.experiment, None).flops_per_token for arm in arms}
         what = "active FLOPs per token"
     else:
         return []
@@ -103,9 +104,3 @@ def _load(loaded: LoadedStudy, name: str) -> Arm:
             f"{', '.join(known) or 'none of a known schedule'}"
         )
     return Arm(name, loaded.study.description(name), source, experiment, settings)
-
-
-def _slots(experiment: Experiment) -> float:
-    """Returns the expert slots computed per token and layer; 0 for a dense model or if unknown."""
-    router = experiment.active_router
-    return (router.slots_per_token if router else None) or 0.0

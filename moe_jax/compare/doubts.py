@@ -1,9 +1,9 @@
 """What makes the answer of a study doubtful, one line each."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from moe_jax import strict_json
 from moe_jax.compare.arm_results import Curves
 from moe_jax.compare.records import RunRecord, StudyPlan
 from moe_jax.compare.results import ArmResult, Estimate
@@ -97,7 +97,7 @@ def on_rates(plan: StudyPlan, arms: Mapping[str, ArmResult]) -> list[str]:
 
 def distinct_environments(runs: Iterable[RunRecord]) -> tuple[Mapping[str, Any], ...]:
     """Returns the different environments of runs, in the order in which they occur."""
-    found = {json.dumps(run.environment, sort_keys=True, default=str): run for run in runs}
+    found = {strict_json.dumps(sorted(_flat(run.environment).items())): run for run in runs}
     return tuple(run.environment for run in found.values())
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 
+from moe_jax import strict_json
 from moe_jax.config_source import ConfigSource
 from moe_jax.experiments import Experiment, load
 
@@ -134,7 +135,7 @@ def main(job_file: str, result_file: str) -> int:
         result = {"seconds": times, "device": device_text()}
     except UserError as error:
         result = {"error": str(error)}
-    write_atomically(epath.Path(result_file), json.dumps(result))
+    write_atomically(epath.Path(result_file), strict_json.dumps(result))
     return 1 if "error" in result else 0
 
 

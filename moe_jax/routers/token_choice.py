@@ -161,7 +161,7 @@ class TokenChoice(Router):
 
     @property
     def slots_per_token(self) -> float | None:
-        """k times the capacity factor: every slot is computed; None without a capacity."""
+        """K times the capacity factor: every slot is computed; None without a capacity."""
         return None if self.capacity_factor is None else self.k * self.capacity_factor
 
     @property

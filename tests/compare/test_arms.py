@@ -53,4 +53,9 @@ def test_notes_on_arms_that_are_not_matched(tmp_path):
     (note,) = matching_notes(unequal, "slots")
     assert "expert slots per token differ: ec 1, gshard 2" in note
     assert len(matching_notes(unequal, "flops")) == 1
+    # One choice of a token, but two slots computed for it.
+    switch = "{'switch': ['routers/switch.gin', 'Switch.capacity_factor=2.0'], 'gshard': "
+    other = f"{switch}['routers/gshard_top2.gin']}}"
+    same = arms(tmp_path, f"Study.arms={other}").values()
+    assert matching_notes(list(same), "flops") == []
     assert matching_notes(unequal, "steps") == []
