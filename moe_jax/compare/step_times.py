@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moe_jax import gin_imports
+from moe_jax import gin_imports, strict_json
 from moe_jax.compare.children import last_error, last_line
 from moe_jax.compare.jobs import Job
 from moe_jax.compare.records import Record, StepTimes
@@ -69,7 +69,7 @@ def measure_step_times(
     }
     with tempfile.TemporaryDirectory(prefix="moe_jax_timing_") as name:
         directory = Path(name)
-        (directory / "job.json").write_text(json.dumps(job))
+        (directory / "job.json").write_text(strict_json.dumps(job))
         _run(directory, say, variables or {})
         path = directory / "result.json"
         result = json.loads(path.read_text()) if path.exists() else {}
