@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--baseline", metavar="ARM", help="another baseline for the report")
     parser.add_argument(
-        "--matched_by", metavar="COST", help="steps, slots, flops or seconds, for the report"
+        "--matched_by",
+        metavar="COST",
+        help="steps, tokens, slots, flops or seconds, for the report",
     )
 
 
@@ -49,16 +51,29 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     jax.config.update("jax_platforms", "cpu")
     from moe_jax.commands.console import line_printer, make_main_console
     from moe_jax.commands.this_process import command_line
+    from moe_jax.compare.grouping import MATCHED_BY, check_choice
+    from moe_jax.compare.study_directory import absolute, no_empty_directory
 
+    check_choice("matched_by", args.matched_by, MATCHED_BY)
     console = make_main_console()
     say, command = line_printer(console), shlex.join(command_line())
-    if args.gin_file and not args.report_only:
-        from moe_jax.commands.study_console import print_commands, train_study
+    with no_empty_directory(absolute(args.output_dir)):
+        if not args.gin_file or args.report_only:
+            return _report(args, command, say)
+        from moe_jax.commands import study_console
 
         if args.print_commands:
-            return print_commands(args, command, say)
-        train_study(args, command, console)
-    return _report(args, command, say)
+            return study_console.print_commands(args, command, say)
+        failed = study_console.train_study(args, command, console)
+        try:
+            result = _report(args, command, say)
+        except UserError as error:
+            if failed:
+                raise UserError(f"{study_console.failure(failed)}\nno report: {error}") from None
+            raise
+        if failed:
+            raise study_console.failure(failed)
+        return result
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -87,7 +102,11 @@ def _report(args: argparse.Namespace, command: str, say: Any) -> dict[str, Any]:
     from moe_jax.compare.report import json_summary, summary_lines
     from moe_jax.compare.study_directory import StudyDirectory
 
-    directory = StudyDirectory(args.output_dir).path
+    study = StudyDirectory(args.output_dir)
+    directory = study.path
+    if not args.paths and not study.runs():
+        hint = ": run without --report_only" if args.report_only else ""
+        raise UserError(f"nothing is recorded in {args.output_dir} yet{hint}")
     choices = ReportChoices(args.baseline, args.matched_by, command)
     comparison, files = make_report(args.paths or [str(directory)], directory, choices)
     for line in summary_lines(comparison, files):

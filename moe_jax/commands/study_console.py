@@ -1,12 +1,13 @@
 """The training part of `moe-jax compare` on a console."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
 
 from moe_jax.commands.arguments import required_config_source
+from moe_jax.compare.grouping import change_plan
 from moe_jax.compare.progress import StudyProgress
 from moe_jax.compare.run_study import (
     PlannedStudy,
@@ -16,6 +17,7 @@ from moe_jax.compare.run_study import (
     run_study,
 )
 from moe_jax.compare.study import load_study
+from moe_jax.compare.study_files import check_is_study
 from moe_jax.errors import UserError
 from moe_jax.waiting import waiting
 
@@ -35,11 +37,14 @@ def print_commands(
     return {"commands": commands}
 
 
-def train_study(args: argparse.Namespace, command: str, console: Console) -> None:
+def train_study(args: argparse.Namespace, command: str, console: Console) -> list[str]:
     """Trains what is missing of a study, with its progress.
 
+    Returns:
+        a line for each run that failed.
+
     Raises:
-        UserError: for mistakes in the study, and for runs that failed, one in a line.
+        UserError: for mistakes in the study.
         Interrupted: after Ctrl-C or SIGTERM, once the running jobs have saved.
     """
     study, options = _plan(args, command)
@@ -47,15 +52,23 @@ def train_study(args: argparse.Namespace, command: str, console: Console) -> Non
     shown = StudyProgress(console, jobs, study.directory.path, options.parallel)
     # The progress of the runs takes the place of the line of `moe_jax.waiting`.
     with waiting("training", silent=True), shown as progress:
-        failed = run_study(study, options, progress, progress.say)
-    if failed:
-        what = "1 run failed" if len(failed) == 1 else f"{len(failed)} runs failed"
-        lines = "\n".join(f"  {line}" for line in failed)
-        raise UserError(f"{what}; the same command tries again:\n{lines}")
+        return run_study(study, options, progress, progress.say)
+
+
+def failure(lines: Sequence[str]) -> UserError:
+    """Returns the error of runs that failed, of which each has a line."""
+    what = "1 run failed" if len(lines) == 1 else f"{len(lines)} runs failed"
+    listed = "\n".join(f"  {line}" for line in lines)
+    return UserError(f"{what}; the same command tries again:\n{listed}")
 
 
 def _plan(args: argparse.Namespace, command: str) -> tuple[PlannedStudy, StudyOptions]:
     flags = [f"--cache_dir={args.cache_dir}"] if args.cache_dir else []
     flags += ["--no_cache"] if args.no_cache else []
     options = StudyOptions(args.output_dir, command, args.parallel, tuple(flags))
-    return plan_study(load_study(required_config_source(args)), options), options
+    source = required_config_source(args)
+    check_is_study(source)
+    loaded = load_study(source)
+    # Before hours of training.
+    change_plan(loaded.plan(command), args.baseline, args.matched_by)
+    return plan_study(loaded, options), options

@@ -8,14 +8,14 @@ from moe_jax.compare.answer import answer
 from moe_jax.compare.arm_results import ROUTINGS, UNITS, Arm, arm_result, smooth_curves
 from moe_jax.compare.intervals import Mean
 from moe_jax.compare.not_shown import UNIT_WORDS, not_shown
-from moe_jax.compare.records import LeakTest, Record, StudyPlan
+from moe_jax.compare.records import LeakTest, Record, RunRecord, StudyPlan
 from moe_jax.compare.results import ArmResult, Comparison, Estimate
 from moe_jax.compare.selection import Selection, select
-from moe_jax.compare.step_costs import log_time_ratio, step_cost, times_by_arm
+from moe_jax.compare.step_costs import PairedTimes, log_time_ratio, paired_times, step_cost
 from moe_jax.errors import UserError, nearest
 
 # Two runs of one configuration cost the same, without any uncertainty.
-_SAME_TIME = Mean(0.0, 0.0, float("inf"))
+_SAME_TIME = Mean(0.0, ())
 
 
 def compare(plan: StudyPlan, records: Sequence[Record], left_out: Sequence[str] = ()) -> Comparison:
@@ -39,30 +39,30 @@ def compare(plan: StudyPlan, records: Sequence[Record], left_out: Sequence[str] 
             f"{nearest(plan.matched_by, UNITS)}"
         )
     selection = select(plan, records)
-    arms, time_lines = _arms(plan, selection, records)
+    times, time_lines = paired_times(records, selection.runs, plan.baseline)
+    arms = _arms(plan, selection, times)
     baseline = arms[plan.baseline]
-    times, _ = times_by_arm(records)
     leaks = {record.arm: record for record in records if isinstance(record, LeakTest)}
     results = {}
     for name, arm in arms.items():
-        ratio = log_time_ratio(times.get(plan.baseline), times.get(name))
-        found = arm_result(arm, baseline, ratio, plan.targets)
+        found = arm_result(arm, baseline, log_time_ratio(times.get(name)), plan.targets)
         results[name] = dataclasses.replace(found, leak_test=leaks.get(name))
     results = corrected(results)
     aa = _aa(plan, selection, baseline)
-    runs = [run for arm in arms.values() for run in arm.runs.values()]
-    environments = doubts.distinct_environments([*runs, *selection.aa.values()])
+    by_arm = {name: arm.runs for name, arm in arms.items()}
+    with_aa = {**by_arm, _aa_name(plan): selection.aa}
+    runs = [run for of_arm in with_aa.values() for run in of_arm.values()]
     warnings = [
         *doubts.on_aa(plan, aa),
         *selection.warnings,
         *doubts.on_seeds(results, plan.baseline),
         *doubts.on_leaks(results),
         *doubts.on_rates(plan, results),
-        *doubts.on_environments(environments),
-        *doubts.on_curves(
-            {name: arm.curves for name, arm in arms.items()},
-            {name: arm.runs for name, arm in arms.items()},
-        ),
+        *doubts.on_environments(with_aa, plan.baseline),
+        *doubts.on_bounds([*results.values(), *([] if aa is None else [aa])], plan.baseline),
+        *doubts.on_curves({name: arm.curves for name, arm in arms.items()}, by_arm),
+        *doubts.on_flops(plan, results),
+        *doubts.on_schedules(runs),
         *time_lines,
         *_without_unit(plan, results),
     ]
@@ -75,43 +75,38 @@ def compare(plan: StudyPlan, records: Sequence[Record], left_out: Sequence[str] 
         warnings=tuple(warnings),
         left_out=(*left_out, *selection.left_out),
         not_shown=not_shown(results, plan.baseline, plan.matched_by),
-        environments=environments,
+        environments=doubts.distinct_environments(runs),
+        all_runs=tuple(record for record in records if isinstance(record, RunRecord)),
     )
 
 
 def _arms(
-    plan: StudyPlan, selection: Selection, records: Sequence[Record]
-) -> tuple[dict[str, Arm], list[str]]:
-    """Returns the arms that have runs, and lines on step times that are not used."""
-    times, lines = times_by_arm(records)
-    of_baseline = times.get(plan.baseline)
-    arms = {
+    plan: StudyPlan, selection: Selection, times: Mapping[str, PairedTimes]
+) -> dict[str, Arm]:
+    """Returns the arms that have runs."""
+    return {
         name: Arm(
             name=name,
             description=plan.arms[name],
             runs=runs,
-            cost=step_cost(list(runs.values()), times.get(name), of_baseline),
+            cost=step_cost(list(runs.values()), times.get(name)),
             curves=smooth_curves(runs),
             trials=selection.trials.get(name, []),
         )
         for name, runs in selection.runs.items()
     }
-    for name in arms:
-        if name in times and of_baseline is not None and times[name].device != of_baseline.device:
-            lines.append(
-                f"{name}: wall time not compared, it was timed on {times[name].device} and "
-                f"{plan.baseline} on {of_baseline.device}"
-            )
-    return arms, lines
+
+
+def _aa_name(plan: StudyPlan) -> str:
+    return f"{plan.baseline} (A/A)"
 
 
 def _aa(plan: StudyPlan, selection: Selection, baseline: Arm) -> ArmResult | None:
     """Returns the baseline against itself; None without runs for it."""
     if not selection.aa:
         return None
-    name = f"{plan.baseline} (A/A)"
     again = Arm(
-        name=name,
+        name=_aa_name(plan),
         description=f"{plan.baseline} again, with other initial parameters",
         runs=selection.aa,
         cost=baseline.cost,

@@ -19,8 +19,11 @@ _LONGEST_VALUE = 40
 _SHORT = {"Pool.kind": "pool", "Pool.rows": "pool_rows"}
 # Of texts, and of the gin reference `@X()`.
 _QUOTES = "'@()"
-# These differ between runs or follow from other settings; the router is named first.
-_NOT_SAID = re.compile(r"(Train|Data)\.seed|Experiment\.router|.*\.total_steps|Data\.eval_.*")
+# These differ between runs, follow from other settings, or are of the data, which must be the same;
+# the router is named first.
+_NOT_SAID = re.compile(
+    r"(Train|Data)\.seed|Experiment\.router|.*\.total_steps|Data\.(eval_.*|task|vocabulary)"
+)
 
 Group = Sequence[RunRecord]
 

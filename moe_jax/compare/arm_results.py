@@ -137,12 +137,17 @@ def _targets(arm: Arm, baseline: Arm, targets: Sequence[float]) -> tuple[TargetC
     for goal in goals:
         steps = [curves[seed].step_at(loss) for seed, loss in goal.items()]
         reached = [step for step in steps if step is not None]
+        censored = sum(curves[seed].is_censored(loss) for seed, loss in goal.items())
+        mean = intervals.geometric_mean(reached) if reached else None
+        if mean is not None and censored:
+            mean = dataclasses.replace(mean, low=None, high=None)
         costs.append(
             TargetCost(
                 loss=float(np.mean(list(goal.values()))),
-                steps=intervals.geometric_mean(reached) if reached else None,
+                steps=mean,
                 reached=len(reached),
                 seeds=len(steps),
+                censored=censored,
             )
         )
     return tuple(costs)

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import gin
+
 from moe_jax import config, experiments
 from moe_jax.compare.fingerprints import resolved_settings
 from moe_jax.compare.run_config import describe_model
@@ -10,6 +12,11 @@ from moe_jax.compare.study import LoadedStudy, is_file
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError, combined
 from moe_jax.experiments import Experiment
+from moe_jax.gin_errors import MACRO
+
+# A setting by scope, name, parameter, and item of the dictionary whose items are set one by one.
+_Key = tuple[str, str, str, str]
+_MERGED = ("moe_jax.Loss", "weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +102,7 @@ def matching_notes(arms: Sequence[Arm], matched_by: str) -> list[str]:
 def _load(loaded: LoadedStudy, name: str) -> Arm:
     source = arm_source(loaded, name)
     experiment, settings = load_settings(source)
+    _check_order(loaded, name)
     rates = loaded.study.rates(name)
     setting = loaded.study.rate_setting
     if rates and setting not in settings:
@@ -104,3 +112,55 @@ def _load(loaded: LoadedStudy, name: str) -> Arm:
             f"{', '.join(known) or 'none of a known schedule'}"
         )
     return Arm(name, loaded.study.description(name), source, experiment, settings)
+
+
+def _check_order(loaded: LoadedStudy, name: str) -> None:
+    """Refuses files of an arm that set what a common binding sets.
+
+    Gin reads all files before all bindings, so that the common binding would win. What the arm's
+    own bindings or those of the command line set is not in doubt.
+
+    Raises:
+        UserError: in one line, naming the settings and the files.
+    """
+    common, own = loaded.study.common, loaded.study.arms[name]
+    bindings = [item for item in common if not is_file(item)]
+    files = [item for item in own if is_file(item)]
+    if not bindings or not files:
+        return
+    later = _values(loaded, [item for item in own if not is_file(item)] + [*loaded.bindings])
+    shared = _values(loaded, bindings).keys() - later.keys()
+    found = _values(loaded, files)
+    if hidden := sorted(shared & found.keys()):
+        raise UserError(
+            f"{_setting(hidden[0])} is set by a binding of Study.common, which would win over "
+            f"{found[hidden[0]]}: all files are read before all bindings. Make it a file of "
+            "Study.common, or a binding of each arm"
+        )
+
+
+def _values(loaded: LoadedStudy, items: Sequence[str]) -> dict[_Key, str]:
+    """Returns where items set values, such as `my.gin, line 3`, by setting."""
+    source = ConfigSource(
+        tuple(item for item in items if is_file(item)),
+        tuple(item for item in items if not is_file(item)),
+        loaded.search_paths,
+    )
+    try:
+        config.parse(source)
+    except UserError:  # The items need others; together they are valid.
+        return {}
+    found: dict[_Key, str] = {}
+    for name, location in config.locations.items():
+        is_merged = name == ("", *_MERGED)
+        for item in gin.query_parameter(".".join(_MERGED)) if is_merged else [""]:
+            found[*name, str(item)] = location.text
+    return found
+
+
+def _setting(key: _Key) -> str:
+    scope, selector, parameter, item = key
+    if selector == MACRO:
+        return scope
+    name = f"{selector.rpartition('.')[2]}.{parameter}" + (f"[{item!r}]" if item else "")
+    return f"{scope}/{name}" if scope else name

@@ -16,16 +16,26 @@ from types import FrameType
 
 def main(command: Sequence[str]) -> int:
     """Runs a command and returns its exit code, 128 + N if signal N ended it."""
-    process = subprocess.Popen(list(command), stdin=subprocess.DEVNULL, start_new_session=True)
+    process: subprocess.Popen | None = None
+    # Signals that are to be passed on, and the number of those that were.
+    received: list[int] = []
+    passed_on = 0
 
-    received = []
+    def pass_on() -> None:
+        nonlocal passed_on
+        while process is not None and passed_on < len(received):
+            passed_on += 1
+            process.send_signal(received[0] if passed_on == 1 else signal.SIGKILL)
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def receive(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        process.send_signal(number if len(received) == 1 else signal.SIGKILL)
+        pass_on()
 
+    # Before the command is started: a signal in between must not leave it without a parent.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pass_on)
+        signal.signal(number, receive)
+    process = subprocess.Popen(list(command), stdin=subprocess.DEVNULL, start_new_session=True)
+    pass_on()
     threading.Thread(target=_terminate_at_end_of_input, args=(process,), daemon=True).start()
     code = process.wait()
     return code if code >= 0 else 128 - code

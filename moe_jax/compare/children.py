@@ -23,11 +23,13 @@ class Child:
 
     Attributes:
         process: the process.
-        log: its log file.
+        log: its log file, to which several attempts may have written.
+        log_start: the size of the log when it was started, bytes.
     """
 
     process: subprocess.Popen
     log: Path
+    log_start: int = 0
 
     def poll(self) -> int | None:
         """Returns its exit code; None while it runs."""
@@ -53,7 +55,8 @@ def starter(devices: Sequence[str]) -> Start:
         variables = device_variables(devices, place)
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "a") as file:
-            return Child(_start(command, file, variables), log)
+            begin = file.tell()
+            return Child(_start(command, file, variables), log, begin)
 
     return start
 
@@ -88,9 +91,14 @@ def find_devices(parallel: int, environment: Mapping[str, str] = os.environ) -> 
     return devices[:parallel]
 
 
-def last_error(log: Path) -> str:
-    """Returns the last line of a log that is an error, or else its last line."""
-    lines = _lines(log)
+def last_error(log: Path, start: int = 0) -> str:
+    """Returns the last line of a log that is an error, or else its last line.
+
+    Args:
+        log: the log file.
+        start: where to begin, bytes; what is before is of earlier attempts.
+    """
+    lines = _lines(log, start)
     errors = [line for line in lines if line.startswith("moe-jax:") or "Error:" in line]
     return (errors or lines or ["the log is empty"])[-1][:_MOST_SHOWN]
 
@@ -100,9 +108,9 @@ def last_line(log: Path) -> str:
     return (_lines(log) or [""])[-1][:_MOST_SHOWN]
 
 
-def _lines(log: Path) -> list[str]:
+def _lines(log: Path, start: int = 0) -> list[str]:
     try:
-        text = _ESCAPES.sub("", log.read_text(errors="replace"))
+        text = _ESCAPES.sub("", log.read_bytes()[start:].decode(errors="replace"))
     except OSError:
         return []
     return [line.strip() for line in text.splitlines() if line.strip()]

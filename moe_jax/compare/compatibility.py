@@ -8,7 +8,9 @@
 | it repeats another run                       |                                         |
 
 What most runs have is right: more than half of them for the data and the held-out set, the most
-frequent value otherwise. Runs that diverged are kept: the comparison reports them.
+frequent value otherwise. Trials of learning rates have no vote and no marks: they may be shorter
+than the runs of the comparison, and are checked among themselves, arm by arm. Runs that diverged
+are kept: the comparison reports them.
 """
 
 import collections
@@ -16,12 +18,13 @@ import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+from moe_jax.compare.fingerprints import data_identity
 from moe_jax.compare.records import RunRecord
 from moe_jax.errors import UserError
 
 _MOST_NAMED = 3
 # Settings of the data, which decide what is predicted and in which units.
-_DATA = ("vocabulary", "sequence_length", "objective", "pack", "targets_length")
+_DATA = ("sequence_length", "objective", "pack", "targets_length")
 _ORDER = ("shards", "shuffle", "curriculum")
 _SIZE = ("num_layers", "d_model", "num_heads", "head_dim", "vocab_size")
 
@@ -54,15 +57,68 @@ def find_compatible(records: Sequence[RunRecord], is_planned: bool = False) -> C
     """
     left_out: list[str] = []
     kept = _finished(records, left_out)
-    kept = _first_of_each(kept, left_out)
-    for what, facts_of, right in (
-        ("data", _data, "train it on the data of the others, or compare it on its own"),
+    identities = _identities(kept)
+    checks: list[tuple[str, Callable[[RunRecord], Facts], str]] = [
+        (
+            "data",
+            lambda record: {**identities[id(record)], **_settings(record, "Data", _DATA)},
+            "train it on the data of the others, or compare it on its own",
+        ),
         ("held-out set", _held_out, "evaluate all runs on the same tokens (Data.eval_batches)"),
-    ):
-        kept = _with_majority(kept, what, facts_of, right, left_out)
-    for record, reasons in _marks(kept, is_planned):
-        left_out.append(f"{record.name}: marked: {'; '.join(reasons)}")
+    ]
+    usual = [record for record in kept if record.role != "rate_trial"]
+    for what, facts_of, right in checks:
+        usual = _with_majority(usual, what, facts_of, right, left_out)
+    allowed = {id(record) for record in [*usual, *_trials(kept, checks, left_out)]}
+    kept = _first_of_each([record for record in kept if id(record) in allowed], left_out)
+    usual = [record for record in kept if record.role != "rate_trial"]
+    for record, reasons in _marks(usual, is_planned):
+        left_out.append(f"marked: {record.name}: {'; '.join(reasons)}")
     return CompatibleRuns(kept, left_out)
+
+
+def _trials(
+    records: Sequence[RunRecord],
+    checks: Sequence[tuple[str, Callable[[RunRecord], Facts], str]],
+    left_out: list[str],
+) -> list[RunRecord]:
+    """Returns the trials of learning rates that belong to the others of their arm."""
+    by_arm: dict[str, list[RunRecord]] = {}
+    for record in records:
+        if record.role == "rate_trial":
+            by_arm.setdefault(record.arm, []).append(record)
+    kept: list[RunRecord] = []
+    for arm, trials in by_arm.items():
+        try:
+            for what, facts_of, right in checks:
+                trials = _with_majority(trials, what, facts_of, right, left_out)
+            kept += trials
+        except UserError as error:
+            left_out.append(f"{arm}: refused: its trials of learning rates: {error}")
+    return kept
+
+
+def _identities(records: Sequence[RunRecord]) -> dict[int, Facts]:
+    """Returns what identifies the data and the vocabulary of each run, by its `id`.
+
+    Contents decide where they are known. A run whose contents are not known, as an earlier version
+    recorded it, has those of the runs with the same path.
+    """
+    of_path: dict[tuple[str, str], set[str]] = {}
+    known = [data_identity(record.settings, record.data) for record in records]
+    for record, found in zip(records, known, strict=True):
+        for name, value in found.items():
+            if value != (path := record.settings.get(name, "not set")):
+                of_path.setdefault((name, path), set()).add(value)
+    identities: dict[int, Facts] = {}
+    for record, found in zip(records, known, strict=True):
+        facts: dict[str, Hashable] = {}
+        for name in ("Data.task", "Data.vocabulary"):
+            path = record.settings.get(name, "not set")
+            value, contents = found.get(name, path), of_path.get((name, path), set())
+            facts[name] = min(contents) if value == path and len(contents) == 1 else value
+        identities[id(record)] = facts
+    return identities
 
 
 def _finished(records: Sequence[RunRecord], left_out: list[str]) -> list[RunRecord]:
@@ -144,16 +200,6 @@ def _no_majority(
         f"the runs do not belong together: none of their {len(groups)} kinds of {what} is that of "
         f"more than half of them ({'; '.join(parts)}); give the runs of one kind"
     )
-
-
-def _data(record: RunRecord) -> Facts:
-    digests = record.data.get("digests")
-    if isinstance(digests, Mapping) and digests:
-        # The same files may lie elsewhere.
-        task: Facts = {"digest of the files": ", ".join(sorted(map(str, digests.values())))}
-    else:
-        task = {"Data.task": record.settings.get("Data.task", "")}
-    return {**task, **_settings(record, "Data", _DATA)}
 
 
 def _held_out(record: RunRecord) -> Facts:

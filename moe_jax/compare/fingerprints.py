@@ -24,6 +24,8 @@ _DECIDES_NOTHING = re.compile(
     r"|Data\.(cache_dir|rows_dir|tfds_data_dir|allow_changed_files)"
     r"|Mesh\.(slice|data|fsdp|expert|tensor)"
 )
+# Items of this setting with their default value are not listed in settings.
+LOSS_WEIGHTS = "Loss.weights["
 # A quoted text, which has no macros, or a macro.
 _MACRO = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|%(?P<name>[A-Za-z_]\w*)")
 # Limits for configurations whose macros name macros.
@@ -58,6 +60,35 @@ def resolved_settings(config: str) -> dict[str, str]:
 def decides(name: str) -> bool:
     """Returns False for a setting that does not decide what is computed (see the table above)."""
     return _DECIDES_NOTHING.fullmatch(name) is None
+
+
+def data_identity(settings: Mapping[str, str], data: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what identifies the data and the vocabulary of a run, by setting.
+
+    Where the contents of files are known, their digests take the place of their paths: the same
+    files may lie elsewhere.
+
+    Args:
+        settings: values as gin writes them, by name.
+        data: `RunRecord.data`: `digests` by task, and `vocabulary_digest`.
+
+    Returns:
+        the settings `Data.task` and `Data.vocabulary` that are set, or whose digests are known.
+    """
+    names = ("Data.task", "Data.vocabulary")
+    found = {name: settings[name] for name in names if name in settings}
+    digests = data.get("digests")
+    if isinstance(digests, Mapping) and digests:
+        task = found.get("Data.task", "")
+        # Of a mixture the shares stay.
+        for name, digest in sorted(digests.items(), key=lambda item: -len(str(item[0]))):
+            task = task.replace(str(name), f"files {digest}")
+        if task == found.get("Data.task", ""):
+            task = " ".join([task, *(f"files {digest}" for digest in digests.values())])
+        found["Data.task"] = task
+    if isinstance(vocabulary := data.get("vocabulary_digest"), str):
+        found["Data.vocabulary"] = f"file {vocabulary}"
+    return found
 
 
 def fingerprint(settings: Mapping[str, str], data: Mapping[str, Any] = {}) -> str:

@@ -8,27 +8,27 @@ the program may have added them.
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from moe_jax.compare.arm_names import describe_groups, name_groups
-from moe_jax.compare.fingerprints import decides
+from moe_jax.compare.fingerprints import LOSS_WEIGHTS, decides
+from moe_jax.compare.not_shown import UNIT_WORDS
 from moe_jax.compare.records import RunRecord, StudyPlan
+from moe_jax.compare.results import Unit
 from moe_jax.errors import UserError, nearest
 
-MATCHED_BY = ("steps", "slots", "flops", "seconds")
+MATCHED_BY: tuple[str, ...] = get_args(Unit)
 # Routers whose arm is the baseline unless one is chosen, in this order.
 _BASELINES = ("gshard_top2", "switch")
-# Besides the seeds: evaluation, and how the step is computed.
+# Besides the seeds: data, evaluation, and how the step is computed.
 _NOT_THE_ARM = re.compile(
     r"(Train|Data)\.seed"
     r"|Train\.(eval_every|compiler_options)"
-    r"|Data\.eval_.*"
+    r"|Data\.(eval_.*|task|vocabulary)"
     r"|Model\.(remat|remat_names|scan_layers|dispatch)"
     r"|Loss\.chunk"
     r"|Mesh\..*"
 )
-# Items of this setting with their default value are not listed.
-_LOSS_WEIGHTS = "Loss.weights["
 
 Key = tuple[Any, ...]
 
@@ -102,24 +102,45 @@ def change_plan(
 ) -> StudyPlan:
     """Returns a plan with another baseline or another cost; None keeps that of the plan.
 
+    The question of the plan may not be that of another comparison, which is asked in words of its
+    own.
+
     Raises:
         UserError: for an unknown arm or cost.
     """
-    for name, value, known in (
-        ("baseline", baseline, tuple(plan.arms)),
-        ("matched_by", matched_by, MATCHED_BY),
-    ):
-        if value is not None and value not in known:
-            raise UserError(
-                f"--{name}={value} is unknown; known: {', '.join(known)}." + nearest(value, known)
-            )
-    return dataclasses.replace(
+    check_choice("baseline", baseline, tuple(plan.arms))
+    check_choice("matched_by", matched_by, MATCHED_BY)
+    changed = dataclasses.replace(
         plan, baseline=baseline or plan.baseline, matched_by=matched_by or plan.matched_by
+    )
+    if changed == plan:
+        return plan
+    unit: Any = changed.matched_by
+    return dataclasses.replace(
+        changed,
+        question=f"How do the arms compare with {changed.baseline}, in {UNIT_WORDS[unit]}?",
+        aa=plan.aa and changed.baseline == plan.baseline,
     )
 
 
+def check_choice(name: str, value: str | None, known: Sequence[str]) -> None:
+    """Checks a choice of the command line; None is no choice.
+
+    Raises:
+        UserError: if it is not one of the known ones, which the message names.
+    """
+    if value is not None and value not in known:
+        raise UserError(
+            f"--{name}={value} is unknown; known: {', '.join(known)}." + nearest(value, known)
+        )
+
+
 def arm_settings(record: RunRecord) -> dict[str, str]:
-    """Returns the settings of a run that its arm may differ in from others."""
+    """Returns the settings of a run that its arm may differ in from others.
+
+    Task and vocabulary are not among them: runs with other data are not compared
+    (`moe_jax.compare.compatibility`), and the same files may lie elsewhere.
+    """
     return {
         name: value
         for name, value in record.settings.items()
@@ -137,7 +158,7 @@ def _groups(records: Sequence[RunRecord]) -> dict[Key, list[RunRecord]]:
     for key, runs in components.items():
         settings = [arm_settings(record) for record in runs]
         shared = set(settings[0]).intersection(*settings)
-        weights = {n for found in settings for n in found if n.startswith(_LOSS_WEIGHTS)}
+        weights = {n for found in settings for n in found if n.startswith(LOSS_WEIGHTS)}
         for record, found in zip(runs, settings, strict=True):
             values = [(n, found.get(n, "default")) for n in sorted(shared | weights)]
             keys[id(record)] = (key, tuple(values))

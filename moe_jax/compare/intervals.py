@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from moe_jax.compare.results import Estimate
 
@@ -17,56 +17,81 @@ CONFIDENCE = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
+class StandardError:
+    """The standard error of a mean that was estimated from data.
+
+    Attributes:
+        value: the standard error.
+        degrees: its degrees of freedom.
+    """
+
+    value: float
+    degrees: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Mean:
     """A mean with the uncertainty of its estimation.
 
     Attributes:
-        value: the mean.
-        variance: squared standard error of the mean; None if it is unknown.
-        degrees: degrees of freedom of `variance`.
+        value: the mean, or a sum of independent means.
+        errors: the standard error of each summand that is not exact; None if one is unknown.
     """
 
     value: float
-    variance: float | None
-    degrees: float
+    errors: tuple[StandardError, ...] | None
 
     def __add__(self, other: "Mean") -> "Mean":
-        """Returns the sum of two independent means.
-
-        Variances add, and the degrees of freedom are (v1 + v2)^2 / (v1^2 / d1 + v2^2 / d2).
-        Source: Satterthwaite 1946; Welch 1947.
-        """
+        """Returns the sum of two independent means."""
         value = self.value + other.value
-        if self.variance is None or other.variance is None:
-            return Mean(value, None, 0)
-        variance = self.variance + other.variance
-        if variance == 0:
-            return Mean(value, 0.0, min(self.degrees, other.degrees))
-        shares = (
-            (self.variance / variance, self.degrees),
-            (other.variance / variance, other.degrees),
-        )
-        return Mean(value, variance, 1 / sum(share**2 / degrees for share, degrees in shares))
+        if self.errors is None or other.errors is None:
+            return Mean(value, None)
+        return Mean(value, self.errors + other.errors)
 
     def interval(self) -> tuple[float | None, float | None]:
-        """Returns both ends of the t-interval; None if the variance is unknown."""
-        if self.variance is None:
+        """Returns both ends of the interval; None if the uncertainty is unknown.
+
+        The half-width of a sum is the root of the sum of squares of the half-widths of its
+        summands' t-intervals, so that it is never narrower than one of them. With the degrees of
+        freedom of Welch and Satterthwaite it can be, where a summand has few seeds and the other
+        many. Sources: Howe 1974, Approximate confidence limits on the mean of X + Y; Zou and
+        Donner 2008, Construction of confidence limits about effect measures.
+        """
+        if self.errors is None:
             return None, None
-        half = stats.t.ppf((1 + CONFIDENCE) / 2, self.degrees) * math.sqrt(self.variance)
-        return self.value - float(half), self.value + float(half)
+        half = self._half_width((1 - CONFIDENCE) / 2)
+        return self.value - half, self.value + half
 
     def p(self) -> float | None:
-        """Returns the two-sided p-value of a true mean of 0; None if the variance is unknown."""
-        if self.variance is None:
+        """Returns the two-sided p-value of a true mean of 0; None if the uncertainty is unknown.
+
+        It is 1 minus the confidence at which the interval ends at 0.
+        """
+        if self.errors is None:
             return None
-        if self.variance == 0:
-            return 1.0 if self.value == 0 else 0.0
-        t = abs(self.value) / math.sqrt(self.variance)
-        return float(2 * stats.t.sf(t, self.degrees))
+        distance = abs(self.value)
+        errors = [error for error in self.errors if error.value > 0]
+        if distance == 0 or not errors:
+            return 1.0 if distance == 0 else 0.0
+        if len(errors) == 1:
+            return float(2 * stats.t.sf(distance / errors[0].value, errors[0].degrees))
+        # Of the logarithm of the probability beyond each end.
+        most, least = math.log(0.5), math.log(1e-300)
+        if self._half_width(math.exp(least)) <= distance:
+            return 0.0
+        found = optimize.brentq(lambda x: self._half_width(math.exp(x)) - distance, least, most)
+        return 2 * math.exp(found)
+
+    def _half_width(self, beyond: float) -> float:
+        """Returns half the width of the interval that has a probability beyond each end."""
+        halves = [
+            float(stats.t.isf(beyond, error.degrees)) * error.value for error in self.errors or ()
+        ]
+        return math.hypot(*halves)
 
 
 def mean_of(values: Sequence[float]) -> Mean:
-    """Returns the mean of independent values; its variance is unknown for a single one.
+    """Returns the mean of independent values; its uncertainty is unknown for a single one.
 
     Raises:
         ValueError: without values.
@@ -74,9 +99,9 @@ def mean_of(values: Sequence[float]) -> Mean:
     if len(values) == 0:
         raise ValueError("the mean of no values")
     if len(values) == 1:
-        return Mean(float(values[0]), None, 0)
-    variance = float(np.var(values, ddof=1)) / len(values)
-    return Mean(float(np.mean(values)), variance, len(values) - 1)
+        return Mean(float(values[0]), None)
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return Mean(float(np.mean(values)), (StandardError(error, len(values) - 1),))
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -104,9 +129,14 @@ def ratio(ratios: Sequence[float], factor: Mean | None = None) -> Estimate:
     mean = mean_of(np.log(ratios).tolist())
     if factor is not None:
         mean = mean + factor
+    return exponential(mean, len(ratios))
+
+
+def exponential(mean: Mean, count: int) -> Estimate:
+    """Returns the exponential of a mean of `count` logarithms, and the p-value of a true 1."""
     low, high = mean.interval()
     ends = [None if end is None else math.exp(min(end, 700.0)) for end in (low, high)]
-    return Estimate(math.exp(mean.value), ends[0], ends[1], len(ratios), mean.p())
+    return Estimate(math.exp(mean.value), ends[0], ends[1], count, mean.p())
 
 
 def geometric_mean(values: Sequence[float]) -> Estimate:

@@ -10,16 +10,16 @@ from etils import epath
 
 from moe_jax import gin_imports
 from moe_jax.compare.arms import Arm, load_settings
-from moe_jax.compare.fingerprints import decides, fingerprint
+from moe_jax.compare.fingerprints import LOSS_WEIGHTS, decides, fingerprint
 from moe_jax.compare.records import Role
-from moe_jax.compare.study import AA_SUFFIX, Study
+from moe_jax.compare.study import AA_OFFSET, AA_SUFFIX, Study, rate_text
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 
 RUNS = "runs"
-# Added to the seed of the A/A runs' initial parameters.
-AA_OFFSET = 1000
 _MOST_NAMED = 3
+# Stands for a value that is not written down.
+_DEFAULT = "the default"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,10 @@ def comparison_jobs(
 def _job(study: Study, arm: Arm, role: Role, seed: int, rate: float | None) -> Job:
     train_seed = seed + AA_OFFSET if role == "aa" else seed
     directory = arm.name + AA_SUFFIX if role == "aa" else arm.name
-    run = f"rate_{rate:g}" if role == "rate_trial" else f"seed_{seed}"
+    run = f"seed_{seed}"
+    if role == "rate_trial":
+        assert rate is not None
+        run = f"rate_{rate_text(rate)}"
     values: dict[str, float] = {"Train.seed": train_seed, "Data.seed": seed}
     if rate is not None:
         values[study.rate_setting] = rate
@@ -140,12 +143,13 @@ def changes(now: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
     """Returns the settings that decide what is computed and differ, as `NAME is NEW, was OLD`.
 
     A setting that only one of them has does not count: another version of the program may have
-    added it.
+    added it. A weight of a loss that is missing has its default value.
     """
+    weights = {name for name in now.keys() | before.keys() if name.startswith(LOSS_WEIGHTS)}
     return [
-        f"{name} is {now[name]}, was {before[name]}"
-        for name in sorted(now.keys() & before.keys())
-        if decides(name) and now[name] != before[name]
+        f"{name} is {now.get(name, _DEFAULT)}, was {before.get(name, _DEFAULT)}"
+        for name in sorted((now.keys() & before.keys()) | weights)
+        if decides(name) and now.get(name) != before.get(name)
     ]
 
 

@@ -21,6 +21,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from moe_jax.errors import UserError, nearest
 
+# No count of a run reaches it; NumPy has no larger integers.
+LARGEST = 2**63
 _NOT_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _TAGS = ("$tuple", "$float", "$map")
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -87,6 +89,8 @@ def decode(value: Any, hint: Any, where: str) -> Any:
         return _decode_float(value, where)
     # True is no whole number.
     _require(type(value) is hint, where, _NAMES[hint], value)
+    if hint is int and not -LARGEST <= value < LARGEST:
+        raise UserError(f"{where} is a whole number that is too large")
     return value
 
 

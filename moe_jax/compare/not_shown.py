@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from moe_jax.compare.doubts import distinct_environments
+from moe_jax.compare.doubts import decaying_schedules, distinct_environments
 from moe_jax.compare.records import RunRecord
 from moe_jax.compare.results import ArmResult, Unit
 from moe_jax.formatting import count
@@ -10,12 +10,10 @@ from moe_jax.formatting import count
 UNIT_WORDS: Mapping[Unit, str] = {
     "steps": "training steps",
     "tokens": "training tokens",
-    "slots": "computed expert slots",
-    "flops": "active FLOPs",
+    "slots": "expert slots",
+    "flops": "FLOPs",
     "seconds": "wall time",
 }
-# Schedules whose rate depends on the length of the run.
-_DECAYS_TO_THE_END = ("WarmupCosine",)
 # Costs that differ by less count as equal.
 _EQUAL = 0.01
 
@@ -65,19 +63,11 @@ def _scale(runs: Sequence[RunRecord]) -> str:
 
 
 def _schedule(runs: Sequence[RunRecord]) -> list[str]:
-    schedules = {
-        name
-        for run in runs
-        for key, value in run.settings.items()
-        for name in _DECAYS_TO_THE_END
-        if key.endswith(".learning_rate")
-        and name in value
-        and run.settings.get(f"{name}.final_fraction") not in ("1", "1.0")
-    }
+    schedules = decaying_schedules(runs)
     if not schedules:
         return []
     return [
-        f"The learning rate decays to the end of the run ({', '.join(sorted(schedules))}): a loss "
+        f"The learning rate decays to the end of the run ({', '.join(schedules)}): a loss "
         "in the middle of a run is not the final loss of a shorter run, so a speed-up is not the "
         "ratio of the lengths of two complete runs."
     ]
@@ -108,10 +98,9 @@ def _hardware(runs: Sequence[RunRecord], arms: Mapping[str, ArmResult]) -> list[
 def _unmatched(arms: Mapping[str, ArmResult], baseline: ArmResult, matched_by: str) -> list[str]:
     """Returns a sentence on the costs of a step in which the arms differ from the baseline."""
     differing = []
-    for unit in ("slots", "flops", "seconds", "tokens"):
-        reference = getattr(baseline.cost, unit)
-        values = [getattr(arm.cost, unit) for arm in arms.values()]
-        known = [value / reference for value in values if reference and value]
+    units: tuple[Unit, ...] = ("slots", "flops", "seconds", "tokens")
+    for unit in units:
+        known = _over_baseline(arms, baseline, unit)
         if known and (max(known) > 1 + _EQUAL or min(known) < 1 - _EQUAL):
             words = UNIT_WORDS[unit]
             is_matched = ", which the answer accounts for" if unit == matched_by else ""
@@ -123,6 +112,16 @@ def _unmatched(arms: Mapping[str, ArmResult], baseline: ArmResult, matched_by: s
     if max(parameters) > (1 + _EQUAL) * min(parameters):
         differing.append(f"parameters ({_range(parameters)})")
     return [f"The arms differ in {', '.join(differing)}."] if differing else []
+
+
+def _over_baseline(arms: Mapping[str, ArmResult], baseline: ArmResult, unit: Unit) -> list[float]:
+    """Returns the costs of a step over the baseline's, of the arms that have both."""
+    if unit == "seconds":
+        ratios = [arm.cost.seconds_ratio for arm in arms.values()]
+        return [ratio.value for ratio in ratios if ratio is not None]
+    reference = getattr(baseline.cost, unit)
+    values = [getattr(arm.cost, unit) for arm in arms.values()]
+    return [value / reference for value in values if reference and value]
 
 
 def _distinct(values: Iterable[str]) -> list[str]:

@@ -8,9 +8,11 @@ from etils import epath
 
 from moe_jax.compare.compatibility import find_compatible
 from moe_jax.compare.grouping import arm_settings, group_into_arms
+from moe_jax.compare.jobs import RUNS
 from moe_jax.compare.records import Record, RunRecord, StudyPlan
 from moe_jax.compare.results_file import RESULTS_FILE, read_records
 from moe_jax.compare.run_reader import read_run
+from moe_jax.compare.study_directory import STUDY_FILE, absolute, holds_study
 from moe_jax.errors import UserError, combined
 from moe_jax.run_files import CHECKPOINTS, CONFIG_FILE, RUN_FILE
 from moe_jax.waiting import waiting
@@ -44,9 +46,9 @@ def read_inputs(paths: Sequence[str]) -> ReadRuns:
             not belong together without a majority that does.
     """
     with waiting("reading the runs") as wait:
-        located = [(path, _locate(path)) for path in dict.fromkeys(paths)]
+        located, left_out = _located(paths)
         studies: list[list[Record]] = []
-        directories, left_out = [], list[str]()
+        directories = []
         for path, file in located:
             wait.say(path)
             if file is None:
@@ -62,6 +64,11 @@ def read_inputs(paths: Sequence[str]) -> ReadRuns:
     records = _merged([*studies, list(arms)])
     plans = [record for record in records if isinstance(record, StudyPlan)]
     plan = plans[0] if len(plans) == 1 and not loose else None
+    if plans and plan is None:
+        left_out.append(
+            "the study's own question, baseline and arms are not used, as other runs were added to "
+            "it; --baseline and --matched_by choose"
+        )
     runs = [record for record in records if isinstance(record, RunRecord)]
     compatible = find_compatible(
         runs if plan is not None else _with_aa(runs), is_planned=plan is not None
@@ -76,6 +83,22 @@ def read_inputs(paths: Sequence[str]) -> ReadRuns:
     return ReadRuns(plan, [*kept, *others], left_out)
 
 
+def _located(
+    paths: Sequence[str],
+) -> tuple[list[tuple[str, epath.Path | None]], list[str]]:
+    """Returns the paths, each with its file of results or None, and lines on those given twice."""
+    located: dict[str, tuple[str, epath.Path | None]] = {}
+    lines = dict[str, None]()
+    for text in paths:
+        path = text if "://" in text else os.path.normpath(text)
+        file = _locate(path)
+        where = str(absolute(path if file is None else str(file)))
+        if where in located:
+            lines[f"{path}: given more than once, and used once"] = None
+        located.setdefault(where, (path, file))
+    return list(located.values()), list(lines)
+
+
 def _locate(text: str) -> epath.Path | None:
     """Returns the file of results of a path; None for a run directory.
 
@@ -85,16 +108,41 @@ def _locate(text: str) -> epath.Path | None:
     path = epath.Path(text).expanduser()
     if not path.exists():
         raise UserError(f"there is no run directory and no file {text}")
+    if (study := _study_around(path)) is not None:
+        raise UserError(f"{text} is part of the study {study}: give {study}")
     if not path.is_dir():
+        if path.name == STUDY_FILE:
+            raise UserError(
+                f"{text} has no records: give {path.parent} or {path.parent / RESULTS_FILE}"
+            )
         return path
     if (path / RESULTS_FILE).exists():
         return path / RESULTS_FILE
     if any((path / name).exists() for name in (CONFIG_FILE, RUN_FILE, CHECKPOINTS)):
         return None
+    if not (below := _runs_below(path)):
+        raise UserError(f"there are no runs below {text}: give run directories, or a study's")
     raise UserError(
         f"{text} is neither a run directory (with a {CONFIG_FILE}) nor a study's (with a "
-        f"{RESULTS_FILE}); give run directories, such as {os.path.join(text, '*')}"
+        f"{RESULTS_FILE}); give run directories, such as {os.path.join(text, below)}"
     )
+
+
+def _study_around(path: epath.Path) -> epath.Path | None:
+    """Returns the study whose runs a path is, or is among; None if it is not of a study."""
+    for place in (absolute(str(path)), *absolute(str(path)).parents):
+        if place.name == RUNS and holds_study(place.parent):
+            is_below = "://" not in str(path) and not os.path.isabs(path)
+            return epath.Path(os.path.relpath(place.parent)) if is_below else place.parent
+    return None
+
+
+def _runs_below(path: epath.Path) -> str:
+    """Returns `*` or `*/*` if these are run directories, else an empty text."""
+    for pattern in ("*", "*/*"):
+        if any(path.glob(f"{pattern}/{CONFIG_FILE}")):
+            return pattern
+    return ""
 
 
 def _read_directories(paths: Sequence[str]) -> tuple[list[RunRecord], list[str]]:
@@ -120,10 +168,11 @@ def _short_names(paths: Sequence[str]) -> list[str]:
 
 def _latest(records: Sequence[Record]) -> list[Record]:
     """Returns the records of a study without those that later records replace."""
-    found: dict[tuple[str, str], Record] = {}
+    found: dict[tuple[str, str, str], Record] = {}
     for record in records:
         name = record.name if isinstance(record, RunRecord) else getattr(record, "arm", "")
-        found[record.kind, name] = record
+        # A later session of the timing may be incomplete: the analysis chooses.
+        found[record.kind, name, getattr(record, "session", "")] = record
     return list(found.values())
 
 

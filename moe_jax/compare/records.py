@@ -141,6 +141,8 @@ class StepTimes:
         fingerprint: that of the arm's runs; times of another configuration are not used.
         seconds: one value per round, [R]; the same index in two arms is the same round.
         device: kind and number of devices, such as `1 x cpu`.
+        session: identifier of the process that timed the arms in turn; only times of one session
+            are compared. Empty if it is not known.
     """
 
     kind: ClassVar[str] = "step_times"
@@ -149,6 +151,7 @@ class StepTimes:
     fingerprint: str
     seconds: tuple[float, ...]
     device: str
+    session: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +191,8 @@ class StudyPlan:
         arms: names of the arms, in the order of the report, with the words that describe them.
         aa: True if the baseline is run again with other initial parameters.
         seeds: seeds of the comparison.
-        matched_by: the cost in which the answer is given: `steps`, `slots`, `flops` or `seconds`.
+        matched_by: the cost in which the answer is given: `steps`, `tokens`,
+            `slots`, `flops` or `seconds`.
         targets: held-out causal losses to report the cost of, besides the baseline's last one.
         learning_rates: learning rates that were tried for each arm.
         rate_seed: the seed of these trials.

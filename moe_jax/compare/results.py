@@ -11,6 +11,9 @@ from moe_jax.compare.records import Health, LeakTest, RunRecord, StudyPlan
 Unit = Literal["steps", "tokens", "slots", "flops", "seconds"]
 # Which of the two held-out losses.
 Routing = Literal["causal", "trained"]
+# What a speed-up is if a run of a pair passed the compared loss before its first evaluation: a
+# lower bound (runs of the arm), an upper bound (runs of the baseline), or neither (both).
+Bound = Literal["lower", "upper", "neither"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +55,18 @@ class SpeedUp:
         by_seed: the ratio of each pair, by data seed.
         reached: number of pairs in which the arm reached the baseline's final loss.
         loss: mean over the pairs of the loss at which they are compared.
+        censored: number of pairs in which a run passed this loss before its first evaluation. The
+            step of the first evaluation stands for the unknown one.
+        bound: which bound of the speed-up `estimate` is, without an interval and a p-value; None
+            if no pair is censored.
     """
 
     estimate: Estimate
     by_seed: Mapping[int, float]
     reached: int
     loss: float
+    censored: int = 0
+    bound: Bound | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,12 +107,15 @@ class TargetCost:
         steps: geometric mean over the seeds that reach it; None if none does.
         reached: number of seeds that reach it.
         seeds: number of seeds.
+        censored: number of seeds that reach it before their first evaluation, whose step is used
+            instead; `steps` is an upper bound without an interval if there is one.
     """
 
     loss: float
     steps: Estimate | None
     reached: int
     seeds: int
+    censored: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +127,8 @@ class StepCost:
         slots: expert slots computed per step and layer.
         flops: active FLOPs.
         seconds: median wall time of the interleaved timing; None if it was not timed.
-        seconds_ratio: wall time over the baseline's, from the rounds of the interleaved timing.
+        seconds_ratio: wall time over the baseline's, from the rounds of the interleaved timing;
+            its `seeds` are blocks of rounds.
     """
 
     tokens: float
@@ -196,6 +209,8 @@ class Comparison:
         left_out: lines on runs that were refused, or are marked.
         not_shown: sentences on what the study does not show.
         environments: distinct environments of the runs.
+        all_runs: all runs on record, with trials of learning rates and those that are left out;
+            empty if they are not known.
     """
 
     plan: StudyPlan
@@ -207,6 +222,7 @@ class Comparison:
     left_out: tuple[str, ...]
     not_shown: tuple[str, ...]
     environments: tuple[Mapping[str, Any], ...]
+    all_runs: tuple[RunRecord, ...] = ()
 
     @property
     def baseline(self) -> ArmResult:

@@ -5,9 +5,14 @@ the very records that were written, to the last digit. A line that a killed proc
 completed is left out, and is replaced by the next record.
 """
 
+import errno
+import fcntl
+import io
 import itertools
 import json
+import math
 import os
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,10 +23,11 @@ from moe_jax.compare.json_values import decode, encode
 from moe_jax.compare.records import LeakTest, Record, RunRecord, StepTimes, StudyPlan
 from moe_jax.errors import UserError, nearest
 from moe_jax.training.run_directory.atomic_file import is_remote, write_atomically
-from moe_jax.training.run_directory.lock_file import exclusive_access
 
 RESULTS_FILE = "results.jsonl"
 VERSION = 1
+# Time limit for locking the file.
+_LOCK_SECONDS = 60.0
 
 _KINDS: dict[str, Any] = {cls.kind: cls for cls in (RunRecord, StepTimes, LeakTest, StudyPlan)}
 
@@ -97,31 +103,86 @@ def write_records(path: str | epath.Path, records: Iterable[Record]) -> None:
     write_atomically(epath.Path(path), "".join(_line(record) for record in records))
 
 
-def append_record(path: str | epath.Path, record: Record) -> None:
+def append_record(path: str | epath.Path, record: Record) -> int:
     """Appends a record to a file, which is created if it does not exist.
 
     The record is on disk when the function returns. Processes on several machines may append to
-    one file if its file system can lock. A last line that was not completed is replaced.
+    one file if its file system can lock files (`lockf`, which NFS can). In an object store only one
+    process may append at a time: a file there can only be written anew, without what another
+    process has appended in between. A last line that was not completed is replaced.
+
+    Returns:
+        the size of the line, bytes.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if it cannot be written, or another process keeps it locked; the file is as it was
+            then.
     """
     path, line = epath.Path(path), _line(record)
     if is_remote(path):
         text = path.read_text() if path.exists() else ""
         path.write_text(text[: _complete(text.encode())] + line)
-        return
-    with exclusive_access(path.parent):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        with os.fdopen(descriptor, "r+b") as file:
-            contents = file.read()
+        return len(line)
+    with open(_open_locked(str(path)), "r+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        start, end = b"", size
+        if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+            contents = os.pread(file.fileno(), size, 0)
             end = _complete(contents)
             start = b"" if contents[:end].endswith(b"\n") or not end else b"\n"
             file.truncate(end)
             file.seek(end)
-            file.write(start + line.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            _write(file, start + line.encode())
+        except OSError:
+            file.truncate(end)
+            raise
+        os.fsync(file.fileno())
+    return len(line)
+
+
+def _open_locked(path: str) -> int:
+    """Opens a file, which is created if it does not exist, and locks it until it is closed.
+
+    Raises:
+        OSError: if it cannot be opened, or another process keeps it locked.
+    """
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if _lock(descriptor) and _is_at(descriptor, path):
+                return descriptor
+            if time.monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, "another process keeps it locked", path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        time.sleep(0.01)
+
+
+def _lock(descriptor: int) -> bool:
+    """Locks a file; returns False if another process has locked it."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        # Some file systems cannot lock; there one process writes at a time.
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return True
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    """Returns False if a file was replaced by another since it was opened."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _write(file: io.FileIO, contents: bytes) -> None:
+    while contents:
+        contents = contents[file.write(contents) :]
 
 
 def _line(record: Record) -> str:
@@ -156,13 +217,28 @@ def _check(record: Record, where: str) -> None:
     Raises:
         UserError: for a curve or counts that no run has.
     """
+    if isinstance(record, StepTimes):
+        for seconds in record.seconds:
+            _check_seconds(seconds, f"{where}: seconds")
     if not isinstance(record, RunRecord):
         return
+    if record.wall_seconds is not None:
+        _check_seconds(record.wall_seconds, f"{where}: wall_seconds")
     curve = record.curve
     if not len(curve.steps) == len(curve.loss) == len(curve.causal_loss):
         raise UserError(f"{where}: the curve needs as many losses as steps")
     if any(after <= before for before, after in itertools.pairwise(curve.steps)):
         raise UserError(f"{where}: the steps of the curve must increase")
+    if curve.steps and curve.steps[0] < 0:
+        raise UserError(f"{where}: the steps of the curve must not be negative")
     for name in ("planned_steps", "tokens_per_step"):
         if getattr(record, name) < 1:
             raise UserError(f"{where}: {name} must be at least 1, not {getattr(record, name)}")
+    for name in ("eval_tokens", "parameters", "active_parameters"):
+        if getattr(record, name) < 0:
+            raise UserError(f"{where}: {name} must not be negative, as {getattr(record, name)} is")
+
+
+def _check_seconds(seconds: float, where: str) -> None:
+    if not 0 < seconds < math.inf:
+        raise UserError(f"{where} must be finite and above 0, not {seconds}")

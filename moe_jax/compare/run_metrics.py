@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from moe_jax.compare.json_values import LARGEST
 from moe_jax.compare.records import Curve, Health, Outcome
 
 # Health is that of the last tenth of the training records.
@@ -42,19 +43,24 @@ class RunMetrics:
     def outcome(self, planned_steps: int, guard_limit: int) -> Outcome:
         """Returns how the run ended.
 
+        A loss in the middle of a run that is not finite may become so again, as long as the guard
+        has not ended the run.
+
         Args:
             planned_steps: `Train.steps`.
             guard_limit: `Guard.limit`, the number of consecutive skipped updates that ends a run;
                 0 for none.
         """
-        if not self.is_finite or 0 < guard_limit <= self.skipped_in_row:
+        if 0 < guard_limit <= self.skipped_in_row:
             return "diverged"
-        return "finished" if self.last_evaluation >= planned_steps else "unfinished"
+        if self.last_evaluation < planned_steps:
+            return "unfinished"
+        return "finished" if self.is_finite else "diverged"
 
 
 def summarise(records: Iterable[MetricRecord]) -> RunMetrics:
     """Summarises the records of a run; values of a wrong type count as missing."""
-    usable = [r for r in records if type(r["step"]) is int and r["step"] >= 0]
+    usable = [r for r in records if type(r["step"]) is int and 0 <= r["step"] < LARGEST]
     training = _kept([r for r in usable if r["kind"] == "train"])
     evaluations = _kept([r for r in usable if r["kind"] == "eval"])
     losses = [(_number(r, "loss"), _number(r, "causal_loss")) for r in evaluations]
@@ -120,7 +126,7 @@ def _number(record: MetricRecord, name: str) -> float:
 
 def _count(record: MetricRecord, name: str) -> int | None:
     value = _number(record, name)
-    return int(value) if math.isfinite(value) and value >= 0 else None
+    return int(value) if 0 <= value < LARGEST else None
 
 
 def _mean(records: Sequence[MetricRecord], name: str, over_layers: Any = np.mean) -> float | None:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from moe_jax.training.monitoring.goodput import read_goodput
 
 # Of longer runs, means over training records are means over a part of them.
 _MOST_TRAINING = 4000
+# What reading a damaged file may raise.
+_BROKEN = (OSError, ValueError, ArithmeticError, RecursionError)
 _ENVIRONMENT = ("moe_jax", "commit", "python", "packages", "devices", "mesh", "environment")
 
 
@@ -42,6 +45,14 @@ def read_run(
             than a run's; in one line.
     """
     directory = epath.Path(directory).expanduser()
+    try:
+        return _read_run(directory, arm, role, command)
+    except _BROKEN as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(f"{directory} cannot be read as a run: {reason}") from None
+
+
+def _read_run(directory: epath.Path, arm: str | None, role: Role, command: str) -> RunRecord:
     config, facts = _read_text(directory / CONFIG_FILE), _read_facts(directory / RUN_FILE)
     settings = resolved_settings(config)
     metrics = _read_metrics(directory)
@@ -66,9 +77,18 @@ def read_run(
         data=_data(settings, facts),
         environment={name: facts[name] for name in _ENVIRONMENT if facts.get(name)},
         command=command,
-        wall_seconds=read_goodput(directory).wall or None,
+        wall_seconds=_wall_seconds(directory),
         **vars(model),
     )
+
+
+def _wall_seconds(directory: epath.Path) -> float | None:
+    """Returns the wall time of all attempts; None if `time.jsonl` does not say it."""
+    try:
+        wall = read_goodput(directory).wall
+    except _BROKEN:
+        return None
+    return wall if 0 < wall < math.inf else None
 
 
 def learning_rate(settings: Mapping[str, str]) -> float | None:
@@ -132,8 +152,11 @@ def _read_metrics(directory: epath.Path) -> RunMetrics:
 
 
 def _data(settings: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the task, the vocabulary, and the digests of the user's files by task."""
-    files = facts.get("data")
+    """Returns the task, the vocabulary, and the digests of the user's files by task.
+
+    A `vocabulary_digest` is there if the run has recorded one.
+    """
+    files, vocabulary = facts.get("data"), facts.get("vocabulary_digest")
     digests = {
         task: entry["digest"]
         for task, entry in (files.items() if isinstance(files, dict) else ())
@@ -143,4 +166,5 @@ def _data(settings: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, An
         "task": settings.get("Data.task", ""),
         "vocabulary": settings.get("Data.vocabulary", ""),
         "digests": digests,
+        **({"vocabulary_digest": vocabulary} if isinstance(vocabulary, str) else {}),
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from moe_jax.compare import jobs as study_jobs
 from moe_jax.compare.arms import Arm, load_arms, matching_notes
@@ -54,10 +55,15 @@ class PlannedStudy:
     arms: Mapping[str, Arm]
     directory: StudyDirectory
     plan: StudyPlan
+    # The trials (None), and the runs of the comparison by the learning rates of the arms: making
+    # them may load a configuration for each.
+    _jobs: dict[Any, list[Job]] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def trials(self) -> list[Job]:
         """Returns the trials of learning rates."""
-        return study_jobs.rate_jobs(self.loaded.study, self.arms)
+        if None not in self._jobs:
+            self._jobs[None] = study_jobs.rate_jobs(self.loaded.study, self.arms)
+        return self._jobs[None]
 
     def chosen_rates(self) -> dict[str, float]:
         """Returns the learning rates of the arms; without those whose trials have not ended."""
@@ -77,7 +83,11 @@ class PlannedStudy:
 
     def comparison(self, chosen: Mapping[str, float]) -> list[Job]:
         """Returns the runs of the comparison with these learning rates."""
-        return study_jobs.comparison_jobs(self.loaded.study, self.arms, chosen)
+        key = tuple(sorted(chosen.items()))
+        if key not in self._jobs:
+            study = self.loaded.study
+            self._jobs[key] = study_jobs.comparison_jobs(study, self.arms, chosen)
+        return self._jobs[key]
 
     def known_jobs(self) -> list[Job]:
         """Returns the jobs whose configuration is known: of the comparison, those with a rate."""
@@ -103,21 +113,38 @@ def plan_study(loaded: LoadedStudy, options: StudyOptions) -> PlannedStudy:
 
 
 def missing_commands(study: PlannedStudy, cache_flags: Sequence[str] = ()) -> list[str]:
-    """Returns the command line of every job that is not recorded or finished.
+    """Returns the command line of every job that has not ended.
 
-    Where learning rates are still to be chosen, only the trials are returned.
+    Jobs that have ended are recorded first. Where learning rates are still to be chosen, only the
+    trials are returned.
 
     Raises:
         UserError: if the configuration of a job has changed since it was trained.
     """
-    runs = study.directory.runs()
     Scheduler(study.directory, starter(())).check(study.known_jobs())
-    missing = []
-    for job in study.known_jobs():
-        record = runs.get(job.name) or study.directory.read(job)
-        if record is None or record.outcome == "unfinished":
-            missing.append(job.command(study.directory.path, cache_flags))
-    return missing
+    _record_ended(study, study.trials())
+    _record_ended(study, study.known_comparison())
+    runs = study.directory.runs()
+    return [
+        job.command(study.directory.path, cache_flags)
+        for job in study.known_jobs()
+        if job.name not in runs or runs[job.name].outcome == "unfinished"
+    ]
+
+
+def _record_ended(study: PlannedStudy, jobs: Sequence[Job]) -> None:
+    """Records the jobs that have ended and are not recorded, as another scheduler leaves them."""
+    runs = study.directory.runs()
+    for job in jobs:
+        if job.name in runs and runs[job.name].outcome != "unfinished":
+            continue
+        try:
+            record = study.directory.read(job)
+        except UserError:  # Training may still read it, and says why if not.
+            continue
+        if record is not None and record.outcome != "unfinished":
+            _append_plan(study)
+            study.directory.append(record)
 
 
 def run_study(
@@ -160,8 +187,6 @@ def run_study(
         scheduler.run(study.trials())
         # Without the arms of which a trial has failed.
         scheduler.run(study.known_comparison())
-        if errors := failed(scheduler.progress):
-            return errors
         _measure(study, devices, say)
     except Interrupted as error:
         number = error.args[0]
@@ -169,7 +194,7 @@ def run_study(
         raise Interrupted(number, f"{message}\n  {options.command}") from None
     finally:
         journal.note(scheduler.progress)
-    return []
+    return failed(scheduler.progress)
 
 
 def _measure(study: PlannedStudy, devices: Sequence[str], say: Say) -> None:
@@ -191,8 +216,9 @@ def _measure(study: PlannedStudy, devices: Sequence[str], say: Say) -> None:
 def _first_jobs_to_time(study: PlannedStudy) -> list[Job]:
     """Returns a recorded run of each arm; none if all arms are timed, or are not to be."""
     first: dict[str, Job] = {}
-    for job in study.comparison(study.chosen_rates()):
-        if job.role == "comparison" and job.name in study.directory.runs():
+    runs = study.directory.runs()
+    for job in study.known_comparison():
+        if job.role == "comparison" and job.name in runs:
             first.setdefault(job.arm, job)
     jobs = list(first.values())
     is_due = study.loaded.study.timing_rounds > 0

@@ -4,7 +4,6 @@ import dataclasses
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 from etils import epath
@@ -198,14 +197,14 @@ class Scheduler:
                 # Another process was faster.
                 self.progress.states[job.name] = "elsewhere"
             else:
-                self._fail(job, code, child.log)
+                self._fail(job, code, child)
 
-    def _fail(self, job: Job, code: int, log: Path) -> None:
-        error = last_error(log)
+    def _fail(self, job: Job, code: int, child: Child) -> None:
+        error = last_error(child.log, child.log_start)
         if code == 0:
             error = self._unreadable.get(job.name, "it ended before its last step")
         self.progress.states[job.name] = "failed"
-        self.progress.errors[job.name] = f"{error} (exit code {code}, log: {log})"
+        self.progress.errors[job.name] = f"{error} (exit code {code}, log: {child.log})"
 
     def _stop(self) -> None:
         """Asks the children to save, and waits for them; a second Ctrl-C ends them at once."""

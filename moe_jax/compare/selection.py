@@ -57,6 +57,10 @@ def _sort(run: RunRecord, plan: StudyPlan, selection: Selection) -> None:
         selection.left_out.append(f"{run.name}: its arm {run.arm!r} is not in the study")
     elif run.role == "rate_trial":
         selection.trials.setdefault(run.arm, []).append(run)
+    elif plan.seeds and run.data_seed not in plan.seeds:
+        selection.left_out.append(
+            f"{run.name}: its data seed {run.data_seed} is not in the study ({_seeds(plan.seeds)})"
+        )
     elif run.role == "aa" and run.arm != plan.baseline:
         selection.left_out.append(f"{run.name}: an A/A run of {run.arm!r}, not of the baseline")
     elif run.outcome == "diverged":
@@ -94,6 +98,9 @@ def _report_missing(plan: StudyPlan, selection: Selection) -> None:
         missing = sorted(set(plan.seeds) - set(runs))
         if missing:
             selection.left_out.append(f"{arm}: no finished run for {_seeds(missing)}")
+            selection.warnings.append(
+                f"{arm}: {len(missing)} of {len(plan.seeds)} runs are left out or missing"
+            )
         alone = sorted(set(runs) - set(baseline))
         if baseline and alone:
             selection.left_out.append(

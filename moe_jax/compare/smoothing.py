@@ -77,16 +77,23 @@ class SmoothCurve:
 
         Returns:
             The step; None for losses below the final one. A loss that is reached before the first
-            evaluation gives the step of this one.
+            evaluation gives the step of this one, which is an upper bound: see `is_censored`.
         """
         if not self.final <= loss:
             return None
-        if loss == self.final and not self.rises:
+        if self._is_the_end(loss):
             return math.exp(self.log_steps[-1])
         if loss > self.first:
             return math.exp(self.log_steps[0])
         levels, middles = self._levels
         return math.exp(np.interp(loss, levels, middles))
+
+    def is_censored(self, loss: float) -> bool:
+        """Returns True if the loss is reached before the first evaluation, at an unknown step."""
+        return loss > self.first and not self._is_the_end(loss)
+
+    def _is_the_end(self, loss: float) -> bool:
+        return loss == self.final and not self.rises
 
     def loss_at(self, steps: np.ndarray) -> np.ndarray:
         """Returns the losses at steps, interpolated in their logarithm; level beyond both ends."""

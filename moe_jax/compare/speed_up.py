@@ -7,7 +7,7 @@ import numpy as np
 
 from moe_jax.compare import intervals
 from moe_jax.compare.intervals import Mean
-from moe_jax.compare.results import SpeedUp, SpeedUpCurve, Unit
+from moe_jax.compare.results import Bound, SpeedUp, SpeedUpCurve, Unit
 from moe_jax.compare.smoothing import SmoothCurve
 
 _POINTS = 50
@@ -38,6 +38,14 @@ class Pair:
         """True if the arm reaches the baseline's final loss."""
         return self.arm.final <= self.baseline.final
 
+    @property
+    def bound(self) -> Bound | None:
+        """Which bound `final_ratio` is; None if both runs passed `loss` after an evaluation."""
+        arm, baseline = self.arm.is_censored(self.loss), self.baseline.is_censored(self.loss)
+        if arm and baseline:
+            return "neither"
+        return "lower" if arm else "upper" if baseline else None
+
     def ratio(self, loss: float) -> float | None:
         """Returns the baseline's steps to a loss over the arm's; None if one does not reach it."""
         arm, baseline = self.arm.step_at(loss), self.baseline.step_at(loss)
@@ -66,7 +74,8 @@ def speed_up(
             `seconds`.
 
     Returns:
-        The speed-up; None without pairs, and if the unit's cost of a step is not known.
+        The speed-up, without an interval and a p-value if it is a bound; None without pairs, and if
+        the unit's cost of a step is not known.
     """
     factor = None
     if unit == "seconds":
@@ -80,11 +89,17 @@ def speed_up(
         return None
     ratios = {seed: pair.final_ratio * cost_ratios[seed] for seed, pair in pairs.items()}
     scale = 1.0 if factor is None else float(np.exp(factor.value))
+    estimate = intervals.ratio(list(ratios.values()), factor)
+    bounds = [pair.bound for pair in pairs.values() if pair.bound is not None]
+    if bounds:
+        estimate = dataclasses.replace(estimate, low=None, high=None, p=None)
     return SpeedUp(
-        estimate=intervals.ratio(list(ratios.values()), factor),
+        estimate=estimate,
         by_seed={seed: value * scale for seed, value in ratios.items()},
         reached=sum(pair.is_reached for pair in pairs.values()),
         loss=float(np.mean([pair.loss for pair in pairs.values()])),
+        censored=len(bounds),
+        bound=(bounds[0] if len(set(bounds)) == 1 else "neither") if bounds else None,
     )
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ _POLL_SECONDS = 0.2
 def are_missing(
     jobs: Sequence[Job], fingerprints: Mapping[str, str], records: Sequence[Record]
 ) -> bool:
-    """Returns whether any arm has no times for its present configuration.
+    """Returns whether the arms have no times of one session for their present configurations.
 
     Times of arms are compared round by round, so that all arms are timed again if one is missing.
 
@@ -32,7 +33,8 @@ def are_missing(
         records: the records of the study.
     """
     times: dict[str, StepTimes] = {r.arm: r for r in records if isinstance(r, StepTimes)}
-    return any(
+    sessions = {times[job.arm].session for job in jobs if job.arm in times}
+    return len(sessions) > 1 or any(
         job.arm not in times or times[job.arm].fingerprint != fingerprints[job.arm] for job in jobs
     )
 
@@ -76,8 +78,9 @@ def measure_step_times(
         if "seconds" not in result:
             reason = result.get("error") or last_error(directory / "log")
             raise UserError(f"the steps of the arms could not be timed: {reason}")
+    session = uuid.uuid4().hex
     return [
-        StepTimes(arm, fingerprints[arm], tuple(seconds), result["device"])
+        StepTimes(arm, fingerprints[arm], tuple(seconds), result["device"], session)
         for arm, seconds in result["seconds"].items()
     ]
 

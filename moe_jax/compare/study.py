@@ -12,9 +12,11 @@ An item of `Study.common` or of an arm is a gin file, if it ends in `.gin`, or a
 `--gin.` on the command line. An arm is the configuration of the common items, then its own.
 """
 
+import contextlib
 import dataclasses
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
 
 from etils import epath
@@ -23,14 +25,18 @@ from moe_jax import config
 from moe_jax.compare.records import StudyPlan
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError, combined, nearest
+from moe_jax.gin_statements import StatementReader
 from moe_jax.registration import configurable
 from moe_jax.settings import Name, Positive, Seed, Settings, counted, rule
 
-MatchedBy = Literal["steps", "slots", "flops", "seconds"]
+MatchedBy = Literal["steps", "tokens", "slots", "flops", "seconds"]
 # Names of arms are names of directories.
 _ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Appended to the name of the baseline in the directory of its A/A runs.
 AA_SUFFIX = "_aa"
+# Added to the seed of the A/A runs' initial parameters.
+AA_OFFSET = 1000
+_LARGEST_SEED = 2**32 - 1
 
 
 @configurable
@@ -144,6 +150,22 @@ class Study(Settings):
             for name, values in lists.items()
             if len(set(values)) < len(values)
         )
+        del lists["seeds"]
+        _raise(
+            f"Study.{name}: two of {values} have the same name to six digits, which is that of "
+            "their directories"
+            for name, values in lists.items()
+            if len(set(map(rate_text, values))) < len(values)
+        )
+
+    @staticmethod
+    @rule
+    def _aa_runs_have_seeds(seeds: tuple[int, ...], aa: bool) -> None:
+        if aa and seeds and max(seeds) > _LARGEST_SEED - AA_OFFSET:
+            raise UserError(
+                f"Study.seeds: {max(seeds)} is too large: the A/A runs have Train.seed + "
+                f"{AA_OFFSET}, which may be {_LARGEST_SEED} at most"
+            )
 
     @staticmethod
     @rule
@@ -228,8 +250,39 @@ def load_study(source: ConfigSource) -> LoadedStudy:
     beside = [str(path.parent) for path in found if str(path.parent) not in ("", ".")]
     root = str(config.config_root())
     beside = [path for path in dict.fromkeys(beside) if not path.startswith(root)]
-    text = "\n".join(path.read_text() for path in found)
-    return LoadedStudy(study, others, (*source.search_paths, *beside), text)
+    paths = (*source.search_paths, *beside)
+    return LoadedStudy(study, others, paths, _texts(study, source.files, paths))
+
+
+def _texts(study: Study, files: Sequence[str], search_paths: Sequence[str]) -> str:
+    """Returns the text of a study's gin files, of those of its items, and of all they include.
+
+    Files of the package are left out, unless they are the study's own or included by these. Each
+    file begins with a comment line with its name.
+    """
+    root = str(config.config_root())
+    directories = ["", *search_paths, root]
+    items = [item for items in (study.common, *study.arms.values()) for item in items]
+    texts: dict[str, str] = {}
+    for file in [*files, *filter(is_file, items)]:
+        reader = StatementReader(directories)
+        # What cannot be read is said when the arms are loaded.
+        with contextlib.suppress(UserError, SyntaxError, ValueError):
+            reader.statements([file], [])
+        for path, text in reader.texts.items():
+            if file in files or not path.startswith(root):
+                texts.setdefault(os.path.normpath(path), text)
+    parts = []
+    for path, text in texts.items():
+        inside = [d for d in (root, *search_paths) if d and path.startswith(os.path.join(d, ""))]
+        name = os.path.relpath(path, max(inside, key=len)) if inside else path
+        parts.append(f"# {name}\n{text}")
+    return "\n".join(parts)
+
+
+def rate_text(rate: float) -> str:
+    """Returns a learning rate as it is written in the names of its trials."""
+    return f"{rate:g}"
 
 
 def is_file(item: str) -> bool:

@@ -248,6 +248,7 @@ class _Session:
         run_directory.write_record(
             self.directory,
             data=data_manifest.write_data_manifest(self.directory, experiment.data),
+            vocabulary_digest=data_manifest.vocabulary_digest(experiment.data),
             mesh=mesh_sizes(self.partition),
             environment=jax_environment.followed(),
             parameters=vars(experiment.parameters()),

@@ -81,6 +81,44 @@ def test_failed_runs_are_listed_at_the_end(tmp_path, compare):
     assert code == 1
     assert "1 run failed; the same command tries again:" in error
     assert "gshard/seed_2: moe-jax: there is no file x.txt (exit code 1, log: " in error
+    # The report is on the others.
+    assert (tmp_path / "study/report.html").exists()
+
+
+def test_without_any_run_there_is_no_report(tmp_path, compare):
+    file = fake_study.write_study(tmp_path)
+    compare.behaviour |= dict.fromkeys(
+        ["ec/seed_1", "ec/seed_2", *(f"gshard{aa}/seed_{s}" for aa in ("", "_aa") for s in (1, 2))],
+        "fails",
+    )
+    code, _, error = compare(f"--gin_file={file}")
+    assert code == 1
+    assert "6 runs failed; the same command tries again:" in error
+    assert error.splitlines()[-1] == (
+        f"moe-jax: no report: nothing is recorded in {tmp_path / 'study'} yet"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--baseline=gshrd", "--baseline=gshrd is unknown; known: ec, gshard. Did you mean"),
+        ("--matched_by=flop", "--matched_by=flop is unknown; known: steps, tokens, slots, flops"),
+    ],
+)
+def test_choices_are_checked_before_training(tmp_path, compare, flag, message):
+    file = fake_study.write_study(tmp_path)
+    code, _, error = compare(f"--gin_file={file}", flag)
+    assert code == 1
+    assert message in error
+    assert not (tmp_path / "study").exists()
+
+
+def test_the_directory_of_a_run_is_no_output_directory(tmp_path, compare):
+    fake_runs.write_run(tmp_path / "study")
+    code, _, error = compare("--report_only")
+    assert code == 1
+    assert "is a run directory (it has a config.gin): give one of its own" in error
 
 
 @pytest.mark.parametrize(
@@ -91,11 +129,14 @@ def test_failed_runs_are_listed_at_the_end(tmp_path, compare):
         (["--gin_file=y.gin", "--parallel=0"], "--parallel must be above 0, not 0"),
         (["x", "--print_commands"], "--print_commands prints the runs of a study"),
         (["--gin_file=runs/compare_quik.gin"], "Did you mean 'runs/compare_quick.gin'?"),
+        (["--gin_file=runs/quickstart.gin"], "runs/quickstart.gin is no study: it sets no Study"),
+        (["--report_only"], "yet: run without --report_only"),
         (["no_such_run"], "there is no run directory and no file no_such_run"),
     ],
 )
-def test_mistakes_are_one_line(compare, flags, message):
+def test_mistakes_are_one_line(tmp_path, compare, flags, message):
     code, _, error = compare(*flags)
     assert code == 1
     assert message in error
     assert len(error.splitlines()) == 1
+    assert not (tmp_path / "study").exists()

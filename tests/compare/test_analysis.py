@@ -9,6 +9,7 @@ from moe_jax.compare.analysis import compare
 from moe_jax.compare.records import Curve, Health, LeakTest, StepTimes, StudyPlan
 from moe_jax.errors import UserError
 
+DECAYS = "the learning rate decays to the end of each run, which pulls speed-ups towards 1"
 STEPS = tuple(range(50, 1001, 50))
 SHIFTS = {1: 0.0, 2: 0.02, 3: -0.015, 4: 0.01, 5: -0.005}
 PLAN = StudyPlan(
@@ -61,7 +62,7 @@ def test_planted_speed_ups():
     assert found.baseline.difference is None
     assert found.aa.name == "switch (A/A)"
     assert found.aa.speed_ups["causal"]["steps"].estimate.low < 1
-    assert found.warnings == ()
+    assert found.warnings == (DECAYS,)
     assert found.left_out == ()
 
 
@@ -87,7 +88,7 @@ def test_both_losses():
 
 def test_units():
     records = study(slots_per_token=1.0, flops_per_token=12e6)
-    records += [times("switch", [1.0, 1.1, 1.2]), times("a", [0.8, 0.88, 0.97])]
+    records += [times("switch", [1.0, 1.1, 1.2] * 3), times("a", [0.8, 0.88, 0.97] * 3)]
     found = compare(PLAN, records).arms
     by_unit = {u: s.estimate.value for u, s in found["a"].speed_ups["causal"].items()}
     assert by_unit["tokens"] == pytest.approx(by_unit["steps"])
@@ -96,15 +97,17 @@ def test_units():
     assert by_unit["seconds"] == pytest.approx(by_unit["steps"] / 0.8, rel=0.01)
     assert found["a"].cost.seconds_ratio.value == pytest.approx(0.8, rel=0.01)
     assert "seconds" not in found["b"].speed_ups["causal"]
+    in_seconds, in_steps = (
+        found["a"].speed_ups["causal"][u].estimate for u in ("seconds", "steps")
+    )
+    assert in_seconds.high / in_seconds.low >= in_steps.high / in_steps.low
 
 
 def test_a_dense_arm_has_no_slots():
     plan = dataclasses.replace(PLAN, matched_by="slots")
     found = compare(plan, study(slots_per_token=0.0))
     assert set(found.arms["a"].speed_ups["causal"]) == {"steps", "tokens", "flops"}
-    assert "a: not in the answer, which is in computed expert slots; see the other costs" in (
-        found.warnings
-    )
+    assert "a: not in the answer, which is in expert slots; see the other costs" in (found.warnings)
     assert found.arms["a"].speed_ups["causal"]["steps"].estimate.seeds == 5
 
 
@@ -138,6 +141,62 @@ def test_a_run_that_failed_drops_its_pair_only():
         "b-comparison-3: unfinished, last evaluation at step 1,000 of 1,000",
     )
     assert "a: no finished run for seed 2" in found.left_out
+    assert "a: 1 of 5 runs are left out or missing" in found.warnings
+    assert not any(line.startswith("switch: ") for line in found.warnings)
+
+
+def test_runs_of_seeds_that_are_not_planned_are_left_out():
+    extra = [run_record("a", 9, curve(3.0)), run_record("switch", 9, curve(), role="aa")]
+    found = compare(PLAN, [*study(), *extra, run_record("switch", 9, curve())])
+    assert found.arms == compare(PLAN, study()).arms
+    assert found.aa == compare(PLAN, study()).aa
+    assert found.left_out[0] == (
+        "a-comparison-9: its data seed 9 is not in the study (seeds 1, 2, 3, 4, 5)"
+    )
+    assert len(found.left_out) == 3
+    assert [run.data_seed for run in found.all_runs].count(9) == 3
+
+
+def test_a_speed_up_that_is_a_bound():
+    """An arm that is below the baseline's final loss at its first evaluation."""
+    plan = dataclasses.replace(PLAN, targets=(4.0,))
+    records = [*study(), *runs("a", 60.0)]
+    found = compare(plan, records)
+    estimate = found.arms["a"].speed_ups["causal"]["steps"].estimate
+    assert (estimate.value, estimate.low, estimate.p) == (pytest.approx(20), None, None)
+    assert "a at least 20.00×" in found.answer
+    assert (
+        "a: in 5 of 5 pairs a passed the compared loss before its first evaluation, so the "
+        "speed-up is a lower bound, without an interval; evaluate earlier and more often "
+        "(Train.eval_every)"
+    ) in found.warnings
+    target = found.arms["a"].targets[1]
+    assert (target.steps.value, target.steps.low, target.censored) == (pytest.approx(50), None, 5)
+    again = compare(PLAN, [*study(), *runs("switch", 60.0, role="aa")])
+    assert "A/A: its speed-up has no interval, so the study is not checked" in again.warnings
+
+
+def test_few_evaluations_are_a_warning():
+    few = Curve(*(tuple(values[3::5]) for values in dataclasses.astuple(curve(1.01))))
+    records = [*study()[:-5], *(run_record("b", s, few) for s in PLAN.seeds)]
+    assert any(
+        line.startswith("b: fewer than 5 evaluations in a run")
+        for line in compare(PLAN, records).warnings
+    )
+
+
+@pytest.mark.parametrize("unit", ["steps", "tokens", "flops"])
+def test_flops_that_the_answer_does_not_account_for(unit):
+    plan = dataclasses.replace(PLAN, matched_by=unit)
+    lines = compare(plan, study(flops_per_token=12e6)).warnings
+    expected = f"the FLOPs of a {unit[:-1]} differ from switch's: a (2.00 times)"
+    assert any(line.startswith(expected) for line in lines) == (unit != "flops")
+
+
+def test_a_rate_that_does_not_decay_is_no_warning():
+    settings = {"AdamW.learning_rate": "@WarmupCosine()", "WarmupCosine.final_fraction": "1.0"}
+    records = [dataclasses.replace(run, settings=settings) for run in study()]
+    assert compare(PLAN, records).warnings == ()
 
 
 def test_runs_without_a_partner_and_arms_without_runs():
@@ -213,7 +272,24 @@ def test_environments():
     other = {"moe_jax": "0.1.0", "devices": {"kind": "gpu", "count": 1}}
     found = compare(PLAN, study(environment=other))
     assert len(found.environments) == 2
-    assert "the runs come from 2 environments: devices.kind cpu, gpu" in found.warnings
+    assert (
+        "the runs come from 2 environments (devices.kind cpu: switch 1-5, b 1-5, switch (A/A) 1-5; "
+        "devices.kind gpu: a 1-5); pairs across environments: a 1-5"
+    ) in found.warnings
+
+
+def test_commits_are_short_and_a_dirty_one_is_named_once():
+    records = [dataclasses.replace(run, environment={"commit": 5 * "12345678"}) for run in study()]
+    dirty = {"commit": 5 * "abcdef01" + "-dirty"}
+    for index in (10, 12, 13):
+        records[index] = dataclasses.replace(records[index], environment=dirty)
+    lines = [line for line in compare(PLAN, records).warnings if "commit" in line]
+    assert lines == [
+        "the runs come from 2 environments (commit 12345678: switch 1-5, a 2/5, b 1-5, "
+        "switch (A/A) 1-5; commit abcdef01-dirty: a 1/3-4); pairs across environments: a 1/3-4",
+        "commit abcdef01-dirty: the source had changes that were not committed, so the commit "
+        "does not say what was run",
+    ]
 
 
 def test_rates():
@@ -242,6 +318,6 @@ def test_what_is_not_shown():
     assert "65,536 tokens" in found
     assert "4.0M parameters (1.0M active), trained on 1.0M tokens" in found
     assert "decays to the end of the run (WarmupCosine)" in found
-    assert "computed expert slots (0.50 to 1.00 times the baseline's per step)" in found
+    assert "expert slots (0.50 to 1.00 times the baseline's per step)" in found
     assert "No learning rates were tried" in found
     assert "Wall time was not compared" in found

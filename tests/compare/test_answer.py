@@ -11,13 +11,14 @@ from moe_jax.compare.results import Estimate, SpeedUp
 PLAN = StudyPlan("", "switch", {"switch": "Switch"}, True, (1,), "slots")
 
 
-def with_speed_ups(unit="slots", **estimates):
-    """Returns the arms of a comparison with these speed-ups."""
+def with_speed_ups(unit="slots", **found):
+    """Returns the arms of a comparison with these speed-ups, or estimates of them."""
     baseline = compare(PLAN, [run_record()]).baseline
     arms = {"switch": baseline}
-    for name, estimate in estimates.items():
-        speed_up = SpeedUp(estimate, {}, 0, 3.0)
-        arms[name] = dataclasses.replace(baseline, speed_ups={"causal": {unit: speed_up}})
+    for name, value in found.items():
+        if isinstance(value, Estimate):
+            value = SpeedUp(value, {}, value.seeds * (value.value >= 1), 3.0)
+        arms[name] = dataclasses.replace(baseline, speed_ups={"causal": {unit: value}})
     return arms
 
 
@@ -29,49 +30,60 @@ FASTER = estimate(1.35, 1.2, 1.52, 0.001)
 SLOWER = estimate(0.8, 0.7, 0.9, 0.01)
 EQUAL = estimate(1.02, 0.95, 1.1, 0.4)
 ONE_SEED = estimate(1.35, None, None, None, 1)
+UNCORRECTED = estimate(1.15, 1.02, 1.3, 0.06)
+START = "Speed-up over switch to equal held-out causal loss, in "
 
 
 @pytest.mark.parametrize(
     ("found", "unit", "expected"),
     [
-        (
-            FASTER,
-            "slots",
-            "To the same held-out causal loss, ec needs 26% fewer computed expert slots than "
-            "switch (speed-up 1.35, 95% interval 1.20 to 1.52, 5 seeds).",
-        ),
+        (FASTER, "slots", "expert slots (95% interval, 5 paired seeds): ec 1.35× [1.20, 1.52]."),
         (
             SLOWER,
             "seconds",
-            "To the same held-out causal loss, ec needs 25% more wall time than switch (speed-up "
-            "0.80, 95% interval 0.70 to 0.90, 5 seeds).",
+            "wall time (95% interval, 5 paired seeds): ec 0.80× [0.70, 0.90]: it did not reach "
+            "switch's final loss in any seed.",
+        ),
+        (
+            SpeedUp(SLOWER, {}, 2, 3.0),
+            "flops",
+            "FLOPs (95% interval, 5 paired seeds): ec 0.80× [0.70, 0.90]: it reached switch's "
+            "final loss in 2 of 5 seeds.",
         ),
         (
             EQUAL,
             "steps",
-            "No difference was found between ec and switch in the training steps needed for the "
-            "same held-out causal loss (speed-up 1.02, 95% interval 0.95 to 1.10, 5 seeds).",
+            "training steps (95% interval, 5 paired seeds): ec 1.02× [0.95, 1.10], no difference "
+            "detected.",
+        ),
+        (ONE_SEED, "seconds", "wall time (no interval, 1 paired seed): ec 1.35×, no interval."),
+        (
+            SpeedUp(estimate(15.0, None, None, None), {}, 5, 3.0, 5, "lower"),
+            "steps",
+            "training steps (no interval, 5 paired seeds): ec at least 15.00×: its first "
+            "evaluation is below the compared loss.",
         ),
         (
-            ONE_SEED,
-            "seconds",
-            "In the one seed that was run, to the same held-out causal loss, ec needs 26% less "
-            "wall time than switch (speed-up 1.35; one seed gives no interval).",
+            SpeedUp(estimate(0.07, None, None, None), {}, 0, 3.0, 5, "upper"),
+            "steps",
+            "training steps (no interval, 5 paired seeds): ec at most 0.07×: switch's first "
+            "evaluation is below the compared loss.",
         ),
     ],
 )
 def test_one_arm(found, unit, expected):
     plan = dataclasses.replace(PLAN, matched_by=unit)
-    assert answer(plan, with_speed_ups(unit, ec=found), None) == expected
+    assert answer(plan, with_speed_ups(unit, ec=found), None) == START + expected
 
 
 def test_several_arms_in_the_order_of_their_speed_ups():
-    arms = with_speed_ups(slow=SLOWER, ec=FASTER, same=EQUAL)
+    arms = with_speed_ups(slow=SLOWER, ec=FASTER, same=EQUAL, close=UNCORRECTED)
     assert answer(PLAN, arms, None) == (
-        "To the same held-out causal loss as switch, in computed expert slots: ec needs 26% fewer "
-        "(1.35, 1.20 to 1.52), same shows no difference (1.02, 0.95 to 1.10), slow needs 25% more "
-        "(0.80, 0.70 to 0.90) (speed-ups in brackets; 95% intervals, 5 seeds; differences "
-        "corrected for 3 comparisons)."
+        START + "expert slots (95% interval, 5 paired seeds): ec 1.35× [1.20, 1.52]; close 1.15× "
+        "[1.02, 1.30], not a difference once corrected for 4 comparisons; same 1.02× [0.95, "
+        "1.10], no difference detected; slow 0.80× [0.70, 0.90]: it did not reach switch's final "
+        "loss in any seed. Differences are corrected for 4 comparisons (Holm), the intervals are "
+        "not."
     )
 
 
@@ -86,7 +98,7 @@ def test_many_arms():
 
 def test_several_arms_with_one_seed():
     found = answer(PLAN, with_speed_ups(a=ONE_SEED, b=ONE_SEED), None)
-    assert "speed-ups in brackets; 1 seed, no intervals" in found
+    assert "(no interval, 1 paired seed): a 1.35×, no interval; b 1.35×" in found
     assert "corrected" not in found
 
 

@@ -59,3 +59,47 @@ def test_notes_on_arms_that_are_not_matched(tmp_path):
     same = arms(tmp_path, f"Study.arms={other}").values()
     assert matching_notes(list(same), "flops") == []
     assert matching_notes(unequal, "steps") == []
+
+
+def with_file(text, *own, common="'Data.batch_size=8', "):
+    items = ", ".join(repr(item) for item in ["own.gin", *own])
+    return [
+        f"Study.common=['runs/quickstart.gin', {common}'STEPS=40', 'Data.sequence_length=32']",
+        f"Study.arms={{'ec': ['routers/expert_choice.gin', {items}], "
+        "'gshard': ['routers/gshard_top2.gin']}",
+    ], text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("STEPS = 30\n", "STEPS is set by a binding of Study.common, .* over own.gin, line 1"),
+        ("include 'runs/quickstart.gin'\nData.batch_size = 4\n", "arm ec: Data.batch_size is set"),
+    ],
+)
+def test_a_file_of_an_arm_does_not_lose_to_a_common_binding(tmp_path, text, message):
+    bindings, text = with_file(text)
+    (tmp_path / "own.gin").write_text(text)
+    if "include" in text:
+        bindings[0] = bindings[0].replace("'STEPS=40', ", "")
+    with pytest.raises(UserError, match=message) as error:
+        arms(tmp_path, *bindings)
+    assert "\n" not in str(error.value)
+
+
+def test_what_an_arm_or_the_command_line_binds_is_not_in_doubt(tmp_path):
+    bindings, text = with_file("STEPS = 30\nData.batch_size = 4\n", "STEPS=20")
+    (tmp_path / "own.gin").write_text(text)
+    found = arms(tmp_path, *bindings, "Data.batch_size=16")
+    assert found["ec"].experiment.train.steps == 20
+    assert found["ec"].experiment.data.batch_size == 16
+
+
+def test_weights_of_losses_are_set_one_by_one(tmp_path):
+    own = "Loss.weights = {'balance': 0.1}\n"
+    (tmp_path / "own.gin").write_text(own)
+    other, _ = with_file(own, common="\"Loss.weights={'z': 0.1}\", 'Data.batch_size=8', ")
+    assert arms(tmp_path, *other)["ec"].settings["Loss.weights['balance']"] == "0.1"
+    same, _ = with_file(own, common="\"Loss.weights={'balance': 0.2}\", ")
+    with pytest.raises(UserError, match=r"Loss.weights\['balance'\] is set by a binding"):
+        arms(tmp_path, *same)

@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import pytest
 
+from moe_jax.compare import child_process
 from moe_jax.compare.children import find_devices, last_error, last_line, starter
 from moe_jax.errors import UserError
 
@@ -91,6 +93,44 @@ def test_the_last_error_of_a_log(tmp_path):
     assert last_error(log) == "two"
     log.write_text("moe-jax: no file\nValueError: no number\n  waiting ... 3 s\n")
     assert last_error(log) == "ValueError: no number"
+    # What is before is of another attempt.
+    start = log.stat().st_size
+    with log.open("a") as file:
+        file.write("killed\n")
+    assert last_error(log, start) == "killed"
+
+
+def test_the_log_of_an_attempt_begins_where_the_last_one_ended(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("moe-jax: an error before\n")
+    child = starter(())([sys.executable, "-c", "print('now')"], log, 0)
+    wait_for(lambda: child.poll() is not None)
+    assert last_error(log, child.log_start) == "now"
+
+
+def test_a_signal_while_the_command_starts_reaches_it(monkeypatch):
+    sent = []
+
+    class Process:
+        def __init__(self, *_, **__):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        def send_signal(self, number):
+            sent.append(number)
+
+        def wait(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return -sent[-1]
+
+    monkeypatch.setattr(child_process.subprocess, "Popen", Process)
+    monkeypatch.setattr(child_process.threading, "Thread", mock.Mock())
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        code = child_process.main(["x"])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert (sent, code) == ([signal.SIGTERM, signal.SIGKILL], 128 + signal.SIGKILL)
 
 
 def test_devices():

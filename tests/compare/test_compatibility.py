@@ -75,7 +75,7 @@ def test_files_are_compared_by_their_contents(others, odd):
     same = [with_files(record, f"text:/{i}/*.txt", "abc") for i, record in enumerate(others)]
     assert find_compatible(same).left_out == []
     text, is_kept = line([*same, with_files(odd(), "text:/0/*.txt", "xyz")])
-    assert "digest of the files = xyz" in text
+    assert "Data.task = 'files xyz', where good_0, good_1, good_2 have 'files abc'" in text
     assert not is_kept
 
 
@@ -117,19 +117,19 @@ def test_trials_and_aa_runs_repeat_no_run(others, odd):
     [
         (
             {"Data.batch_size": "16"},
-            "odd: marked: tokens per step = 512, usual is 256: its steps have another cost",
+            "marked: odd: tokens per step = 512, usual is 256: its steps have another cost",
         ),
         (
             {"Train.steps": "30"},
-            "odd: marked: Train.steps = 30, usual is 40: its learning rate had another schedule",
+            "marked: odd: Train.steps = 30, usual is 40: its learning rate had another schedule",
         ),
         (
             {"Data.shards": "2"},
-            "odd: marked: Data.shards = 2, usual is not set: its data come in another order",
+            "marked: odd: Data.shards = 2, usual is not set: its data come in another order",
         ),
         (
             {"Model.d_model": "16", "Model.num_layers": "4"},
-            "odd: marked: Model.num_layers = 4, usual is 2, Model.d_model = 16, usual is 8: its "
+            "marked: odd: Model.num_layers = 4, usual is 2, Model.d_model = 16, usual is 8: its "
             "model has another size",
         ),
     ],
@@ -157,3 +157,57 @@ def test_without_a_majority_the_groups_are_listed(others, odd):
 
 def test_no_runs():
     assert find_compatible([]).records == []
+
+
+def test_a_run_without_digests_is_that_of_another_version_or_other_data(others, odd):
+    """A digest of the vocabulary is newer than the records of some runs."""
+    new = {"digests": {"embedded": "abc"}, "vocabulary_digest": "v"}
+    runs = [dataclasses.replace(record, data=new) for record in others[:2]]
+    assert find_compatible([*runs, others[2]]).left_out == []
+    other = odd(changes={"Data.task": "'c4'"})
+    (text,) = find_compatible([*runs, others[2], other]).left_out
+    assert text.startswith("odd: refused: other data: Data.task = 'c4', where good_0, good_1")
+
+
+def test_a_vocabulary_is_compared_by_its_contents(others, odd):
+    def with_vocabulary(record, path, digest):
+        return dataclasses.replace(
+            record,
+            data={**record.data, "vocabulary_digest": digest},
+            settings={**record.settings, "Data.vocabulary": f"'{path}'"},
+        )
+
+    same = [with_vocabulary(record, f"/{i}/v.model", "abc") for i, record in enumerate(others)]
+    assert find_compatible(same).left_out == []
+    text, is_kept = line([*same, with_vocabulary(odd(), "/0/v.model", "xyz")])
+    assert "other data: Data.vocabulary = file xyz, where good_0, good_1, good_2 have" in text
+    assert not is_kept
+
+
+@pytest.fixture
+def trial(tmp_path):
+    def read(rate, arm="good", **options):
+        record = read_run(write_run(tmp_path / f"{arm}_{rate}", **options), arm, "rate_trial")
+        return dataclasses.replace(record, learning_rate=rate)
+
+    return read
+
+
+def test_trials_have_no_vote_and_no_marks(others, trial):
+    """They outnumber the runs here, and are shorter and evaluated on less."""
+    shorter = {"steps": 20, "changes": {"Data.sequence_length": "16"}}
+    trials = [trial(rate, **shorter) for rate in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    found = find_compatible([*trials, *others])
+    assert found.records == [*trials, *others]
+    assert found.left_out == []
+
+
+def test_trials_are_checked_among_themselves(others, trial):
+    other = {"changes": {"Data.sequence_length": "64"}}
+    trials = [trial(0.1), trial(0.2), trial(0.3, **other)]
+    odd_ones = [trial(0.1, arm="x"), trial(0.2, arm="x", **other)]
+    found = find_compatible([*others, *trials, *odd_ones])
+    assert found.records == [*others, *trials[:2]]
+    assert [text.partition(":")[0] for text in found.left_out] == ["good_0.3", "x"]
+    assert "other data: Data.sequence_length = 64" in found.left_out[0]
+    assert found.left_out[1].startswith("x: refused: its trials of learning rates: the runs do not")

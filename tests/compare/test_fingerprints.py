@@ -1,6 +1,6 @@
 import pytest
 
-from moe_jax.compare.fingerprints import decides, fingerprint, resolved_settings
+from moe_jax.compare.fingerprints import data_identity, decides, fingerprint, resolved_settings
 
 CONFIG = """
 # Macros:
@@ -72,3 +72,23 @@ def test_order_does_not_matter_and_data_do():
     assert fingerprint(one, {"text": "abc"}) != fingerprint(one)
     # Names and values are not run together.
     assert fingerprint({"A.a": "1B"}) != fingerprint({"A.a1": "B"})
+
+
+def test_data_are_identified_by_their_contents():
+    settings = {"Data.task": "'text:/a/*.txt'", "Data.vocabulary": "'v.model'", "Data.seed": "1"}
+    assert data_identity(settings, {}) == {
+        "Data.task": "'text:/a/*.txt'",
+        "Data.vocabulary": "'v.model'",
+    }
+    known = {"digests": {"text:/a/*.txt": "abc"}, "vocabulary_digest": "v"}
+    assert data_identity(settings, known) == {
+        "Data.task": "'files abc'",
+        "Data.vocabulary": "file v",
+    }
+    # Of a mixture the shares count.
+    mixture = {"Data.task": "'text:/a=0.9,text:/a/b=0.1'"}
+    found = data_identity(mixture, {"digests": {"text:/a": "x", "text:/a/b": "y"}})
+    assert found == {"Data.task": "'files x=0.9,files y=0.1'"}
+    # A task by another name that reads files.
+    named = data_identity({"Data.task": "'mine'"}, {"digests": {"text:/a": "x"}})
+    assert named == {"Data.task": "'mine' files x"}

@@ -4,6 +4,7 @@ import pytest
 from fake_runs import write_run
 
 from moe_jax.compare.grouping import change_plan, group_into_arms, make_plan
+from moe_jax.compare.not_shown import UNIT_WORDS
 from moe_jax.compare.run_reader import read_run
 from moe_jax.errors import UserError
 
@@ -153,15 +154,35 @@ def test_a_plan_says_what_is_compared(read):
     assert list(plan.arms) == ["ec", "switch"]
     chosen = make_plan(grouped, baseline="ec")
     assert (chosen.baseline, chosen.aa, chosen.matched_by) == ("ec", False, "steps")
-    assert change_plan(plan, "ec") == dataclasses.replace(plan, baseline="ec")
-    assert change_plan(plan) == plan
+    assert change_plan(plan) == change_plan(plan, "switch", "flops") == plan
+    # The question of the plan is one about its own baseline and cost.
+    assert change_plan(plan, "ec") == dataclasses.replace(
+        plan,
+        baseline="ec",
+        question=f"How do the arms compare with ec, in {UNIT_WORDS['flops']}?",
+        aa=False,
+    )
+    by_tokens = change_plan(plan, matched_by="tokens")
+    assert by_tokens.question == "How do the arms compare with switch, in training tokens?"
+    assert by_tokens.aa
 
 
 def test_wrong_choices_are_corrected(read):
     grouped, _ = group_into_arms([read("ec_0"), read("switch_0", router="switch")])
     with pytest.raises(UserError, match=r"--baseline=swich is unknown; known: ec, switch\. Did"):
         make_plan(grouped, baseline="swich")
-    with pytest.raises(UserError, match="--matched_by=step is unknown"):
+    with pytest.raises(
+        UserError, match="--matched_by=step is unknown; known: steps, tokens, slots,"
+    ):
         make_plan(grouped, matched_by="step")
     with pytest.raises(UserError, match="needs two arms, and there is only 'ec'"):
         make_plan(grouped[:1])
+
+
+def test_the_place_of_the_data_makes_no_arm(read):
+    changes = {"Data.task": "'text:/b/*.txt'", "Data.vocabulary": "'/b/v.model'"}
+    records = [read("x"), read("y", seed=1, changes=changes), read("z", router="switch")]
+    found = arms(records)
+    assert found == ["expert_choice", "expert_choice", "switch"]
+    plan = make_plan(group_into_arms([records[1], records[2]])[0])
+    assert not any("Data." in words for words in plan.arms.values())

@@ -74,6 +74,12 @@ def test_what_has_changed():
     before = {"Train.steps": "4", "Model.d_ff": "8", "Writers.tensorboard": "True", "Old.x": "1"}
     now = {"Train.steps": "5", "Model.d_ff": "8", "Writers.tensorboard": "False", "New.x": "1"}
     assert changes(now, before) == ["Train.steps is 5, was 4"]
+    # A weight with its default value is not written down.
+    weight, other = {"Loss.weights['balance']": "0.1"}, {"Loss.weights['balance']": "0.2"}
+    assert changes(weight, {}) == ["Loss.weights['balance'] is 0.1, was the default"]
+    assert changes({}, weight) == ["Loss.weights['balance'] is the default, was 0.1"]
+    assert changes(weight, other) == ["Loss.weights['balance'] is 0.1, was 0.2"]
+    assert changes(weight, weight) == []
 
 
 def test_a_changed_configuration_is_one_line(tmp_path):

@@ -41,8 +41,10 @@ def test_run_directories_are_grouped(runs):
         for router in ("expert_choice", "switch")
         for seed in (0, 1)
     ]
-    # A directory that is given twice is read once.
-    assert read_inputs([*runs, runs[0]]) == found
+    # A directory that is given several times is read once, and that is said once.
+    again = read_inputs([*runs, runs[0], f"{runs[0]}/", f"{runs[0]}/../expert_choice_0"])
+    assert again.records == found.records
+    assert again.left_out == [f"{runs[0]}: given more than once, and used once"]
 
 
 def test_names_of_directories_are_long_enough_to_be_unique(tmp_path):
@@ -199,3 +201,53 @@ def test_numbers_are_those_computed_by_hand(tmp_path):
     np.testing.assert_allclose(final.value, -0.4 * np.log(true).mean(), rtol=1e-7)
     half = 0.4 * T_OF_THREE * np.std(np.log(true), ddof=1) / np.sqrt(3)
     np.testing.assert_allclose(final.high - final.value, half, rtol=1e-6)
+
+
+def test_the_plan_of_a_study_with_other_runs_is_not_used(tmp_path, runs):
+    study(tmp_path / "study", runs)
+    other = write_run(tmp_path / "other", router="gshard")
+    found = read_inputs([str(tmp_path / "study"), str(other)])
+    assert found.plan is None
+    (line,) = (line for line in found.left_out if "study" in line)
+    assert line.startswith("the study's own question, baseline and arms are not used, as other")
+
+
+def test_a_study_given_by_two_of_its_paths_is_read_once(tmp_path, runs):
+    plan, records, others = study(tmp_path / "study", runs)
+    found = read_inputs([str(tmp_path / "study"), str(tmp_path / "study/results.jsonl")])
+    assert (found.plan, found.records) == (plan, [*records, *others])
+    assert len(found.left_out) == 1
+
+
+def test_what_is_given_by_mistake_is_corrected(tmp_path, runs, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/x.png").write_bytes(b"")
+    for name in ("empty", "images"):
+        with pytest.raises(UserError, match=f"there are no runs below .*{name}: give run dir"):
+            read_inputs([str(tmp_path / name)])
+    path, _ = tmp_path / "study", study(tmp_path / "study", runs)
+    write_run(path / "runs/ec/seed_0")
+    for part in ("runs", "runs/ec", "runs/ec/seed_0/"):
+        with pytest.raises(UserError, match=f"is part of the study {path}: give {path}$"):
+            read_inputs([str(path / part)])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^study/runs/ec is part of the study study: give study$"):
+        read_inputs(["study/runs/ec"])
+    (path / "study.json").write_text("{}")
+    with pytest.raises(UserError, match=f"give {path} or {path}/results.jsonl"):
+        read_inputs([str(path / "study.json")])
+    write_run(tmp_path / "grouped/ec/seed_0")
+    with pytest.raises(UserError, match=r"such as grouped/\*/\*$"):
+        read_inputs(["grouped"])
+
+
+def test_a_damaged_file_refuses_one_run(runs, monkeypatch):
+    with open(f"{runs[0]}/time.jsonl", "ab") as file:
+        file.write(b"\xff")
+    with open(f"{runs[1]}/metrics.jsonl", "ab") as file:
+        file.write(b"\xff")
+    found = read_inputs(runs)
+    assert [name for name, *_ in names(found)] == ["expert_choice_0", "switch_0", "switch_1"]
+    (line,) = found.left_out
+    assert line.startswith("expert_choice_1: refused: ")

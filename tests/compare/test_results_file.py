@@ -1,10 +1,14 @@
 import dataclasses
+import errno
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from moe_jax.compare import results_file
 from moe_jax.compare.records import Curve, Health, LeakTest, RunRecord, StepTimes, StudyPlan
 from moe_jax.compare.results_file import (
     append_record,
@@ -30,7 +34,7 @@ RUN = RunRecord(
     eval_tokens=512,
     slots_per_token=2.0,
     flops_per_token=1.7976931348623157e308,
-    parameters=2**70,
+    parameters=2**62,
     active_parameters=7,
     router="expert_choice",
     pool="batch",
@@ -144,7 +148,16 @@ def changed(record, **changes):
             changed(RUN, curve={"steps": [2, 1], "loss": [1, 1], "causal_loss": [1, 2]}),
             "line 2: the steps of the curve must increase",
         ),
+        (
+            changed(RUN, curve={"steps": [-1, 1], "loss": [1, 1], "causal_loss": [1, 2]}),
+            "line 2: the steps of the curve must not be negative",
+        ),
         (changed(RUN, tokens_per_step=0), "line 2: tokens_per_step must be at least 1"),
+        (changed(RUN, parameters=2**63), "line 2: parameters is a whole number that is too large"),
+        (changed(RUN, parameters=-1), "line 2: parameters must not be negative"),
+        (changed(RUN, wall_seconds="inf"), "line 2: wall_seconds must be finite and above 0"),
+        (changed(TIMES, seconds=[0.5, 0.0]), "line 2: seconds must be finite and above 0, not 0.0"),
+        (changed(TIMES, seconds=["nan"]), "line 2: seconds must be finite and above 0, not nan"),
         (changed(RUN, data={"x": {"$map": [[[1], 2]]}}), "line 2: data.* has a key that is a list"),
         (changed(RUN, data={"x": {"$map": [1]}}), "line 2: data.* must be a list of pairs"),
         (changed(TIMES, seconds=3), "line 2: seconds must be a list"),
@@ -177,3 +190,50 @@ def test_fields_with_a_default_may_be_missing():
     values = to_json(PLAN)
     del values["targets"], values["source"]
     assert from_json(values, "x") == dataclasses.replace(PLAN, targets=())
+
+
+def test_what_is_complete_is_not_written_again(tmp_path, monkeypatch):
+    path = tmp_path / "results.jsonl"
+    size = append_record(path, TIMES)
+    assert size == path.stat().st_size
+
+    def fail(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(results_file, "_complete", fail)
+    append_record(path, LEAK)
+    assert read_records(path) == [TIMES, LEAK]
+
+
+def test_the_file_itself_is_locked(tmp_path, monkeypatch):
+    path = tmp_path / "results.jsonl"
+    append_record(path, TIMES)
+    script = (
+        "import fcntl, sys; file = open(sys.argv[1], 'r+'); fcntl.lockf(file, fcntl.LOCK_EX); "
+        "print('locked', flush=True); sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", script, str(path)], **pipes) as other:
+        other.stdout.readline()
+        monkeypatch.setattr(results_file, "_LOCK_SECONDS", 0.0)
+        with pytest.raises(OSError, match="another process keeps it locked"):
+            append_record(path, LEAK)
+        monkeypatch.setattr(results_file, "_LOCK_SECONDS", 60.0)
+        other.stdin.close()
+        append_record(path, LEAK)
+    assert read_records(path) == [TIMES, LEAK]
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "results.jsonl"
+    append_record(path, TIMES)
+    whole = path.read_bytes()
+
+    def fill(file, contents):
+        file.write(contents[:50])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(results_file, "_write", fill)
+    with pytest.raises(OSError, match="No space"):
+        append_record(path, LEAK)
+    assert path.read_bytes() == whole

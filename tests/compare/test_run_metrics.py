@@ -40,4 +40,5 @@ def test_only_the_last_evaluation_decides_whether_it_diverged(loss):
     records = [evaluation_record(5, loss, 1.0), evaluation_record(10, 2.0, 2.0)]
     assert summarise(records).outcome(10, 0) == "finished"
     assert summarise(records).curve.steps == (10,)
-    assert summarise(records[:1]).outcome(10, 0) == "diverged"
+    assert summarise(records[:1]).outcome(10, 0) == "unfinished"
+    assert summarise(records[:1]).outcome(5, 0) == "diverged"

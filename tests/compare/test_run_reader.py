@@ -11,6 +11,7 @@ from fake_runs import (
 )
 from jax._src import xla_bridge
 
+from moe_jax.compare import run_reader
 from moe_jax.compare.records import Health
 from moe_jax.compare.run_reader import read_run
 from moe_jax.errors import UserError
@@ -122,15 +123,14 @@ def test_a_run_ends_at_its_last_step(tmp_path):
     assert outcome(tmp_path / "d") == "unfinished"
 
 
-def test_a_run_without_a_finite_loss_has_diverged(tmp_path):
-    run = read_run(
-        write_run(
-            tmp_path / "run",
-            records=[evaluation_record(10, 4.0, 4.1), evaluation_record(20, None, 4.0)],
-        )
-    )
+def test_a_run_that_ends_without_a_finite_loss_has_diverged(tmp_path):
+    records = [evaluation_record(10, 4.0, 4.1), evaluation_record(40, None, 4.0)]
+    run = read_run(write_run(tmp_path / "run", records=records))
     assert run.outcome == "diverged"
     assert run.curve.steps == (10,)
+    # In the middle of a run it may become finite again.
+    records[1] |= {"step": 20}
+    assert read_run(write_run(tmp_path / "b", records=records)).outcome == "unfinished"
 
 
 @pytest.mark.parametrize(("in_row", "limit", "expected"), [(3, 3, "d"), (2, 3, "u"), (9, 0, "u")])
@@ -158,7 +158,11 @@ def test_what_decides_nothing_does_not_change_the_fingerprint(tmp_path):
 
 def test_digests_of_files_are_read(tmp_path):
     data = {"text:a": {"digest": "ab", "files": []}, "odd": 3}
-    assert read_run(write_run(tmp_path / "run", data=data)).data["digests"] == {"text:a": "ab"}
+    directory = write_run(tmp_path / "run", data=data)
+    assert read_run(directory).data["digests"] == {"text:a": "ab"}
+    facts = json.loads((directory / "run.json").read_text())
+    (directory / "run.json").write_text(json.dumps({**facts, "vocabulary_digest": "cd"}))
+    assert read_run(directory).data["vocabulary_digest"] == "cd"
 
 
 @pytest.mark.parametrize("name", ["config.gin", "run.json", "metrics.jsonl"])
@@ -196,6 +200,35 @@ def test_other_contents_are_one_line(tmp_path, name, text, message):
     with pytest.raises(UserError, match=message) as error:
         read_run(directory)
     assert "\n" not in str(error.value)
+
+
+RECORD = '{"attempt": "a", "time": 100.0, "step": 40, "seconds": {"step": %s}}'
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"\xff\n",
+        b"[" * 100_000,
+        (RECORD % "1e400").encode(),
+        (RECORD % "-5").encode(),
+        (RECORD % "5").replace("40", "1e400").encode(),
+    ],
+)
+def test_without_a_usable_time_the_wall_time_is_unknown(tmp_path, contents):
+    directory = write_run(tmp_path / "run")
+    (directory / "time.jsonl").write_bytes(contents)
+    run = read_run(directory)
+    assert (run.outcome, run.wall_seconds) == ("finished", None)
+
+
+def test_whatever_reading_raises_is_one_line(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OverflowError("too\nlarge")
+
+    monkeypatch.setattr(run_reader, "summarise", fail)
+    with pytest.raises(UserError, match="run cannot be read as a run: OverflowError: too large"):
+        read_run(write_run(tmp_path / "run"))
 
 
 def test_values_of_wrong_types_count_as_missing(tmp_path):

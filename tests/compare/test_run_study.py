@@ -6,7 +6,7 @@ import json
 import fake_study
 import pytest
 
-from moe_jax.compare import run_study, scheduler
+from moe_jax.compare import run_study, scheduler, study_directory
 from moe_jax.compare.records import LeakTest, StepTimes, StudyPlan
 from moe_jax.errors import Interrupted, UserError
 from moe_jax.training.run_directory.process_identity import this_process
@@ -183,3 +183,60 @@ def test_what_cannot_be_measured_does_not_end_the_study(tmp_path, monkeypatch):
     failed, _, lines = run(study, options)
     assert failed == []
     assert lines == ["not measured: no memory"]
+
+
+def test_commands_of_the_next_jobs_once_the_trials_have_ended(tmp_path):
+    """Another scheduler has trained the trials: nothing has recorded them."""
+    study, _ = fake_study.plan(tmp_path, *RATES)
+    assert len(run_study.missing_commands(study)) == 4
+    for job in study.trials():
+        fake_study.write_job(study, job)
+    commands = run_study.missing_commands(study)
+    assert [c.rpartition("runs/")[2] for c in commands] == [
+        "ec/seed_1",
+        "gshard/seed_1",
+        "gshard_aa/seed_1",
+    ]
+    assert [record.kind for record in study.directory.records()] == ["study", *["run"] * 4]
+
+
+def test_a_broken_run_is_trained_again(tmp_path):
+    study, _ = fake_study.plan(tmp_path)
+    directory = fake_study.write_job(study, study.comparison({})[0])
+    (directory / "run.json").write_text("[]")
+    assert len(run_study.missing_commands(study)) == 6
+
+
+def test_a_failed_run_does_not_prevent_the_measurements(tmp_path, monkeypatch):
+    measured = []
+
+    def time_steps(jobs, fingerprints, rounds, say, variables):
+        measured.extend(job.name for job in jobs)
+        return []
+
+    monkeypatch.setattr(run_study, "measure_step_times", time_steps)
+    study, options = fake_study.plan(tmp_path, "Study.timing_rounds=3")
+    failed, _, _ = run(study, options, {"ec/seed_1": "fails"})
+    assert len(failed) == 1
+    assert measured == ["gshard/seed_1", "ec/seed_2"]
+
+
+def test_configurations_and_records_are_read_once(tmp_path, monkeypatch):
+    counts = {"rate_jobs": 0, "read_records": 0}
+
+    def counted(module, name):
+        real = getattr(module, name)
+
+        def call(*args):
+            counts[name] += 1
+            return real(*args)
+
+        monkeypatch.setattr(module, name, call)
+
+    counted(run_study.study_jobs, "rate_jobs")
+    counted(study_directory, "read_records")
+    study, options = fake_study.plan(tmp_path, *RATES)
+    failed, children, _ = run(study, options)
+    assert (failed, len(children.started)) == ([], 7)
+    assert counts["rate_jobs"] == 1
+    assert counts["read_records"] == 0

@@ -45,6 +45,9 @@ def test_a_loss_that_is_not_reached():
     assert curve.step_at(float("nan")) is None
     assert curve.step_at(curve.final) == pytest.approx(1000)
     assert curve.step_at(99.0) == pytest.approx(50)
+    assert curve.is_censored(99.0)
+    assert not curve.is_censored(curve.first)
+    assert not curve.is_censored(curve.final)
 
 
 def test_noise_becomes_smaller_and_the_curve_never_rises():

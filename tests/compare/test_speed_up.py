@@ -2,11 +2,11 @@ import math
 
 import numpy as np
 import pytest
-from interval_coverage import DECAYING, POWER_LAW, SEEDS, SPEED_UPS, Case, measure
+from interval_coverage import DECAYING, POWER_LAW, SEEDS, SPEED_UPS, SPREADS, Case, measure
 from scipy import stats
 from synthetic_studies import Law, arm_with, true_speed_up
 
-from moe_jax.compare.intervals import Mean
+from moe_jax.compare.intervals import Mean, StandardError
 from moe_jax.compare.smoothing import smooth
 from moe_jax.compare.speed_up import Pair, speed_up, speed_up_curve
 
@@ -49,14 +49,27 @@ def test_units():
 
 def test_seconds_add_the_uncertainty_of_the_ratio_of_times():
     both = {s: Pair(curve(1.5, 0.002 * s), curve(1.0)) for s in range(4)}
-    factor = Mean(math.log(0.8), 0.001, 9)
+    factor = Mean(math.log(0.8), (StandardError(0.03, 9),))
     found = speed_up(both, "seconds", factor).estimate
     logs = np.log([pair.final_ratio for pair in both.values()])
-    own = np.var(logs, ddof=1) / 4
-    degrees = (own + 0.001) ** 2 / (own**2 / 3 + 0.001**2 / 9)
-    half = stats.t.ppf(0.975, degrees) * math.sqrt(own + 0.001)
+    own = stats.t.ppf(0.975, 3) * np.std(logs, ddof=1) / 2
+    half = math.hypot(own, stats.t.ppf(0.975, 9) * 0.03)
     centre = logs.mean() + math.log(0.8)
     assert (found.low, found.high) == pytest.approx((np.exp(centre - half), np.exp(centre + half)))
+
+
+def test_a_loss_that_is_passed_before_the_first_evaluation_gives_a_bound():
+    """An arm 60 times as fast passes the baseline's final loss at step 33."""
+    early, late = Pair(curve(60.0), curve(1.0)), Pair(curve(1.5), curve(1.0))
+    assert (early.bound, late.bound) == ("lower", None)
+    assert Pair(curve(1.0), curve(60.0)).bound == "upper"
+    found = speed_up({1: early, 2: early, 3: late})
+    assert (found.bound, found.censored) == ("lower", 2)
+    assert (found.estimate.low, found.estimate.high, found.estimate.p) == (None, None, None)
+    assert found.by_seed[1] == pytest.approx(2000 / 50)
+    both = speed_up({1: early, 2: Pair(curve(1.0), curve(60.0))})
+    assert (both.bound, both.censored) == ("neither", 2)
+    assert (speed_up({1: late}).bound, speed_up({1: late}).censored) == (None, 0)
 
 
 def test_speed_up_curve():
@@ -97,3 +110,9 @@ def test_coverage(planted, seeds):
     assert round(found.covered * STUDIES) >= stats.binom.ppf(1e-4, STUDIES, 0.93)
     if planted == 1:
         assert round(found.different * STUDIES) <= stats.binom.ppf(1 - 1e-4, STUDIES, 0.07)
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_coverage_in_seconds(spread):
+    found = measure(Case(1.2, 3, spread=spread, is_shared=spread == 0.1), STUDIES)
+    assert round(found.covered * STUDIES) >= stats.binom.ppf(1e-4, STUDIES, 0.93)

@@ -28,6 +28,8 @@ def test_times_are_missing_until_all_arms_have_those_of_their_configuration(tmp_
     assert not step_times.are_missing(jobs, prints, times)
     other = dataclasses.replace(times[1], fingerprint="3")
     assert step_times.are_missing(jobs, prints, [times[0], other])
+    sessions = [dataclasses.replace(found, session=found.arm) for found in times]
+    assert step_times.are_missing(jobs, prints, sessions)
     # The last ones count.
     assert not step_times.are_missing(jobs, prints, [other, *times])
 

@@ -61,6 +61,7 @@ class FakeChild:
 
     def __init__(self, log, code):
         self.log, self.code, self.terminated = log, code, 0
+        self.log_start = 0
 
     def poll(self):
         return self.code

@@ -6,9 +6,10 @@ import math
 import numpy as np
 from synthetic_studies import Law, Noise, arm_with, losses, true_speed_up
 
-from moe_jax.compare import intervals
+from moe_jax.compare.records import StepTimes
 from moe_jax.compare.smoothing import smooth
 from moe_jax.compare.speed_up import Pair, speed_up
+from moe_jax.compare.step_costs import PairedTimes, log_time_ratio
 
 TOTAL = 2000
 POWER_LAW = Law()
@@ -19,6 +20,12 @@ SPEED_UPS = (0.8, 1.0, 1.2, 1.5, 2.0)
 SEEDS = (3, 5, 8)
 # Seconds per step of the arm over the baseline's, where both are timed.
 TIME_RATIO = 0.9
+ROUNDS = 20
+# Standard deviations of the logarithm of a round's ratio of times, from far below to far above
+# those of the speed-up in steps.
+SPREADS = (0.003, 0.03, 0.1, 0.3)
+# Of neighbouring rounds on a machine that others use as well.
+CORRELATION = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +38,9 @@ class Case:
         law: the baseline's noise-free curve.
         evaluations: evaluations of a run, at equal distances.
         noise: how runs differ.
-        rounds: rounds of the timing for a speed-up in seconds; 0 for a speed-up in steps.
+        spread: standard deviation of the logarithm of a round's ratio of times, for a speed-up in
+            seconds; 0 for a speed-up in steps.
+        is_shared: True for rounds of a shared machine: correlated, and with heavy tails.
     """
 
     speed_up: float
@@ -39,12 +48,15 @@ class Case:
     law: Law = POWER_LAW
     evaluations: int = 20
     noise: Noise = dataclasses.field(default_factory=Noise)
-    rounds: int = 0
+    spread: float = 0.0
+    is_shared: bool = False
 
     @property
     def words(self) -> str:
         words = "decaying rate" if self.law.drop else "power law"
-        return words + ", noisy" * (self.noise == NOISY) + ", seconds" * (self.rounds > 0)
+        words += ", noisy" * (self.noise == NOISY)
+        words += f", seconds ±{self.spread:.1%}" * (self.spread > 0)
+        return words + ", shared machine" * self.is_shared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +78,8 @@ def all_cases() -> list[Case]:
     cases = [Case(s, n, law) for law in (POWER_LAW, DECAYING) for s in SPEED_UPS for n in SEEDS]
     cases += [Case(s, 5, DECAYING, k) for k in (10, 60) for s in (1.0, 1.2)]
     cases += [Case(s, n, DECAYING, noise=NOISY) for s in (1.0, 1.2, 2.0) for n in SEEDS]
-    return cases + [Case(1.2, n, rounds=12) for n in SEEDS]
+    cases += [Case(1.2, n, spread=spread) for spread in SPREADS for n in SEEDS]
+    return cases + [Case(1.2, 5, spread=spread, is_shared=True) for spread in SPREADS]
 
 
 def measure(case: Case, studies: int, seed: int = 0) -> Coverage:
@@ -74,7 +87,7 @@ def measure(case: Case, studies: int, seed: int = 0) -> Coverage:
     rng = np.random.default_rng([seed, case.seeds, case.evaluations, round(100 * case.speed_up)])
     arm = arm_with(case.speed_up, case.law, TOTAL)
     # Of the noise-free curves, not of an estimate.
-    truth = true_speed_up(arm, case.law, TOTAL) / (TIME_RATIO if case.rounds else 1)
+    truth = true_speed_up(arm, case.law, TOTAL) / (TIME_RATIO if case.spread else 1)
     steps = np.linspace(TOTAL / case.evaluations, TOTAL, case.evaluations).astype(int)
     covered = different = 0
     errors = []
@@ -84,12 +97,27 @@ def measure(case: Case, studies: int, seed: int = 0) -> Coverage:
             k: Pair(smooth(steps, of_arm[k]), smooth(steps, of_baseline[k]))
             for k in range(case.seeds)
         }
-        if case.rounds:
-            logs = -math.log(TIME_RATIO) + 0.1 * rng.standard_normal(case.rounds)
-            found = speed_up(pairs, "seconds", intervals.mean_of(logs.tolist())).estimate
+        if case.spread:
+            found = speed_up(pairs, "seconds", log_time_ratio(_times(rng, case))).estimate
         else:
             found = speed_up(pairs).estimate
         covered += found.low <= truth <= found.high
         different += found.p < 0.05
         errors.append(math.log(found.value / truth))
     return Coverage(covered / studies, different / studies, float(np.mean(errors)))
+
+
+def _times(rng: np.random.Generator, case: Case) -> PairedTimes:
+    """Returns interleaved times whose true ratio is TIME_RATIO."""
+    noise = rng.standard_normal(ROUNDS)
+    if case.is_shared:
+        # Student's t with 3 degrees of freedom has the variance 3.
+        noise = rng.standard_t(3, ROUNDS) / math.sqrt(3)
+        for index in range(1, ROUNDS):
+            new = math.sqrt(1 - CORRELATION**2) * noise[index]
+            noise[index] = CORRELATION * noise[index - 1] + new
+    seconds = TIME_RATIO * np.exp(case.spread * noise)
+    return PairedTimes(
+        StepTimes("arm", "", tuple(seconds.tolist()), "1 x cpu"),
+        StepTimes("baseline", "", (1.0,) * ROUNDS, "1 x cpu"),
+    )

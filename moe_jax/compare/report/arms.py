@@ -1,8 +1,10 @@
 """The table of arms, and the line on the baseline against itself (A/A)."""
 
+import math
+
 from moe_jax.compare.report import digits, units
-from moe_jax.compare.report.table import Cell, Table, gap_cell, loss_cell, p_cell, ratio_cell
-from moe_jax.compare.results import ArmResult, Comparison, SpeedUp
+from moe_jax.compare.report.table import Cell, Table, gap_cell, loss_cell, p_cell, speed_up_cell
+from moe_jax.compare.results import ArmResult, Comparison, Estimate, SpeedUp
 
 
 def arms_table(comparison: Comparison) -> Table:
@@ -10,11 +12,11 @@ def arms_table(comparison: Comparison) -> Table:
     unit = units.name_of(comparison.plan.matched_by)
     columns = (
         "arm",
+        f"speed-up in {unit}",
         "causal loss",
         "minus baseline",
         "loss as trained",
         "gap",
-        f"speed-up in {unit}",
         "p",
         "p (Holm)",
         "reached",
@@ -22,13 +24,15 @@ def arms_table(comparison: Comparison) -> Table:
     )
     rows = [_row(comparison, arm) for arm in comparison.arms.values()]
     notes = (
-        "Final smoothed held-out losses in nats per token; gap: causal loss minus loss as "
-        "trained. In brackets: 95% intervals over seeds.",
-        f"Speed-up: how many times fewer {unit} than the baseline for the same causal loss; below "
-        "1 the baseline needs fewer. p: of no difference; p (Holm): corrected for all arms.",
-        "Reached: pairs of runs in which the arm reached the baseline's final causal loss.",
+        "An arm is one configuration, trained once for each seed. In brackets: 95% intervals over "
+        "seeds.",
+        f"Speed-up: baseline's cost in {unit} divided by the arm's, at equal causal loss; above 1 "
+        "favours the arm. p: of no difference; p (Holm): corrected for all arms. Reached: pairs "
+        "of runs in which the arm reached the baseline's final causal loss.",
+        "Losses: final smoothed held-out losses in nats per token. Gap: causal loss minus loss as "
+        "trained.",
     )
-    caption = f"Arms, compared with {comparison.plan.baseline}"
+    caption = f"Arms compared with {comparison.plan.baseline}"
     return Table(caption, columns, tuple(rows), notes)
 
 
@@ -37,16 +41,18 @@ def _row(comparison: Comparison, arm: ArmResult) -> tuple[Cell, ...]:
     is_baseline = arm.name == baseline.name
     speed_up = units.speed_up(arm, matched_by)
     why = units.why_missing(arm, baseline, matched_by)
-    no_p = why if speed_up is None else "one pair"
     estimate = None if speed_up is None else speed_up.estimate
+    no_p = why
+    if estimate is not None:
+        no_p = "one pair" if estimate.seeds < 2 else "no interval"
     p, p_holm = (None, None) if estimate is None else (estimate.p, estimate.p_holm)
     return (
         Cell(arm.name, arm.description),
+        Cell("1", "baseline") if is_baseline else speed_up_cell(speed_up, why),
         loss_cell(arm.causal_loss),
         loss_cell(arm.difference, "baseline" if is_baseline else "no pairs"),
         loss_cell(arm.loss),
         gap_cell(arm),
-        Cell("1", "baseline") if is_baseline else ratio_cell(estimate, why),
         p_cell(p, no_p),
         p_cell(p_holm, no_p),
         _reached(arm, matched_by, why),
@@ -68,27 +74,41 @@ def aa_speed_up(comparison: Comparison) -> SpeedUp | None:
 
 
 def aa_sentence(comparison: Comparison) -> str:
-    """Returns the sentence on the A/A runs: whether their interval contains 1."""
+    """Returns the sentence on the A/A runs: whether their interval contains 1, and its width."""
     if comparison.aa is None:
         return (
-            "A/A: not run. Without the baseline against itself, the study does not show how large "
-            "a difference the seeds alone make."
+            "A/A (the baseline against itself) was not run: the study does not show how large a "
+            "difference the seeds alone make."
         )
-    start = f"A/A: {comparison.plan.baseline} against itself with other initial parameters"
+    start = (
+        f"A/A: {comparison.plan.baseline} against itself, with the same data and other initial "
+        "parameters,"
+    )
     speed_up = aa_speed_up(comparison)
     if speed_up is None:
         return f"{start} has no pair of runs with a common data seed."
     estimate = speed_up.estimate
-    value, interval = digits.ratio_estimate(estimate)
+    value, interval = digits.speed_up(speed_up)
     if not interval:
-        return f"{start} gives a speed-up of {value} in steps from one pair: no interval."
-    end = (
-        "The interval contains 1, as it should."
-        if comparison.can_tell
-        else "The interval does not contain 1, although nothing differs but the seeds."
+        pairs = "one pair" if estimate.seeds < 2 else f"{estimate.seeds} pairs"
+        return f"{start} gives a speed-up of {value} in steps from {pairs}: no interval."
+    found = f"{start} gives a speed-up of {value} {interval} in steps from {estimate.seeds} pairs."
+    if not comparison.can_tell:
+        return f"{found} The interval does not contain 1, although nothing differs but the seeds."
+    return (
+        f"{found} The interval contains 1, as it should; speed-ups {_resolution(estimate)} cannot "
+        "be told from chance here."
     )
-    found = f"a speed-up of {value} {interval} in steps from {estimate.seeds} pairs"
-    return f"{start} gives {found}. {end}"
+
+
+def _resolution(estimate: Estimate) -> str:
+    """Returns the speed-ups in steps that an interval does not tell from 1, in words."""
+    assert estimate.low is not None
+    assert estimate.high is not None
+    factor = math.sqrt(estimate.high / estimate.low)
+    if factor >= 1.95:
+        return f"in steps within a factor of about {factor:.1f} of 1"
+    return f"in steps within about ±{100 * (factor - 1):.2g}% of 1"
 
 
 def split_warnings(comparison: Comparison) -> tuple[str, tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from moe_jax.compare.records import LeakTest
 from moe_jax.compare.report import digits, units
-from moe_jax.compare.report.table import Cell, Table, gap_cell, ratio_cell
+from moe_jax.compare.report.table import Cell, Table, gap_cell, speed_up_cell
 from moe_jax.compare.results import ArmResult, Comparison
 
 
@@ -22,8 +22,10 @@ def causality_table(comparison: Comparison) -> Table:
         "Sees the future: training lets a token's experts depend on later tokens, or on those of "
         "other texts in the batch. Then the loss as trained is not that of a language model, and "
         "the causal loss is the one to compare.",
-        "Random-token test: a small model with the arm's router is trained on uniform random "
-        "tokens. Without the future no loss is below ln V; one that is reads the future.",
+        "Random-token test: a very small model with the arm's router is trained on uniform random "
+        "tokens. A causal model's expected loss is at least ln V. A loss more than 4 standard "
+        "errors (SE) below it shows a leak. A loss above does not exclude one: the model is very "
+        "small (4 tokens, rows of 8, pools of at most 512 tokens).",
     )
     caption = "What each arm sees in training"
     return Table(caption, columns, tuple(rows), notes, is_text=True)
@@ -39,9 +41,7 @@ def _row(comparison: Comparison, arm: ArmResult) -> tuple[Cell, ...]:
         _router(arm),
         Cell("no") if arm.is_causal else Cell("yes", "in training", is_flagged=True),
         gap_cell(arm),
-        Cell("1", "baseline")
-        if is_baseline
-        else ratio_cell(None if trained is None else trained.estimate, why),
+        Cell("1", "baseline") if is_baseline else speed_up_cell(trained, why),
         _leak(arm.leak_test, arm.is_causal),
     )
 
@@ -60,8 +60,8 @@ def _leak(test: LeakTest | None, is_causal: bool) -> Cell:
         return Cell(digits.DASH, "not run")
     note = (
         f"loss {digits.loss(test.loss)}, ln V = {digits.loss(test.floor)}, "
-        f"{digits.plain(test.deviation, 1)} standard errors, {test.steps:,} steps"
+        f"{test.deviation:+.1f} SE, {test.steps:,} steps"
     )
     if test.leaks and is_causal:
         note += "; its router claims to be causal"
-    return Cell("leaks" if test.leaks else "no leak", note, is_flagged=test.leaks)
+    return Cell("leaks" if test.leaks else "none detected", note, is_flagged=test.leaks)

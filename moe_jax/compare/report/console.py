@@ -48,7 +48,7 @@ def _row(comparison: Comparison, arm: ArmResult) -> list[str]:
         why = units.why_missing(arm, comparison.baseline, comparison.plan.matched_by)
         ratio, interval, p = (digits.DASH, why, digits.DASH)
     else:
-        ratio, interval = digits.ratio_estimate(speed_up.estimate)
+        ratio, interval = digits.speed_up(speed_up)
         p = digits.p_value(speed_up.estimate.p_holm)
         if not speed_up.reached:
             ratio += " (not reached)"

@@ -1,7 +1,7 @@
-"""How the arms were matched: costs of a step, speed-ups in every unit, costs of the targets."""
+"""Costs of a step, speed-ups in every unit, and steps to the target losses."""
 
 from moe_jax.compare.report import digits, units
-from moe_jax.compare.report.table import Cell, Table, cell, ratio_cell
+from moe_jax.compare.report.table import Cell, Table, cell, speed_up_cell
 from moe_jax.compare.results import ArmResult, Comparison, TargetCost, Unit
 
 
@@ -10,29 +10,37 @@ def step_table(comparison: Comparison) -> Table:
     columns = (
         "arm",
         "steps",
-        "tokens a step",
-        "slots a step and layer",
-        "active FLOPs a step",
-        "time a step",
-        "time over baseline's",
+        "tokens per step",
+        "experts per token",
+        "slots per step and layer",
+        "FLOPs per step, at capacity",
+        "step time",
+        "over baseline's",
     )
     rows = [_step_row(arm, comparison) for arm in comparison.arms.values()]
     notes = (
-        "Steps: as planned for a run. Slots: rows that the experts of a layer compute. Time: "
-        "median of the interleaved timing, in which the arms' steps take turns on one device.",
+        "Experts per token: measured at the end of training. Slots: the capacity of the experts, "
+        "filled or not: what static buffers compute; the default grouped dispatch skips empty "
+        "ones. FLOPs at capacity: model FLOPs with that many slots. Step time: median of the "
+        "interleaved timing, in which the arms' steps take turns on one device.",
     )
     return Table("Cost of a training step", columns, tuple(rows), notes)
 
 
 def _step_row(arm: ArmResult, comparison: Comparison) -> tuple[Cell, ...]:
     cost, planned = arm.cost, sorted({run.planned_steps for run in arm.runs.values()})
-    ratio = ratio_cell(cost.seconds_ratio, "not timed")
+    is_dense = {run.router for run in arm.runs.values()} == {"dense"}
+    ratio = Cell(digits.DASH, "not timed")
+    if cost.seconds_ratio is not None:
+        text, interval = digits.ratio_estimate(cost.seconds_ratio)
+        ratio = cell(text, "not finite", interval or "no interval")
     if arm.name == comparison.plan.baseline:
         ratio = Cell("1", "baseline")
     return (
         Cell(arm.name),
         cell(", ".join(f"{number:,}" for number in planned) or digits.DASH, "no run"),
         Cell(digits.steps(cost.tokens)),
+        cell(digits.plain(arm.health.mean_experts), "dense" if is_dense else "not on record"),
         Cell(digits.steps(cost.slots), "" if cost.slots else "dense"),
         Cell(digits.flops(cost.flops)),
         cell(digits.seconds(cost.seconds), "not timed"),
@@ -51,10 +59,8 @@ def units_table(comparison: Comparison) -> Table:
         name = "A/A" if arm is comparison.aa else arm.name
         rows.append((Cell(name), *cells))
     matched = units.unit_of(comparison.plan.matched_by)
-    heads = [
-        units.NAMES[unit] + (" (matched by)" if unit == matched else "") for unit in units.UNITS
-    ]
-    caption = "Speed-up in every unit, by the causal loss"
+    heads = [units.NAMES[unit] + (" (answer)" if unit == matched else "") for unit in units.UNITS]
+    caption = "Speed-up in every unit, at equal causal loss"
     return Table(caption, ("arm", *heads), tuple(rows))
 
 
@@ -63,27 +69,7 @@ def _unit_cell(arm: ArmResult, comparison: Comparison, unit: Unit) -> Cell:
     reason = units.why_missing(arm, comparison.baseline, unit)
     if arm is comparison.aa:
         reason = "as in steps"
-    return ratio_cell(None if speed_up is None else speed_up.estimate, reason)
-
-
-def seeds_table(comparison: Comparison) -> Table | None:
-    """Returns the speed-up of every pair of runs; None without pairs."""
-    matched_by = comparison.plan.matched_by
-    found = [(arm, units.speed_up(arm, matched_by)) for arm in _compared(comparison)]
-    seeds = sorted({seed for _, item in found if item for seed in item.by_seed})
-    if not seeds:
-        return None
-    rows = [
-        (
-            Cell(arm.name),
-            *(cell(digits.ratio(item.by_seed.get(seed)), "no pair") for seed in seeds),
-        )
-        for arm, item in found
-        if item
-    ]
-    unit = units.name_of(matched_by)
-    heads = [f"seed {seed}" for seed in seeds]
-    return Table(f"Speed-up in {unit} of each pair of runs", ("arm", *heads), tuple(rows))
+    return speed_up_cell(speed_up, reason)
 
 
 def targets_table(comparison: Comparison) -> Table | None:
@@ -102,9 +88,9 @@ def targets_table(comparison: Comparison) -> Table | None:
     final = digits.loss_estimate(comparison.baseline.causal_loss)[0]
     heads = [f"{final}, the baseline's final loss", *(digits.loss(goal) for goal in goals)]
     notes = (
-        "Geometric means over the seeds that reach the loss, with 95% intervals. Where some seeds "
-        "do not reach it, the mean is too low: they would take longer. The baseline's final loss "
-        "is that of each pair of runs.",
+        "Geometric means over seeds, with 95% intervals. Seeds that never reach the loss are left "
+        "out, so the mean is a lower bound (≥). The baseline's final loss is that of each pair of "
+        "runs.",
     )
     caption = "Steps to reach a held-out causal loss"
     return Table(caption, ("arm", *heads), tuple(rows), notes)
@@ -117,6 +103,12 @@ def _target_cell(target: TargetCost | None) -> Cell:
     if target.steps is None:
         return Cell("not reached", reached)
     text, interval = digits.steps_estimate(target.steps)
+    if target.reached < target.seeds and target.censored:
+        return Cell(digits.DASH, f"{reached}, {target.censored} before the first evaluation")
+    if target.reached < target.seeds and text != digits.DASH:
+        return Cell(f"≥ {text}", reached)
+    if target.censored and text != digits.DASH:
+        return Cell(f"≤ {text}", f"{target.censored} before the first evaluation")
     return cell(text, "not finite", f"{interval} {reached}".strip())
 
 

@@ -5,7 +5,7 @@ Every function returns `DASH` for a number that is missing or not finite.
 
 import math
 
-from moe_jax.compare.results import Estimate
+from moe_jax.compare.results import Estimate, SpeedUp
 from moe_jax.formatting import count
 
 DASH = "-"
@@ -60,6 +60,15 @@ def ratio_estimate(estimate: Estimate) -> tuple[str, str]:
     return ratio(estimate.value, digits), _interval(low, high)
 
 
+def speed_up(found: SpeedUp) -> tuple[str, str]:
+    """Returns a speed-up and its interval; a bound begins with ≥ or ≤."""
+    text, interval = ratio_estimate(found.estimate)
+    if found.bound is None or text == DASH:
+        return text, interval
+    sign = {"lower": "≥ ", "upper": "≤ "}.get(found.bound)
+    return (DASH if sign is None else f"{sign}{text}"), ""
+
+
 def p_value(number: float | None) -> str:
     """Formats a p-value with two significant digits, as `< 0.001` below that."""
     if number is None or not math.isfinite(number):
@@ -91,6 +100,17 @@ def seconds(number: float | None) -> str:
     if number is None or not math.isfinite(number):
         return DASH
     return f"{number:.2f} s" if number >= 1 else f"{1000 * number:.3g} ms"
+
+
+def duration(number: float | None) -> str:
+    """Formats a wall time in the two largest of hours, minutes and seconds."""
+    if number is None or not math.isfinite(number):
+        return DASH
+    minutes, rest = divmod(round(number), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def share(number: float | None) -> str:

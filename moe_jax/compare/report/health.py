@@ -12,13 +12,13 @@ def health_table(comparison: Comparison) -> Table:
     """Returns the health of each arm: medians over its runs."""
     columns = (
         "arm",
-        "dropped choices",
+        "dropped assignments",
         "tokens without expert",
         "max violation",
-        "experts a token",
+        "experts per token",
         "skipped updates",
-        "time a step",
-        "tokens a second",
+        "step time",
+        "tokens/s",
         "memory",
         "parameters",
     )
@@ -26,7 +26,7 @@ def health_table(comparison: Comparison) -> Table:
     notes = (
         "Medians over the runs; shares are means over layers at the end of training. Max "
         "violation: largest load of an expert over the mean load, minus 1, in the worst layer. "
-        "Time a step and tokens a second are those of the runs themselves, which other work on "
+        "Step time and tokens/s are those of the runs themselves, which other work on "
         "the machine slows down; the interleaved timing is the one to compare.",
     )
     return Table("Drops, load, speed and memory", columns, tuple(rows), notes)

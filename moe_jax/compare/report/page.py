@@ -2,10 +2,23 @@
 
 import dataclasses
 
-from moe_jax.compare.report import arms, causality, costs, health, methods, rates, reproduction
+from moe_jax.compare.report import (
+    arms,
+    causality,
+    costs,
+    health,
+    methods,
+    rates,
+    reproduction,
+    seeds,
+    setup_tables,
+)
 from moe_jax.compare.report.reproduction import Code
 from moe_jax.compare.report.table import Table
 from moe_jax.compare.results import Comparison
+
+# Begins the lines on runs that are used although they differ from the others.
+_MARKED = "marked: "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,35 +78,52 @@ def make_page(comparison: Comparison) -> Page:
 
 
 def _sections(comparison: Comparison) -> tuple[Section, ...]:
-    targets = costs.targets_table(comparison)
-    plan = comparison.plan
-    seeds, environment = costs.seeds_table(comparison), reproduction.environment_table(comparison)
+    targets, plan = costs.targets_table(comparison), comparison.plan
+    environment = reproduction.environment_table(comparison)
+    lines = comparison.left_out
+    marked = tuple(line.removeprefix(_MARKED) for line in lines if line.startswith(_MARKED))
+    refused = tuple(line for line in lines if not line.startswith(_MARKED))
     source = (Code("Configuration of the study (gin)", plan.source),) if plan.source.strip() else ()
     return (
         Section(
-            "Matching",
-            tables=_present(costs.step_table(comparison), costs.units_table(comparison), seeds),
+            "Setup",
+            tables=_present(
+                setup_tables.setup_table(comparison), setup_tables.differences_table(comparison)
+            ),
         ),
-        Section("Learning rates", tables=(rates.rates_table(comparison),)),
+        Section("Costs", tables=(costs.step_table(comparison), costs.units_table(comparison))),
+        Section(
+            "Results by seed",
+            tables=_present(seeds.losses_table(comparison), seeds.speed_ups_table(comparison)),
+        ),
+        Section("Learning-rate sweep", tables=(rates.rates_table(comparison),)),
         Section("Causality", tables=(causality.causality_table(comparison),)),
         Section("Health", tables=(health.health_table(comparison),)),
         Section(
-            "Costs of the targets",
+            "Steps to target loss",
             lines=() if targets else ("The study has no targets.",),
             tables=_present(targets),
         ),
-        Section("How it was done", items=methods.method_lines(comparison)),
+        Section("Methods", items=methods.method_lines(comparison)),
         Section(
-            "What is not shown",
+            "What this does not show",
             lines=() if comparison.not_shown else ("Nothing is on record.",),
             items=comparison.not_shown,
         ),
         Section(
             "Runs left out",
-            lines=() if comparison.left_out else ("None.",),
-            items=comparison.left_out,
+            lines=() if refused else ("None.",),
+            items=refused,
         ),
-        Section("Commands", codes=reproduction.commands(comparison)),
+        *([Section("Runs used, but marked", items=marked)] if marked else []),
+        Section(
+            "Commands",
+            lines=(
+                "One command for each arm; those of all runs, trials among them, are in "
+                "results.jsonl.",
+            ),
+            codes=reproduction.commands(comparison),
+        ),
         Section("Configuration and environment", tables=_present(environment), codes=source),
     )
 

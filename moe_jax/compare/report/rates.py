@@ -1,4 +1,4 @@
-"""The choice of the learning rates."""
+"""The learning-rate sweep."""
 
 from moe_jax.compare.report import digits
 from moe_jax.compare.report.table import Cell, Table
@@ -14,7 +14,7 @@ def rates_table(comparison: Comparison) -> Table:
     heads = [f"loss at {digits.learning_rate(rate)}" for rate in rates]
     rows = [(Cell(arm.name), _chosen(arm), *(_trial(arm, rate) for rate in rates)) for arm in arms]
     return Table(
-        "Trials of learning rates",
+        "Final causal loss by learning rate",
         ("arm", "learning rate", *heads),
         tuple(rows),
         _notes(comparison),

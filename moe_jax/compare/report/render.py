@@ -57,7 +57,7 @@ def _environment() -> jinja2.Environment:
 
 def _parts(text: str) -> list[str]:
     """Returns the parts of a name between which a line may break."""
-    return [part for part in re.split(r"(?<=[_/.,:-])", text) if part]
+    return [part for part in re.split(r"(?<=[_/:])|(?<=[.,-])(?!\d)", text) if part]
 
 
 def _printable(value: object) -> object:

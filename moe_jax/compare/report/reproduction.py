@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from moe_jax.compare.report import shell
 from moe_jax.compare.report.table import Cell, Table
 from moe_jax.compare.results import Comparison
 
@@ -22,15 +23,20 @@ class Code:
 
 
 def commands(comparison: Comparison) -> tuple[Code, ...]:
-    """Returns the command of the study and those of its runs; runs without one are left out."""
-    found = [Code("The whole study", comparison.plan.command)]
+    """Returns the command of the study and one for each arm, in which the seed is a variable."""
+    found = [Code("The whole study", shell.on_lines(comparison.plan.command))]
     arms = list(comparison.arms.values())
     if comparison.aa is not None:
         arms.append(comparison.aa)
     for arm in arms:
         name = "A/A" if arm is comparison.aa else arm.name
-        for seed, run in sorted(arm.runs.items()):
-            found.append(Code(f"{name}, seed {seed}", run.command))
+        by_seed = {seed: run.command for seed, run in sorted(arm.runs.items())}
+        loop = shell.loop_over_seeds(by_seed)
+        if loop is not None:
+            found.append(Code(name, loop))
+            continue
+        for seed, command in by_seed.items():
+            found.append(Code(f"{name}, seed {seed}", shell.on_lines(command)))
     return tuple(code for code in found if code.text.strip())
 
 

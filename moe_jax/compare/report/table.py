@@ -3,10 +3,11 @@
 import dataclasses
 
 from moe_jax.compare.report import digits
-from moe_jax.compare.results import ArmResult, Estimate
+from moe_jax.compare.results import ArmResult, Estimate, SpeedUp
 
 ONE_SEED = "one seed"
 NO_SEEDS = "no run with this value"
+_CENSORED = "loss passed before the first evaluation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ def loss_cell(estimate: Estimate | None, reason: str = NO_SEEDS) -> Cell:
     if estimate is None:
         return Cell(digits.DASH, reason)
     text, interval = digits.loss_estimate(estimate)
-    return cell(text, "not finite", interval or ONE_SEED)
+    return cell(text, "not finite", interval or _no_interval(estimate))
 
 
 def gap_cell(arm: ArmResult) -> Cell:
@@ -63,12 +64,24 @@ def gap_cell(arm: ArmResult) -> Cell:
     return loss_cell(arm.gap)
 
 
+def _no_interval(estimate: Estimate) -> str:
+    return ONE_SEED if estimate.seeds < 2 else "no interval"
+
+
 def ratio_cell(estimate: Estimate | None, reason: str = NO_SEEDS) -> Cell:
     """Returns a ratio with its interval."""
     if estimate is None:
         return Cell(digits.DASH, reason)
     text, interval = digits.ratio_estimate(estimate)
-    return cell(text, "not finite", interval or ONE_SEED)
+    return cell(text, "not finite", interval or _no_interval(estimate))
+
+
+def speed_up_cell(found: SpeedUp | None, reason: str = NO_SEEDS) -> Cell:
+    """Returns a speed-up with its interval, or as a bound."""
+    if found is None or found.bound is None:
+        return ratio_cell(None if found is None else found.estimate, reason)
+    text, _ = digits.speed_up(found)
+    return cell(text, _CENSORED, f"{_CENSORED} in {found.censored} of {len(found.by_seed)} pairs")
 
 
 def p_cell(number: float | None, reason: str) -> Cell:

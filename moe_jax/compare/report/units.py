@@ -8,7 +8,7 @@ NAMES: dict[Unit, str] = {
     "steps": "steps",
     "tokens": "tokens",
     "slots": "expert slots",
-    "flops": "active FLOPs",
+    "flops": "FLOPs",
     "seconds": "wall time",
 }
 

@@ -4,6 +4,7 @@ The manifest is part of `run.json`; a long list of files is written to `data_fil
 """
 
 import collections
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from etils import epath
 
 from moe_jax.data.config import DataConfig
-from moe_jax.data.pipeline.row_directory import read_row_directory
+from moe_jax.data.pipeline.row_directory import read_row_directory, vocabulary_bytes
 from moe_jax.data.sources.file_patterns import printable_path
 from moe_jax.errors import UserError
 from moe_jax.sharding.processes import check_consistent, is_main
@@ -50,6 +51,21 @@ def write_data_manifest(directory: epath.Path, config: DataConfig) -> Manifest:
         task: {**entry, "files": f"{len(entry['files'])} files, listed in {FILES_FILE}"}
         for task, entry in manifest.items()
     }
+
+
+def vocabulary_digest(config: DataConfig) -> str | None:
+    """Returns the SHA-256 of the vocabulary's file, by which a copy of it is recognised.
+
+    Returns:
+        None if the file cannot be read.
+    """
+    if config.rows_dir is not None:
+        return read_row_directory(config.rows_dir).facts.vocabulary_digest
+    try:
+        contents = vocabulary_bytes(config)
+    except OSError:
+        return None
+    return None if contents is None else hashlib.sha256(contents).hexdigest()
 
 
 def read_data_manifest(directory: epath.Path) -> Manifest | None:

@@ -8,9 +8,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from matplotlib import image
-from sample_comparison import HOSTILE, hostile_comparison, sample_comparison
+from sample_comparison import HOSTILE, STEPS, hostile_comparison, sample_comparison
+from scipy import stats
 
-from moe_jax.compare.report.figures import canvas, draw_figures
+from moe_jax.compare.report.figures import canvas, draw_figures, loss_curves
 from moe_jax.compare.report.figures.inline_svg import inline_svg
 from moe_jax.compare.results import Estimate
 from moe_jax.formatting import printable
@@ -41,9 +42,9 @@ def test_arms_units_and_values_are_in_the_figures(figures):
     curves, forest, by_loss, losses = (texts(figure.svg) for figure in figures)
     for shown in (curves, losses):
         assert {"switch", "ec_sequence", "ec_threshold", "dense"} <= set(shown)
-    assert {"ec_sequence", "dense", "A/A"} <= set(forest)
+    assert {"ec_sequence", "dense", "A/A (steps)", "by loss as trained"} <= set(forest)
     assert "switch" not in forest
-    assert "speed-up in active FLOPs over switch" in forest
+    assert "speed-up in FLOPs over switch" in forest
     assert "1.43× [1.34, 1.52]" in forest
     assert "1×" in forest
     assert "1×" in by_loss
@@ -52,7 +53,38 @@ def test_arms_units_and_values_are_in_the_figures(figures):
 def test_a_description_has_the_values(figures):
     assert "ec_sequence 1.43× [1.34, 1.52]" in figures[1].values
     assert "dense 0.62× at 3.650" in figures[2].values
+    assert "begins at the loss after 20% of training" in figures[0].description
     assert "ec_sequence 3.391 causal and 3.237 as trained" in figures[3].values
+
+
+def test_the_speed_up_is_told_where_all_pairs_count():
+    found = sample_comparison()
+    dense = found.arms["dense"]
+    curve = dataclasses.replace(dense.speed_up_curve, pairs=(*(5,) * 10, *(3,) * 10))
+    arms = {**found.arms, "dense": dataclasses.replace(dense, speed_up_curve=curve)}
+    values = draw_figures(dataclasses.replace(found, arms=arms))[2].values
+    loss, ratio = curve.losses[9], curve.ratios[9]
+    assert f"dense {ratio:.2f}× at {loss:.3f}" in values
+
+
+def test_differences_are_those_of_paired_evaluations():
+    arms = sample_comparison(seeds=(11, 12, 13)).arms
+    runs = dict(arms["dense"].runs)
+    # A step that the baseline does not have, and a loss of one seed that is higher.
+    moved = runs[12].curve
+    moved = dataclasses.replace(moved, causal_loss=tuple(x + 0.3 for x in moved.causal_loss))
+    runs[12] = dataclasses.replace(runs[12], curve=moved)
+    runs[13] = dataclasses.replace(
+        runs[13], curve=dataclasses.replace(runs[13].curve, steps=(49, *STEPS[1:]))
+    )
+    dense = dataclasses.replace(arms["dense"], runs=runs)
+    band = loss_curves.paired_differences(dense, arms["switch"])
+    assert [step for step, *_ in band] == list(STEPS[1:])
+    differences = np.array([0.173, 0.473, 0.173])
+    low, high = stats.t.interval(0.95, 2, differences.mean(), stats.sem(differences))
+    np.testing.assert_allclose(
+        [found[1:] for found in band], [[differences.mean(), low, high]] * 19
+    )
 
 
 def test_svg_for_the_page(figures):

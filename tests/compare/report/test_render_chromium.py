@@ -51,6 +51,7 @@ def test_the_page(opened, report, width, scheme):
     # The letters of a figure are no smaller than this on the screen.
     heights = page.evaluate(BOXES % "figure svg text")
     assert min(bottom - top for *_, top, bottom in heights) > 8
+    page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
     for left, right, *_ in page.evaluate(BOXES % ".scroll, pre, h1, p, li"):
         assert 0 <= left < right <= width
     pixels = image.imread(io.BytesIO(page.screenshot()))[..., :3]
@@ -73,8 +74,13 @@ def test_print(opened, report):
     )
     # Nothing is hidden in boxes that scroll, and no table is wider than a sheet of A4.
     assert page.evaluate(
-        "[...document.querySelectorAll('.scroll, .codes')].every("
+        "[...document.querySelectorAll('.scroll')].every("
         "e => getComputedStyle(e).overflowX == 'visible' && e.scrollHeight <= e.offsetHeight + 1)"
     )
     assert max(right for _, right, *_ in page.evaluate(BOXES % "table")) <= page.width
+    # Commands are not folded, and no letters are below 8 pt.
+    assert min(bottom - top for *_, top, bottom in page.evaluate(BOXES % "pre")) > 8
+    sizes = "[...document.querySelectorAll('main *')].filter(e => !e.closest('svg'))"
+    sizes = page.evaluate(f"{sizes}.map(e => parseFloat(getComputedStyle(e).fontSize))")
+    assert min(sizes) > 8 * 96 / 72 - 0.01
     assert page.complaints == []

@@ -1,6 +1,7 @@
 """Changes in the files of a run since it began."""
 
 import copy
+import hashlib
 import json
 
 import pytest
@@ -106,3 +107,16 @@ def test_many_files_are_listed_beside_the_record(tmp_path, monkeypatch):
 def test_a_record_of_another_program_is_no_record(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     assert not data_manifest.read_data_manifest(epath.Path(tmp_path))
+
+
+def test_the_vocabulary_is_known_by_the_contents_of_its_file(tmp_path):
+    (tmp_path / "v.model").write_bytes(b"pieces")
+    (tmp_path / "copy.model").write_bytes(b"pieces")
+
+    def digest(path):
+        return data_manifest.vocabulary_digest(DataConfig(task="embedded", vocabulary=path))
+
+    assert digest(str(tmp_path / "v.model")) == hashlib.sha256(b"pieces").hexdigest()
+    assert digest(str(tmp_path / "copy.model")) == digest(str(tmp_path / "v.model"))
+    assert digest(str(tmp_path / "none.model")) is None
+    assert len(digest("embedded")) == 64

@@ -26,7 +26,7 @@ def draw(comparison: Comparison) -> canvas.Figure | None:
         axes.grid(visible=False, axis="y")
         axes.set_ylim(-0.6, len(arms) - 0.4)
         axes.set_xlabel("final loss (nats/token)")
-        _legend(drawing, axes)
+        canvas.legend_of_losses(drawing, axes, ["causal", "as trained"])
         return canvas.save(drawing, NAME, TITLE, _describe(arms))
 
 
@@ -49,13 +49,6 @@ def _interval(axes: Any, height: float, estimate: Estimate, colour: str) -> None
         axes.plot([estimate.low, estimate.high], [height, height], color=colour, linewidth=1.6)
 
 
-def _legend(drawing: Any, axes: Any) -> None:
-    style = {"color": canvas.INK, "linestyle": "none", "marker": "o", "ms": 6}
-    (causal,) = axes.plot([], [], **style)
-    (trained,) = axes.plot([], [], markerfacecolor=canvas.PAPER, **style)
-    canvas.legend(drawing, [causal, trained], ["causal", "as trained"])
-
-
 def _describe(arms: list[ArmResult]) -> tuple[str, str]:
     found = [
         f"{arm.name} {digits.loss_estimate(arm.causal_loss)[0]} causal and "
@@ -63,7 +56,8 @@ def _describe(arms: list[ArmResult]) -> tuple[str, str]:
         for arm in arms
     ]
     description = (
-        "Filled: routed causally; hollow: routed as trained; lines: 95% intervals over seeds. An "
-        "arm whose two losses differ sees something in training that it does not see afterwards."
+        "Filled: routed causally; hollow: routed as trained; lines: 95% intervals over seeds. "
+        "The gap mixes access to the future, dropped tokens, and a different number of experts per "
+        "token (Health)."
     )
     return description, f"Values: {'; '.join(found)}."

@@ -85,12 +85,24 @@ def styled(name: str) -> Iterator[None]:
 
 def axes_of(height: float) -> tuple[Any, Any]:
     """Returns a figure with one pair of axes."""
+    drawing, panels = panels_of([height])
+    return drawing, panels[0]
+
+
+def panels_of(heights: Sequence[float], legend: float = 0.0) -> tuple[Any, Sequence[Any]]:
+    """Returns a figure with axes below each other that share the horizontal axis.
+
+    Args:
+        heights: heights of the axes in inches, from the top.
+        legend: height of the legend in inches.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Drawing
 
-    drawing = Drawing(figsize=(WIDTH, height), layout="constrained")
+    drawing = Drawing(figsize=(WIDTH, sum(heights) + legend), layout="constrained")
     FigureCanvasAgg(drawing)
-    return drawing, drawing.add_subplot()
+    panels = drawing.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)
+    return drawing, list(panels[:, 0])
 
 
 def save(drawing: Any, name: str, title: str, texts: Sequence[str]) -> Figure:
@@ -133,6 +145,14 @@ def legend(drawing: Any, handles: Sequence[Any], names: Sequence[str]) -> None:
     # Set afterwards: matplotlib drops labels that begin with an underscore.
     for text, name in zip(drawn.get_texts(), names, strict=True):
         text.set_text(label(name))
+
+
+def legend_of_losses(drawing: Any, axes: Any, names: Sequence[str]) -> None:
+    """Draws the legend of filled markers (causal) and hollow ones (as trained)."""
+    style = {"color": INK, "linestyle": "none", "marker": "o", "ms": 6}
+    (causal,) = axes.plot([], [], **style)
+    (trained,) = axes.plot([], [], markerfacecolor=PAPER, **style)
+    legend(drawing, [causal, trained], names)
 
 
 def ratio_axis(axis: Any, low: float, high: float, most: int = 7) -> None:
