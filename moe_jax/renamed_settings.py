@@ -8,7 +8,8 @@
 | `TokenChoice.name = 'switch'`, ...                 |                                            |
 
 Bindings with earlier names are converted. Both forms of a router work, and are equal in comparisons
-of configurations.
+of configurations. So are a configuration without a setting that did not exist yet, and one in which
+it has the value that leaves everything as it was.
 """
 
 import ast
@@ -25,6 +26,8 @@ _LOSSES = {
     "consistency": ("consistency", 1.0),
 }
 _DEFAULT_WEIGHTS = dict(_LOSSES.values())
+# Settings that were added later, with the value that a configuration without them had in effect.
+_ADDED = {"Data.rows_dir": "None", "Train.frozen": "()"}
 _ROUTERS = {"'switch'": "Switch", "'gshard_top2'": "GShardTop2", "'glam_top2'": "GLaMTop2"}
 
 
@@ -38,7 +41,8 @@ def current_binding(selector: str, parameter: str, value: object) -> tuple[str, 
 def current_bindings(facts: Mapping[str, str]) -> dict[str, str]:
     """Converts the settings of a configuration to current names, for comparisons.
 
-    Each item of `Loss.weights` becomes a separate setting, unless it has the default value.
+    Each item of `Loss.weights` becomes a separate setting, unless it has the default value. Settings
+    that were added later are left out where they change nothing.
 
     Args:
         facts: values by name, as gin writes them.
@@ -56,7 +60,7 @@ def current_bindings(facts: Mapping[str, str]) -> dict[str, str]:
             found |= _weights({_LOSSES[parameter][0]: value})
         elif name == _WEIGHTS:
             found |= _weights(_items(value))
-        else:
+        elif _ADDED.get(name) != value:
             found[name] = value
     return found
 

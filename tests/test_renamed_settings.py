@@ -55,3 +55,8 @@ def test_bindings():
     assert current_binding("moe_jax.Loss", "load_loss", 0.5) == ("weights", {"load": 0.5})
     assert current_binding("Loss", "z_loss", 0.5) == ("z_loss", 0.5)
     assert current_binding("Other", "balance_loss", 0.5) == ("balance_loss", 0.5)
+
+
+def test_a_setting_that_was_added_later_counts_only_where_it_changes_something():
+    assert current_bindings(OLD | {"Train.frozen": "()"}) == current_bindings(OLD)
+    assert current_bindings({"Train.frozen": "('experts',)"}) == {"Train.frozen": "('experts',)"}
