@@ -41,8 +41,8 @@ def current_binding(selector: str, parameter: str, value: object) -> tuple[str, 
 def current_bindings(facts: Mapping[str, str]) -> dict[str, str]:
     """Converts the settings of a configuration to current names, for comparisons.
 
-    Each item of `Loss.weights` becomes a separate setting, unless it has the default value. Settings
-    that were added later are left out where they change nothing.
+    Each item of `Loss.weights` becomes a separate setting, unless it has the default value.
+    Settings that were added later are left out where they change nothing.
 
     Args:
         facts: values by name, as gin writes them.

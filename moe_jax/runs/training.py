@@ -24,7 +24,7 @@ from moe_jax.runs.listener import TrainingListener
 from moe_jax.runs.loading import Run
 from moe_jax.runs.preparation import OpenData, PreparedRun, RunSetup, prepare
 from moe_jax.sharding.partition import Partition
-from moe_jax.sharding.processes import barrier, is_main, propagate_errors
+from moe_jax.sharding.processes import barrier, gather, is_main, propagate_errors
 from moe_jax.training.checkpointing.checkpoint_manager import CheckpointManager
 from moe_jax.training.checkpointing.mismatch import explain_mismatch
 from moe_jax.training.fault_tolerance.watchdog import HangReport, Watchdog
@@ -275,9 +275,18 @@ class _Session:
             instruments=instruments,
             guard=self.experiment.guard,
             is_compiled=prepared.is_compiled,
+            lacks_evaluation=self._lacks_evaluation(first),
             curriculum=self._make_curriculum(setup.model, data),
             lock=self.owner,
         )
+
+    def _lacks_evaluation(self, first: int) -> bool:
+        """Returns True if training was interrupted after step `first`, before its evaluation."""
+        if first == 0 or not self.experiment.train.evaluates(first):
+            return False
+        records = read_metrics(self.directory) if is_main() else []
+        done = any(r["kind"] == "eval" and r["step"] == first for r in records)
+        return gather("" if done else "missing")[0] != ""
 
     def _make_instruments(self, first: int) -> Instruments:
         reporter = self.listener.reporter

@@ -89,6 +89,11 @@ class TrainConfig(Settings, called="Train"):
         default_factory=dict
     )
 
+    def evaluates(self, step: int) -> bool:
+        """Returns True if an evaluation is due after a step; the first step is 1."""
+        every = self.eval_every
+        return step == self.steps or (every > 0 and step % every == 0)
+
     @staticmethod
     @rule
     def _there_is_something_to_profile(steps: int, profile_at: int) -> None:
@@ -146,6 +151,8 @@ class Loop:
         guard: limit of consecutive skipped updates that ends training.
         curriculum: orders the epochs of `batches`, if their order depends on the model.
         is_compiled: True if `step` is already compiled for the shapes of `batches`.
+        lacks_evaluation: True if the evaluation due at the state's step was not made, because
+            training was interrupted there; it is made first.
         lock: the lock on the run directory; training stops if it is lost.
     """
 
@@ -158,6 +165,7 @@ class Loop:
     guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
     curriculum: Curriculum | None = None
     is_compiled: bool = False
+    lacks_evaluation: bool = False
     lock: DirectoryLock | None = None
 
     def run(self, state: TrainState) -> tuple[TrainState, int | None]:
@@ -188,6 +196,9 @@ class Loop:
             if self.lock is not None:
                 self.lock.on_lost(shutdown.request)
             try:
+                if self.lacks_evaluation:
+                    with instruments.activity("evaluation"):
+                        self._evaluate(first, state.variables)
                 for done in range(first + 1, steps + 1):
                     state, diverged = self._step(done, state, number=done - first)
                     # All processes stop after the same step, whichever received the signal.
@@ -236,11 +247,12 @@ class Loop:
         """Evaluates and saves, if due."""
         instruments, last = self.instruments, stopping or done == self.config.steps
         metrics = None
-        if last or self._evaluates(done) or self.checkpoints.is_due(done):
+        if last or self.config.evaluates(done) or self.checkpoints.is_due(done):
             # The metrics of a step are written before its checkpoint.
             with instruments.goodput.measure("step"):
                 self._log()
-        if self._evaluates(done) and not stopping:
+        # An evaluation left out here is made when training goes on, which it does not at the end.
+        if self.config.evaluates(done) and (not stopping or done == self.config.steps):
             with instruments.activity("evaluation"):
                 metrics = self._evaluate(done, state.variables)
         with instruments.activity("checkpoint"):
@@ -265,10 +277,6 @@ class Loop:
                 f"the data failed ({type(error).__name__}: {one_line(error, 200)}); "
                 f"{kept}: run the same command again to go on"
             ) from error
-
-    def _evaluates(self, done: int) -> bool:
-        every = self.config.eval_every
-        return done == self.config.steps or (every > 0 and done % every == 0)
 
     def _log(self) -> bool:
         """Waits for the pending step and displays it; writes its metrics if due.

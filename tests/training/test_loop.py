@@ -1,6 +1,8 @@
 """The order of events in the training loop, with a fake step."""
 
 import contextlib
+import os
+import signal
 import types
 
 import numpy as np
@@ -17,8 +19,8 @@ from moe_jax.training.monitoring.goodput_recorder import GoodputRecorder
 class Recorder:
     """A fake for everything that the loop works with; records the calls in order."""
 
-    def __init__(self, bad=(), fails_at=None):
-        self.events, self.saved = [], [0]
+    def __init__(self, bad=(), fails_at=None, stopped_at=None):
+        self.events, self.saved, self._stopped_at = [], [0], stopped_at
         self._bad, self._fails_at, self._in_row, self._skipped = bad, fails_at, 0, 0
 
     # The batches.
@@ -35,6 +37,8 @@ class Recorder:
         """Returns the state after the step, and its metrics as the device has them."""
         done = state.step + 1
         self.events.append(("step", done))
+        if done == self._stopped_at:
+            os.kill(os.getpid(), signal.SIGTERM)
         bad = done in self._bad
         self._in_row = self._in_row + 1 if bad else 0
         self._skipped += bad
@@ -97,7 +101,7 @@ def train(tmp_path, monkeypatch):
     """Returns a function that runs the loop from a step to another with a recorder."""
     monkeypatch.setattr(loops, "PreemptionNotice", lambda notice: contextlib.nullcontext())
 
-    def run(recorder, first=0, limit=2, **config):
+    def run(recorder, first=0, limit=2, lacks_evaluation=False, **config):
         instruments = Instruments(
             writer=recorder,
             reporter=recorder,
@@ -117,8 +121,9 @@ def train(tmp_path, monkeypatch):
             checkpoints=recorder,
             instruments=instruments,
             guard=GuardConfig(limit=limit),
+            lacks_evaluation=lacks_evaluation,
         )
-        return loop.run(types.SimpleNamespace(step=first, variables=None))
+        return loop.run(types.SimpleNamespace(step=first, variables=f"variables {first}"))
 
     return run
 
@@ -197,3 +202,25 @@ def test_it_goes_on_where_it_was(train):
     recorder = Recorder()
     train(recorder, first=3, steps=5, eval_every=0)
     assert [event[1] for event in recorder.events if event[0] == "step"] == [4, 5]
+
+
+def test_an_evaluation_that_a_stop_left_out_is_made_when_it_goes_on(train):
+    """Otherwise the curve of an interrupted run would lack a point that others have."""
+    recorder = Recorder(stopped_at=3)
+    state, number = train(recorder, steps=9, eval_every=3)
+    assert (state.step, number, recorder.saved[-1]) == (3, signal.SIGTERM, 3)
+    assert not any(event[0] == "evaluate" for event in recorder.events)
+
+    recorder = Recorder()
+    train(recorder, first=3, lacks_evaluation=True, steps=6, eval_every=3)
+    order = [
+        e for e in recorder.events if e[0] in ("step", "evaluate") or e[:2] == ("write", "eval")
+    ]
+    assert order[:3] == [("evaluate", "variables 3"), ("write", "eval", 3), ("step", 4)]
+
+
+def test_the_last_step_is_evaluated_though_the_run_is_to_stop(train):
+    recorder = Recorder(stopped_at=5)
+    assert train(recorder, steps=5, eval_every=2)[1] is None
+    assert ("write", "eval", 5) in recorder.events
+    assert recorder.saved[-1] == 5
