@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import SpecifierSet
 
+from moe_jax.compare.analysis import compare
+from moe_jax.compare.records import RunRecord, StudyPlan
+from moe_jax.compare.report import digits, units
+from moe_jax.compare.results_file import read_records
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 # Texts that name files and modules; the changelog may name what was.
@@ -66,3 +71,14 @@ def test_pages_quote_a_libtpu_that_the_extra_can_install():
     }
     assert {name for name, _ in quoted} >= {"pods.md", "routing.md"}
     assert [(name, version) for name, version in quoted if version not in allowed] == []
+
+
+def test_the_numbers_of_the_convergence_page_are_those_of_its_records():
+    records = read_records(ROOT / "docs" / "results" / "convergence" / "study.jsonl")
+    page = (ROOT / "docs" / "results" / "convergence.md").read_text()
+    plan = next(record for record in records if isinstance(record, StudyPlan))
+    found = compare(plan, records)
+    for name in ("ec_batch", "ec_sequence", "ec_position"):
+        text, interval = digits.speed_up(units.speed_up(found.arms[name], "steps"))
+        assert f"{text} {interval}" in page, name
+    assert f"All {sum(isinstance(record, RunRecord) for record in records)} runs" in page
