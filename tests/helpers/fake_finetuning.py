@@ -1,0 +1,116 @@
+"""Records of a fine-tuning study with known scores, and runs written without training."""
+
+import json
+from pathlib import Path
+
+import fake_runs
+
+from moe_jax.compare.records import Curve, Health
+from moe_jax.compare.task_records import FinetuningPlan, TaskBaseline, TaskRun
+
+TASKS = {"glue_sst2_v002": "accuracy", "glue_stsb_v002": "pearson_corrcoef"}
+# Scores by arm, task and seed.
+SCORES = {
+    "ec": {
+        "glue_sst2_v002": {1: 80.0, 2: 82.0, 3: 84.0},
+        "glue_stsb_v002": {1: 20.0, 2: 26.0, 3: 20.0},
+    },
+    "dense": {
+        "glue_sst2_v002": {1: 79.0, 2: 80.0, 3: 84.0},
+        "glue_stsb_v002": {1: 21.0, 2: 22.0, 3: 17.0},
+    },
+}
+
+
+def plan(**changes):
+    """Returns the plan of `SCORES`."""
+    values = {
+        "question": "Does EC fine-tune better?",
+        "arms": {"ec": "from runs/ec", "dense": "from runs/dense"},
+        "tasks": TASKS,
+        "seeds": (1, 2, 3),
+        "command": "moe-jax finetune --checkpoint=ec=runs/ec --output_dir=study",
+        "source": "Finetuning.tasks = ('glue_sst2', 'glue_stsb')\n",
+    }
+    return FinetuningPlan(**{**values, **changes})
+
+
+def run(arm, task, seed, score, **changes):
+    """Returns a finished run whose best evaluation, at step 20, has a score."""
+    metric = TASKS.get(task, "accuracy")
+    values = {
+        "arm": arm,
+        "name": f"{arm}/{task}/seed_{seed}",
+        "role": "comparison",
+        "seed": seed,
+        "data_seed": seed,
+        "learning_rate": 1e-3,
+        "fingerprint": "0" * 16,
+        "planned_steps": 30,
+        "outcome": "finished",
+        "curve": Curve((10, 20, 30), (3.0, 2.0, 2.5), (3.0, 2.0, 2.5)),
+        "tokens_per_step": 256,
+        "eval_tokens": 512,
+        "slots_per_token": 2.0,
+        "flops_per_token": 1e6,
+        "parameters": 1000,
+        "active_parameters": 500,
+        "router": "expert_choice",
+        "pool": "batch",
+        "is_causal": False,
+        "health": Health(),
+        "settings": {},
+        "data": {},
+        "environment": {"moe_jax": "0.1.0"},
+        "command": f"moe-jax train --gin.Train.seed={seed} --output_dir={arm}/{task}/seed_{seed}",
+        "task": task,
+        "metric": metric,
+        "model": f"runs/{arm}",
+        "examples": 100,
+        "best_step": 20,
+        "scores": {metric: score},
+        "causal_scores": {metric: score - 1},
+        "last_scores": {metric: score - 2},
+        "score_steps": (10, 20, 30),
+        "score_curve": (score - 3, score, score - 2),
+    }
+    return TaskRun(**{**values, **changes})
+
+
+def records():
+    """Returns the plan, all runs of `SCORES`, and the yardsticks of SST-2."""
+    runs = [
+        run(arm, task, seed, score)
+        for arm, by_task in SCORES.items()
+        for task, by_seed in by_task.items()
+        for seed, score in by_seed.items()
+    ]
+    baselines = [
+        TaskBaseline("glue_sst2_v002", "majority", {"accuracy": 50.9}, 872, 67349),
+        TaskBaseline("glue_sst2_v002", "bag_of_words", {"accuracy": 82.5}, 872, 67349),
+    ]
+    return [plan(), *runs, *baselines]
+
+
+def evaluation(step, accuracy, causal=None, **changes):
+    """Returns a record of `metrics.jsonl` with scores."""
+    record = {
+        **fake_runs.evaluation_record(step, 3.0, 3.0),
+        "task/accuracy": accuracy,
+        "task/examples": 100,
+    }
+    if causal is not None:
+        record["task/causal/accuracy"] = causal
+    return {**record, **changes}
+
+
+def write_run(directory: Path, records, steps=30):
+    """Writes a run directory with these records."""
+    return fake_runs.write_run(
+        directory, None, steps=steps, records=[fake_runs.training_record(10), *records]
+    )
+
+
+def json_lines(path: Path):
+    """Returns the objects of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
