@@ -35,5 +35,5 @@ def test_mistakes(tmp_path):
     with pytest.raises(UserError, match="2 checkpoints have the name 'run'"):
         find_models([one, other])
     bad = make_run(tmp_path / "my run")
-    with pytest.raises(UserError, match="give one: --checkpoint=NAME="):
+    with pytest.raises(UserError, match="give one, as in --checkpoint=NAME="):
         find_models([bad])
