@@ -93,8 +93,10 @@ def _report(path: str, args: argparse.Namespace, say: Any) -> dict[str, Any]:
     from moe_jax.compare.study_directory import absolute
     from moe_jax.finetuning.report import make_report, summary_lines
     from moe_jax.finetuning.results import json_summary
+    from moe_jax.finetuning.submit import write_submissions
 
-    results, files = make_report(path, absolute(args.output_dir))
-    for line in summary_lines(results, files):
+    directory = absolute(args.output_dir)
+    results, files = make_report(path, directory)
+    for line in (*summary_lines(results, files), *write_submissions(results, directory)):
         say(line)
     return {**json_summary(results), "report": str(files.html)}
