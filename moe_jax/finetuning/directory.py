@@ -38,10 +38,14 @@ class Scores:
     examples: int
 
     def best(self, metric: str) -> int:
-        """Returns the index of the evaluation with the highest value, the first of equal ones."""
+        """Returns the index of the evaluation with the highest value, the last of equal ones.
+
+        It is that of the checkpoint that the run keeps. The evaluation before the first step does
+        not count, unless there is no other.
+        """
         values = [found.get(metric, math.nan) for found in self.trained]
-        values = [-math.inf if math.isnan(value) else value for value in values]
-        return max(range(len(values)), key=lambda index: (values[index], -index))
+        known = [-math.inf if math.isnan(value) else value for value in values]
+        return max(range(len(known)), key=lambda i: (self.steps[i] > 0, known[i], i))
 
 
 class FinetuningDirectory(StudyDirectory):

@@ -6,20 +6,26 @@ import pytest
 from moe_jax.finetuning.directory import read_scores
 
 
-def test_the_first_of_the_best_evaluations():
+def test_the_last_of_the_best_evaluations():
     records = [
         {"kind": "train", "step": 5, "task/accuracy": 99.0},
         {"kind": "eval", "step": 5, "loss": 3.0},
         *(
             fake_finetuning.evaluation(step, accuracy, causal)
-            for step, accuracy, causal in [(10, 60.0, 59.0), (20, 70.0, 66.0), (30, 70.0, 68.0)]
+            for step, accuracy, causal in [
+                (0, 90.0, 80.0),
+                (10, 70.0, 59.0),
+                (20, 70.0, 66.0),
+                (30, 60.0, 68.0),
+            ]
         ),
     ]
     scores = read_scores(records)
-    assert scores.steps == (10, 20, 30)
-    assert scores.best("accuracy") == 1
-    assert scores.trained[1] == {"accuracy": 70.0}
-    assert scores.causal[1] == {"accuracy": 66.0}
+    assert scores.steps == (0, 10, 20, 30)
+    # That before the first step is of the checkpoint, not of the run.
+    assert scores.best("accuracy") == 2
+    assert scores.trained[2] == {"accuracy": 70.0}
+    assert scores.causal[2] == {"accuracy": 66.0}
     assert scores.examples == 100
 
 
