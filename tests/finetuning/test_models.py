@@ -1,16 +1,10 @@
 """The models that a study starts from."""
 
-import fake_runs
 import pytest
+from fake_finetuning import make_run
 
 from moe_jax.errors import UserError
 from moe_jax.finetuning.models import find_models
-
-
-def make_run(directory):
-    fake_runs.write_run(directory, {10: 4.0}, steps=10)
-    (directory / "checkpoints").mkdir(exist_ok=True)
-    return str(directory)
 
 
 def test_names_are_given_or_those_of_the_directories(tmp_path):

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import fake_runs
 
+from moe_jax import config, experiments
 from moe_jax.compare.records import Curve, Health
 from moe_jax.compare.task_records import FinetuningPlan, TaskBaseline, TaskRun
+from moe_jax.config_source import ConfigSource
+from moe_jax.finetuning.models import PretrainedModel
+from moe_jax.finetuning.plan import load_finetuning
 
 TASKS = {"glue_sst2_v002": "accuracy", "glue_stsb_v002": "pearson_corrcoef"}
 # Scores by arm, task and seed.
@@ -114,3 +118,23 @@ def write_run(directory: Path, records, steps=30):
 def json_lines(path: Path):
     """Returns the objects of a file of JSON lines."""
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def make_run(directory: Path) -> str:
+    """Writes what a trained run has, without parameters, and returns its path."""
+    fake_runs.write_run(directory, {10: 4.0}, steps=10)
+    (directory / "checkpoints").mkdir(exist_ok=True)
+    return str(directory)
+
+
+def pretrained(directory: Path) -> PretrainedModel:
+    """Returns a model with the configuration of the quickstart."""
+    path = make_run(directory)
+    experiments.load(ConfigSource(("runs/quickstart.gin",)))
+    (directory / "config.gin").write_text(config.operative())
+    return PretrainedModel(directory.name, path, f"{path}/config.gin")
+
+
+def load(*bindings: str):
+    """Returns `runs/finetune.gin` with bindings."""
+    return load_finetuning(ConfigSource(("runs/finetune.gin",), bindings))
