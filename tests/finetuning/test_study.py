@@ -110,5 +110,5 @@ def test_a_run_without_its_predictions_is_not_finished(tmp_path, model):
 
 def test_a_changed_configuration_is_refused(tmp_path, model):
     run(*plan(tmp_path, model))
-    with pytest.raises(UserError, match="the configuration of .* has changed"):
+    with pytest.raises(UserError, match=r"the configuration of .* has changed"):
         run(*plan(tmp_path, model, "RATE=3e-3"))
