@@ -11,6 +11,32 @@ from moe_jax.data.pipeline.task_examples import Choice, TaskExample, TaskExample
 GOLDEN = Path(__file__).parents[1] / "data" / "tasks" / "glue" / "golden.json"
 END = 1
 
+# A module that registers a task with 20 examples to train on and 15 for validation.
+OWN_TASK = """
+import seqio
+import tensorflow as tf
+
+from moe_jax.data.tasks.metrics import accuracy
+from moe_jax.data.tasks.vocabulary import load_vocabulary
+
+
+def dataset(split, shuffle_files, seed=None):
+    words = ["whale", "ship", "sea", "storm", "sail"]
+    inputs = [f"is it a {word} {n}" for n in range(4 if split == "train" else 3) for word in words]
+    targets = ["yes" if "s" in text.split()[3] else "no" for text in inputs]
+    return tf.data.Dataset.from_tensor_slices({"inputs": inputs, "targets": targets})
+
+
+feature = seqio.Feature(load_vocabulary("embedded"), add_eos=True, dtype=tf.int32)
+seqio.TaskRegistry.add(
+    "evaluated_task",
+    source=seqio.FunctionDataSource(dataset, splits=["train", "validation"]),
+    preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim],
+    output_features={"inputs": feature, "targets": feature},
+    metric_fns=[accuracy],
+)
+"""
+
 
 class Letters:
     """A vocabulary of 26 letters and the space, with the ids from 3 on."""
@@ -72,8 +98,8 @@ def use_rows(monkeypatch: Any, rows: dict[str, Sequence[dict[str, Any]]]) -> Non
             return {key: tensors(value, key) for key, value in row.items()}
         if isinstance(row, list):
             return tf.constant(row, tf.string)
-        kind = {str: tf.string, float: tf.float32}.get(type(row), tf.int32)
-        return tf.constant(row, tf.int64 if name in ("label", "span2_index") else kind)
+        number = tf.int64 if name in ("label", "span2_index") else tf.int32
+        return tf.constant(row, {str: tf.string, float: tf.float32}.get(type(row), number))
 
     def source(name: str, directory: str | None, splits: Any = None) -> seqio.DataSource:
         own = rows.get(name.partition(":")[0])
