@@ -37,7 +37,6 @@ TOPICS = {
 TESTED_IN = {
     "test_cli.py": (
         "commands.config.show",
-        "commands.eval",
         "commands.exceptions",
         "commands.generate",
         "commands.startup",

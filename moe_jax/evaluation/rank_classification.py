@@ -9,7 +9,6 @@ It is not divided by the number of tokens; `TaskScores.normalize_by_length` does
 out as in training: inputs, then the answer, then padding.
 """
 
-import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -72,19 +71,13 @@ class LikelihoodScorer:
     ) -> np.ndarray:
         """Returns the log-likelihood of every answer with causal routing, float64 [R]."""
         scores: dict[Answer, float] = {}
-        groups: dict[int, list[Answer]] = collections.defaultdict(list)
-        for answer in dict.fromkeys(answers):
-            groups[self._padded(answer.length)].append(answer)
-        total = sum(map(len, groups.values()))
-        width = _width(answers)
-        for length, group in sorted(groups.items()):
-            # As many tokens in a batch as in training.
-            size = self._size * max(self._length // length, 1)
-            for rows in _chunks(group, size):
-                found = self._run(self._causal, variables, rows, (size, length, width))
-                scores.update(zip(rows, found, strict=True))
-                if progress is not None:
-                    progress(len(scores), total)
+        batches = list(self._batches(list(dict.fromkeys(answers))))
+        total, width = sum(len(rows) for rows, _, _ in batches), _width(answers)
+        for rows, size, length in batches:
+            found = self._run(self._causal, variables, rows, (size, length, width))
+            scores.update(zip(rows, found, strict=True))
+            if progress is not None:
+                progress(len(scores), total)
         return np.array([scores[answer] for answer in answers], np.float64)
 
     def trained(
@@ -120,10 +113,24 @@ class LikelihoodScorer:
                     progress(done, total)
         return scores
 
-    def _padded(self, length: int) -> int:
-        """Returns the length that rows are padded to."""
-        assert length <= self._length, "an answer is longer than a row"
-        return min(max(1 << (length - 1).bit_length(), _SHORTEST_ROW), self._length)
+    def _batches(self, rows: list[Answer]) -> Iterator[tuple[Sequence[Answer], int, int]]:
+        """Yields rows, their number in a batch and the length that they are padded to.
+
+        Short rows are padded to less than S, and a batch has more of them, so that it has as many
+        tokens as in training. Rows that would not fill one are padded to twice the length, with
+        others: every length is a program to compile.
+        """
+        rest = sorted(rows, key=lambda row: row.length)
+        length = min(_SHORTEST_ROW, self._length)
+        while rest:
+            size = self._size * (self._length // length)
+            fitting = [row for row in rest if row.length <= length]
+            if length == self._length or len(fitting) >= size:
+                assert length < self._length or fitting == rest, "an answer is longer than a row"
+                rest = rest[len(fitting) :]
+                for chunk in _chunks(fitting, size):
+                    yield chunk, size, length
+            length = min(2 * length, self._length)
 
     def _run(
         self,

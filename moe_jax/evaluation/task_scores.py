@@ -38,7 +38,8 @@ class TaskScores(Settings):
             are known; without classes its answers are generated.
         normalize_by_length: divide the log-likelihood of a class by the number of its tokens.
         max_new_tokens: maximum number of tokens of a generated answer; 0 for
-            `Data.targets_length` or, if that is 0, the task's own, or the longest reference.
+            `Data.targets_length` or, if that is 0, the task's own, or the longest reference, but no
+            more than half of a row.
     """
 
     in_training: bool = False

@@ -100,7 +100,10 @@ def read_task_examples(config: DataConfig, name: str, options: ReadOptions) -> T
     if not examples:
         raise UserError(f"task {name} has no examples in its split {options.split!r}")
     longest = max(len(example.targets) for example in examples)
-    own = config.targets_length or registered.targets_length or longest
+    # The inputs get at least half of the row.
+    own = min(
+        config.targets_length or registered.targets_length or longest, config.sequence_length // 2
+    )
     return TaskExamples(
         name=name,
         split=options.split,
@@ -109,7 +112,7 @@ def read_task_examples(config: DataConfig, name: str, options: ReadOptions) -> T
         predict_metrics=tuple(task.predict_metric_fns),
         score_metrics=tuple(task.score_metric_fns),
         vocabulary=task.output_features["targets"].vocabulary,
-        max_new_tokens=options.max_new_tokens or own,
+        max_new_tokens=options.max_new_tokens or max(own, 1),
         notes=_notes(name, task),
     )
 
