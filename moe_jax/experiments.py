@@ -11,6 +11,7 @@ from moe_jax.config_source import ConfigSource
 from moe_jax.data.config import DataConfig
 from moe_jax.errors import UserError
 from moe_jax.evaluation.sampling import SamplingConfig
+from moe_jax.evaluation.task_scores import TaskScores
 from moe_jax.flops import ParameterCount, count_parameters, train_flops_per_token
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.functional import LanguageModel
@@ -53,6 +54,7 @@ class Experiment(Settings):
         watchdog: time limits after which a process counts as hung.
         writers: destinations of metrics.
         sampling: settings of text generation.
+        task_scores: settings of the scores of tasks.
     """
 
     model: ModelConfig
@@ -67,6 +69,7 @@ class Experiment(Settings):
     watchdog: WatchdogConfig = dataclasses.field(default_factory=WatchdogConfig)
     writers: WriterConfig = dataclasses.field(default_factory=WriterConfig)
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+    task_scores: TaskScores = dataclasses.field(default_factory=TaskScores)
 
     def __post_init__(self) -> None:
         super().__post_init__()
