@@ -89,7 +89,8 @@ class Decoder(nnx.Module):
         with jax.named_scope("embed"):
             x_BSD = self._embedding().at[batch.tokens_BS].get(mode="promise_in_bounds")
             x_BSD = (x_BSD * config.d_model**0.5).astype(config.compute_dtype)
-            x_BSD = drop(x_BSD, config.dropout, context and context.key, Site.EMBEDDING)
+            key = None if context is None else context.key
+            x_BSD = drop(x_BSD, config.dropout, key, Site.EMBEDDING)
             x_BSD = self.partition.constrain_rows(x_BSD)
         x_BSD, routing, caches = self._layers(x_BSD, batch, self._of_layers(context), caches)
         with jax.named_scope("final_norm"):
