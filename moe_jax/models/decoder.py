@@ -13,6 +13,7 @@ from moe_jax.models.attention import KeyValueCache
 from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.block import LayerGroup
 from moe_jax.models.config import ModelConfig
+from moe_jax.models.dropout import Site, drop
 from moe_jax.models.layer_routing import Routing, RoutingContext
 from moe_jax.models.moe import MixtureOfExperts
 from moe_jax.models.normalization import RMSNorm
@@ -88,6 +89,8 @@ class Decoder(nnx.Module):
         with jax.named_scope("embed"):
             x_BSD = self._embedding().at[batch.tokens_BS].get(mode="promise_in_bounds")
             x_BSD = (x_BSD * config.d_model**0.5).astype(config.compute_dtype)
+            key = None if context is None else context.key
+            x_BSD = drop(x_BSD, config.dropout, key, Site.EMBEDDING)
             x_BSD = self.partition.constrain_rows(x_BSD)
         x_BSD, routing, caches = self._layers(x_BSD, batch, self._of_layers(context), caches)
         with jax.named_scope("final_norm"):

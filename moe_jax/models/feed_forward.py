@@ -11,6 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.models.activations import gated_gelu, gelu
 from moe_jax.models.config import ModelConfig
+from moe_jax.models.dropout import NO_DROPOUT, LayerDropout, Site
 from moe_jax.models.parameters import kernel
 from moe_jax.types import ActivationsBSD
 
@@ -29,7 +30,7 @@ class FeedForward(nnx.Module):
         self.wi = kernel(rngs, shape, axes, config.d_model)
         self.wo = kernel(rngs, shape, axes, config.d_ff)
 
-    def __call__(self, x_BSD: ActivationsBSD) -> ActivationsBSD:
+    def __call__(self, x_BSD: ActivationsBSD, dropout: LayerDropout = NO_DROPOUT) -> ActivationsBSD:
         """Applies the network to every position."""
         dtype = x_BSD.dtype
         # With two axes of tokens, XLA's CPU backend transposes for the weight gradient.
@@ -41,6 +42,9 @@ class FeedForward(nnx.Module):
         else:
             gate_TF = checkpoint_name(x_TD @ self.gate[...].astype(dtype), "ffn_hidden")
             hidden_TF = gated_gelu(gate_TF, hidden_TF)
+        if dropout.rate:
+            hidden_BSF = hidden_TF.reshape(*x_BSD.shape[:-1], -1)
+            hidden_TF = dropout.units(hidden_BSF, Site.HIDDEN).reshape(hidden_TF.shape)
         out_TD = jnp.einsum("tf,df->td", hidden_TF, self.wo[...].astype(dtype))
         return out_TD.reshape(x_BSD.shape)
 
@@ -54,6 +58,7 @@ class Experts(nnx.Module):
         self.wi = kernel(rngs, shape, axes, config.d_model)
         self.wo = kernel(rngs, shape, axes, config.d_ff)
 
-    def network(self, dtype: jnp.dtype) -> ExpertNetwork:
+    def network(self, dtype: jnp.dtype, dropout: LayerDropout = NO_DROPOUT) -> ExpertNetwork:
         """Returns the experts in the compute precision, as an input of dispatch."""
-        return ExpertNetwork(self.wi[...].astype(dtype), self.wo[...].astype(dtype), gelu)
+        wo_EDF = dropout.expert_units(self.wo[...])
+        return ExpertNetwork(self.wi[...].astype(dtype), wo_EDF.astype(dtype), gelu)

@@ -8,6 +8,7 @@ from jax.ad_checkpoint import checkpoint_name
 from moe_jax.dispatch import get_dispatch
 from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.config import ModelConfig
+from moe_jax.models.dropout import NO_DROPOUT, LayerDropout
 from moe_jax.models.feed_forward import Experts, FeedForward
 from moe_jax.models.layer_routing import MoEInputs, Routing, RoutingContext
 from moe_jax.models.parameters import RouterStateVariable, kernel
@@ -49,7 +50,11 @@ class MixtureOfExperts(nnx.Module):
         self.partition = partition
 
     def __call__(
-        self, x_BSD: ActivationsBSD, batch: BatchContext, context: RoutingContext
+        self,
+        x_BSD: ActivationsBSD,
+        batch: BatchContext,
+        context: RoutingContext,
+        dropout: LayerDropout = NO_DROPOUT,
     ) -> tuple[ActivationsBSD, Routing]:
         """Returns the combined expert outputs (0 for tokens without an expert) and `Routing`."""
         with jax.named_scope("router"):
@@ -60,14 +65,14 @@ class MixtureOfExperts(nnx.Module):
             batch=batch,
             context=context,
             state={name: variable[...] for name, variable in self.router_state.items()},
-            experts=self.experts.network(x_BSD.dtype),
+            experts=self.experts.network(x_BSD.dtype, dropout),
             router=self.router,
         )
         y_BSD, routing = self._routed(inputs)
         y_BSD = checkpoint_name(y_BSD, "moe_out")
         if self.shared is not None:
             with jax.named_scope("shared_experts"):
-                y_BSD = y_BSD + self.shared(x_BSD)
+                y_BSD = y_BSD + self.shared(x_BSD, dropout)
         return y_BSD, routing
 
     def _logits(self, x_BSD: ActivationsBSD, context: RoutingContext) -> ScoresBSE:

@@ -6,9 +6,10 @@ all that evaluation needs), `optimizer`, `guard`, `data` (the position in the tr
 processes of a run save and restore together; the contents do not depend on their number.
 """
 
+import contextlib
 import datetime
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -36,7 +37,7 @@ from moe_jax.training.checkpointing.checkpointable import (
     CheckpointableSave,
 )
 from moe_jax.training.checkpointing.checksums import compile_inspect_arrays, inspect_arrays, shapes
-from moe_jax.training.checkpointing.mismatch import CheckpointMismatch
+from moe_jax.training.checkpointing.mismatch import CheckpointMismatch, differing
 from moe_jax.training.error_message import one_line
 from moe_jax.training.loss_spike_guard import GuardState
 from moe_jax.training.optimizers import Optimizer
@@ -95,6 +96,14 @@ class CheckpointManager:
     def steps(self) -> list[int]:
         """Returns the steps of all complete checkpoints, in order."""
         return sorted(self._manager.all_steps())
+
+    def metrics(self) -> dict[int, dict[str, float]]:
+        """Returns the metrics of the evaluation that each checkpoint was saved with, by step.
+
+        Checkpoints without an evaluation, or whose evaluation was not finite, are left out.
+        """
+        found = {step: finite_metrics(self._manager.metrics(step)) for step in self.steps()}
+        return {step: metrics for step, metrics in found.items() if metrics is not None}
 
     def is_due(self, step: int) -> bool:
         """Returns True if a checkpoint is due at this step."""
@@ -280,11 +289,39 @@ class CheckpointManager:
             UserError: if the checkpoint belongs to another model, or is damaged.
         """
         tree = variables_tree(model.abstract())
-        try:
+        return Variables(**self.restore_items(step, {"variables": tree})["variables"])
+
+    def shapes(self, step: int) -> dict[str, dict[str, str]]:
+        """Returns type and shape of each array, such as `float32[8,64]`, by item and name.
+
+        Empty for the formats 1 and 2.
+
+        Raises:
+            UserError: if the checkpoint is damaged.
+        """
+        with self._explaining_damage(step):
+            return dict(self._meta(step).get("shapes", {}))
+
+    def restore_items(self, step: int, trees: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+        """Restores whole items, given trees of the shapes, types and shardings of their arrays.
+
+        Raises:
+            UserError: if an item has other arrays, or is damaged.
+        """
+        with self._explaining_damage(step):
             meta = self._meta(step)
-            self._check_shapes(step, meta, {"variables": flatten_names(tree)})
-            items = {"variables": ocp.args.StandardRestore(with_default_sharding(tree))}
-            return Variables(**self._read(step, meta, items)["variables"])
+            self._check_shapes(step, meta, {n: flatten_names(tree) for n, tree in trees.items()})
+            items = {
+                name: ocp.args.StandardRestore(with_default_sharding(tree))
+                for name, tree in trees.items()
+            }
+            return dict(self._read(step, meta, items))
+
+    @contextlib.contextmanager
+    def _explaining_damage(self, step: int) -> Iterator[None]:
+        """Replaces a `DamagedCheckpoint` by a `UserError` that names the other checkpoints."""
+        try:
+            yield
         except DamagedCheckpoint as error:
             self._manager.reload()
             others = ", ".join(str(s) for s in self.steps() if s != step) or "none"
@@ -312,21 +349,10 @@ class CheckpointManager:
         """Refuses a checkpoint of another model or optimiser, naming the first differences."""
         for item, arrays in wanted.items():
             saved, now = meta.get("shapes", {}).get(item), shapes(arrays)
-            if saved is None or saved == now:
-                continue
-            names = sorted({*saved, *now})
-            changed = [
-                f"{name}: {saved.get(name, 'none')} -> {now.get(name, 'none')}"
-                for name in names
-                if saved.get(name) != now.get(name)
-            ]
-            raise CheckpointMismatch(
-                f"the checkpoint at step {step} in {self._directory} does not fit this "
-                f"configuration: {'; '.join(changed[:3])}"
-                + (f" and {len(changed) - 3} more" if len(changed) > 3 else ""),
-                item,
-                step,
-            )
+            if saved is not None and saved != now:
+                where = f"the checkpoint at step {step} in {self._directory}"
+                message = f"{where} does not fit this configuration: {differing(saved, now)}"
+                raise CheckpointMismatch(message, item, step)
 
     def _read(
         self,
