@@ -34,6 +34,8 @@ class TaskScores(Settings):
         in_training: compute the scores of the task at every evaluation during training too.
         examples: number of examples of each task, the first of the split; 0 for all.
         split: the split; '' for `Data.eval_split`.
+        predicted_splits: splits for which a finished run writes the predictions for every example,
+            by its best checkpoint, into `predictions_SPLIT.jsonl` in its directory.
         classes: the texts of the classes of a task that was registered with seqio and has none that
             are known; without classes its answers are generated.
         normalize_by_length: divide the log-likelihood of a class by the number of its tokens.
@@ -45,6 +47,7 @@ class TaskScores(Settings):
     in_training: bool = False
     examples: Annotated[int, counted("all")] = 0
     split: str = ""
+    predicted_splits: tuple[Name, ...] = ()
     classes: tuple[Name, ...] = ()
     normalize_by_length: bool = False
     max_new_tokens: Annotated[int, counted("the task's own")] = 0

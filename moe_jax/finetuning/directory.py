@@ -17,8 +17,7 @@ from moe_jax.training.metric_writers.jsonl_writer import read_metrics
 
 # The metrics of a task in the evaluations of a run begin with these: as trained, and causal.
 _TRAINED, _CAUSAL = "task/", "task/causal/"
-# The number of scored examples.
-_EXAMPLES = "examples"
+_VALIDATION = "validation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +28,11 @@ class Scores:
         steps: steps of the evaluations, K of them.
         trained: metrics by name, routed as trained, K of them.
         causal: the same, routed causally; empty where it is the same routing.
-        examples: number of scored examples in the last evaluation.
     """
 
     steps: tuple[int, ...]
     trained: tuple[Mapping[str, float], ...]
     causal: tuple[Mapping[str, float], ...]
-    examples: int
 
     def best(self, metric: str) -> int:
         """Returns the index of the evaluation with the highest value, the last of equal ones.
@@ -71,7 +68,7 @@ class FinetuningDirectory(StudyDirectory):
             task=job.task,
             metric=job.metric,
             model=job.model,
-            examples=scores.examples,
+            examples=_count_predictions(directory),
             best_step=scores.steps[best],
             scores=scores.trained[best],
             causal_scores=scores.causal[best] if scores.causal else {},
@@ -93,12 +90,10 @@ def read_scores(records: Iterable[Mapping[str, Any]]) -> Scores:
     found = {r["step"]: r for r in records if r["kind"] == "eval" and _metrics(r, _TRAINED)}
     records = [found[step] for step in sorted(found)]
     causal = tuple(_metrics(record, _CAUSAL) for record in records)
-    last = records[-1] if records else {}
     return Scores(
         steps=tuple(record["step"] for record in records),
         trained=tuple(_metrics(record, _TRAINED) for record in records),
         causal=causal if all(causal) else (),
-        examples=int(last.get(f"{_TRAINED}{_EXAMPLES}") or 0),
     )
 
 
@@ -108,9 +103,7 @@ def _metrics(record: Mapping[str, Any], prefix: str) -> dict[str, float]:
     return {
         name: math.nan if value is None else float(value)
         for name, value in rest.items()
-        if "/" not in name
-        and name != _EXAMPLES
-        and (value is None or isinstance(value, int | float))
+        if "/" not in name and (value is None or isinstance(value, int | float))
     }
 
 
@@ -119,6 +112,11 @@ def _has_predictions(directory: epath.Path, settings: Mapping[str, str]) -> bool
     splits = settings.get("TaskScores.predicted_splits", "()")
     return all(
         (directory / predictions_file(split)).exists()
-        for split in ("validation", "test")
+        for split in (_VALIDATION, "test")
         if repr(split) in splits
     )
+
+
+def _count_predictions(directory: epath.Path) -> int:
+    path = directory / predictions_file(_VALIDATION)
+    return len(path.read_text().splitlines()) if path.exists() else 0

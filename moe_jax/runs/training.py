@@ -18,6 +18,7 @@ from moe_jax.library_output import suppress_library_output
 from moe_jax.models.functional import LanguageModel
 from moe_jax.runs import garbage_collection
 from moe_jax.runs.device_mesh import make_checked_partition, mesh_sizes
+from moe_jax.runs.final_predictions import write_final_predictions
 from moe_jax.runs.generation import sample_after_training
 from moe_jax.runs.held_out import make_evaluate
 from moe_jax.runs.initialization import InitialState, initial_state
@@ -118,7 +119,9 @@ def train(
         )
         session = _Session(run, partition, options, listener, checkpoints, owner, recorder)
         try:
-            return read_result(directory, run.experiment, session.train())
+            sample = session.train()
+            write_final_predictions(run, partition, say)
+            return read_result(directory, run.experiment, sample)
         finally:
             checkpoints.close()
 

@@ -24,15 +24,14 @@ def test_the_last_of_the_best_evaluations():
     assert scores.steps == (0, 10, 20, 30)
     # That before the first step is of the checkpoint, not of the run.
     assert scores.best("accuracy") == 2
-    assert scores.trained[2] == {"accuracy": 70.0}
+    assert scores.trained[2] == {"accuracy": 70.0, "score": 70.0}
     assert scores.causal[2] == {"accuracy": 66.0}
-    assert scores.examples == 100
 
 
 def test_an_evaluation_that_was_repeated_counts_once():
     first, again = (fake_finetuning.evaluation(10, value) for value in (60.0, 61.0))
     scores = read_scores([first, again])
-    assert scores.trained == ({"accuracy": 61.0},)
+    assert scores.trained == ({"accuracy": 61.0, "score": 61.0},)
     assert scores.causal == ()
 
 

@@ -33,7 +33,7 @@ def test_names_of_arms(model):
 
 
 def test_seed_by_seed_over_all_tasks_and_arms(model):
-    loaded = load(VARIANTS, "TASKS=['glue_sst2', 'glue_stsb']", "SEEDS=(3, 4)", "STEPS=7")
+    loaded = load(VARIANTS, "TASKS=['glue_sst2', 'glue_stsb']", "SEEDS=(3, 4)", "STEPS=70")
     jobs = make_jobs(loaded, find_arms(loaded.finetuning, [model]))
     assert [job.name for job in jobs] == [
         f"{arm}/{task}/seed_{seed}"
@@ -42,7 +42,7 @@ def test_seed_by_seed_over_all_tasks_and_arms(model):
         for arm in ("c1", "top2")
     ]
     assert {(job.seed, job.data_seed) for job in jobs} == {(3, 3), (4, 4)}
-    assert {job.steps for job in jobs} == {7}
+    assert {job.steps for job in jobs} == {70}
     assert len({job.fingerprint for job in jobs}) == len(jobs)
     first, second, third = jobs[:3]
     assert first.settings["ExpertChoice.capacity_factor"] == "1.0"

@@ -62,7 +62,7 @@ class Children:
         text = "".join(f"{name} = {value}\n" for name, value in job.settings.items())
         (Path(output) / "config.gin").write_text(text)
         if self._predicts:
-            (Path(output) / "predictions_validation.jsonl").write_text("{}\n")
+            (Path(output) / "predictions_validation.jsonl").write_text("{}\n" * 100)
         return fake_study.FakeChild(log, 0)
 
 
@@ -80,8 +80,8 @@ def test_all_is_recorded_and_the_second_time_nothing_is_done(tmp_path, model):
     found = runs["ec/glue_sst2/seed_1"]
     assert (found.best_step, found.scores, found.last_scores) == (
         10,
-        {"accuracy": 70.0},
-        {"accuracy": 69.0},
+        {"accuracy": 70.0, "score": 70.0},
+        {"accuracy": 69.0, "score": 69.0},
     )
     assert (found.task, found.seed, found.examples) == ("glue_sst2_v002", 1, 100)
     records = study.directory.records()

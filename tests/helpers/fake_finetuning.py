@@ -101,7 +101,7 @@ def evaluation(step, accuracy, causal=None, **changes):
     record = {
         **fake_runs.evaluation_record(step, 3.0, 3.0),
         "task/accuracy": accuracy,
-        "task/examples": 100,
+        "task/score": accuracy,
     }
     if causal is not None:
         record["task/causal/accuracy"] = causal
