@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from moe_jax.dispatch.few_tokens import few_tokens
 from moe_jax.dispatch.gather import gather
 from moe_jax.dispatch.grouped import grouped
 from moe_jax.dispatch.network import ExpertNetwork
@@ -12,7 +13,12 @@ from moe_jax.types import ActivationsPND
 
 Dispatch = Callable[[Assignment, ActivationsPND, ExpertNetwork], ActivationsPND]
 
-DISPATCHES: dict[str, Dispatch] = {"grouped": grouped, "gather": gather, "oracle": oracle}
+DISPATCHES: dict[str, Dispatch] = {
+    "grouped": grouped,
+    "gather": gather,
+    "few_tokens": few_tokens,
+    "oracle": oracle,
+}
 
 
 def register_dispatch(name: str) -> Callable[[Dispatch], Dispatch]:
