@@ -78,7 +78,6 @@ IndexZ = Int[Array, "Z"]
 # Experts: weights, and the rows of every expert.
 KernelDE = Float[Array, "D E"]
 WeightEDF = Float[Array, "E D F"]
-WeightEFD = Float[Array, "E F D"]
 RowsERD = Float[Array, "E R D"]
 
 # What devices exchange.

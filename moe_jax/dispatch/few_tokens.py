@@ -34,11 +34,41 @@ def few_tokens(
     )
     chosen_E = jnp.zeros((assignment.num_experts,), jnp.bool_)
     chosen_E = chosen_E.at[expert_PNK.reshape(-1)].set(True, mode="drop")
+    if experts.each is None:
+        y_TD = _loop(x_TD, weight_TE, chosen_E, experts)
+    else:
+        y_TD = _conditions(x_TD, weight_TE, chosen_E, experts)
+    return y_TD.astype(x_TD.dtype).reshape(x_PND.shape)
+
+
+def _conditions(
+    x_TD: ActivationsTD, weight_TE: jax.Array, chosen_E: jax.Array, experts: ExpertNetwork
+) -> ActivationsTD:
+    """Runs the chosen experts, whose weights are arrays of their own and are not copied."""
+    y_TD = jnp.zeros(x_TD.shape, jnp.float32)
+    for index, weights in enumerate(experts.each or ()):
+
+        def run(y_TD: jax.Array, weight_T: jax.Array, weights: tuple) -> jax.Array:
+            wi_DF, wo_FD = weights
+            with jax.named_scope("experts"):
+                out_TD = experts.activation(x_TD @ wi_DF) @ wo_FD
+            return y_TD + _weighted(out_TD, weight_T)
+
+        def skip(y_TD: jax.Array, weight_T: jax.Array, weights: tuple) -> jax.Array:
+            return y_TD
+
+        y_TD = jax.lax.cond(chosen_E[index], run, skip, y_TD, weight_TE[:, index], weights)
+    return y_TD
+
+
+def _loop(
+    x_TD: ActivationsTD, weight_TE: jax.Array, chosen_E: jax.Array, experts: ExpertNetwork
+) -> ActivationsTD:
+    """Runs the chosen experts in a loop; differentiable."""
     # The chosen experts first, in their order.
     order_E = jnp.argsort(~chosen_E, stable=True).astype(jnp.int32)
     rounds = chosen_E.sum(dtype=jnp.int32)
-    y_TD = sum_over_rounds(_round, rounds, (x_TD, weight_TE.T, experts), order_E)
-    return y_TD.astype(x_TD.dtype).reshape(x_PND.shape)
+    return sum_over_rounds(_round, rounds, (x_TD, weight_TE.T, experts), order_E)
 
 
 def _round(index: jax.Array, arrays: tuple, order_E: CountE) -> ActivationsTD:
@@ -50,9 +80,9 @@ def _round(index: jax.Array, arrays: tuple, order_E: CountE) -> ActivationsTD:
 
     with jax.named_scope("experts"):
         hidden_TF = experts.activation(x_TD @ of_expert(experts.wi_EDF))
-        if experts.wo_EFD is not None:
-            out_TD = hidden_TF @ of_expert(experts.wo_EFD)
-        else:
-            out_TD = jnp.einsum("tf,df->td", hidden_TF, of_expert(experts.wo_EDF))
-    weight_T1 = of_expert(weight_ET)[:, None].astype(x_TD.dtype)
-    return (out_TD * weight_T1).astype(jnp.float32)
+        out_TD = jnp.einsum("tf,df->td", hidden_TF, of_expert(experts.wo_EDF))
+    return _weighted(out_TD, of_expert(weight_ET))
+
+
+def _weighted(out_TD: ActivationsTD, weight_T: jax.Array) -> ActivationsTD:
+    return (out_TD * weight_T[:, None].astype(out_TD.dtype)).astype(jnp.float32)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from moe_jax.types import RowsERD, WeightEDF, WeightEFD
+from moe_jax.types import RowsERD, WeightEDF
 
 
 @jax.tree_util.register_dataclass
@@ -19,8 +19,8 @@ class ExpertNetwork:
         wi_EDF: W1 of every expert, in the compute precision.
         wo_EDF: W2 of every expert, in the same layout as W1.
         activation: the elementwise activation function (static).
-        wo_EFD: W2 of every expert in the other layout, if it is stored so; only `few_tokens`
-            reads it.
+        each: W1 [D, F] and transposed W2 [F, D] of each expert in arrays of its own, if there are
+            such copies; only `few_tokens` reads them.
     """
 
     wi_EDF: WeightEDF
@@ -28,7 +28,7 @@ class ExpertNetwork:
     activation: Callable[[jax.Array], jax.Array] = dataclasses.field(
         default=jax.nn.gelu, metadata={"static": True}
     )
-    wo_EFD: WeightEFD | None = None
+    each: tuple[tuple[jax.Array, jax.Array], ...] | None = None
 
     @jax.named_scope("experts")
     def __call__(self, x_ERD: RowsERD) -> RowsERD:

@@ -61,26 +61,47 @@ def sample_tokens(logits_BV: jax.Array, key_B: jax.Array, config: SamplingConfig
         key_B: a random key for each row.
         config: settings of sampling.
     """
+
+    def sample(row: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return _sample(*row, config)
+
+    # XLA's CPU backend reduces the rows of an array slower than the same rows one by one.
+    return jax.lax.platform_dependent(
+        (logits_BV, key_B), cpu=lambda rows: jax.lax.map(sample, rows), default=jax.vmap(sample)
+    )
+
+
+def _sample(logits_V: jax.Array, key: jax.Array, config: SamplingConfig) -> jax.Array:
+    """Samples one token."""
+    logits_V = logits_V.astype(jnp.float32)
     if config.temperature == 0:
-        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-    logits_BV = logits_BV.astype(jnp.float32) / config.temperature
-    uniform_B = jax.vmap(jax.random.uniform)(key_B)
-    if 0 < config.top_k < logits_BV.shape[-1]:
+        return _arg_max(logits_V)
+    logits_V, uniform = logits_V / config.temperature, jax.random.uniform(key)
+    if 0 < config.top_k < len(logits_V):
         # Sorted, and of equal logits the lower index first.
-        best_BK, index_BK = jax.lax.top_k(logits_BV, config.top_k)
-        p_BK = jax.nn.softmax(best_BK, axis=-1)
-        before_BK = jnp.cumsum(p_BK, axis=-1) - p_BK
-        drawn_B = _draw(jnp.where(before_BK < config.top_p, p_BK, 0.0), uniform_B)
-        drawn_B = jnp.take_along_axis(index_BK, drawn_B[:, None], axis=1)[:, 0]
-        return drawn_B.astype(jnp.int32)
-    p_BV = jax.nn.softmax(logits_BV, axis=-1)
-    if config.top_p < 1:
-        p_BV = jax.lax.platform_dependent(
-            p_BV,
-            cpu=lambda p: jax.lax.map(lambda p_V: _nucleus(p_V, config.top_p), p),
-            default=jax.vmap(lambda p_V: _nucleus(p_V, config.top_p)),
-        )
-    return _draw(p_BV, uniform_B)
+        best_K, index_K = jax.lax.top_k(logits_V, config.top_k)
+        p_K = jax.nn.softmax(best_K)
+        before_K = jnp.cumsum(p_K) - p_K
+        drawn = _draw(jnp.where(before_K < config.top_p, p_K, 0.0), uniform)
+        return index_K[drawn].astype(jnp.int32)
+    p_V = jax.nn.softmax(logits_V)
+    return _draw(_nucleus(p_V, config.top_p) if config.top_p < 1 else p_V, uniform)
+
+
+def _arg_max(logits_V: jax.Array) -> jax.Array:
+    """Returns the index of the largest logit, the lowest if there are several."""
+    blocks = _in_blocks(logits_V, -jnp.inf)
+    index = jnp.arange(blocks.size, dtype=jnp.int32).reshape(blocks.shape)
+    is_largest = blocks == blocks.max(0).max()
+    # No index if the logits are not numbers.
+    found = jnp.where(is_largest, index, blocks.size).min(0).min()
+    return jnp.where(found < len(logits_V), found, 0)
+
+
+def _in_blocks(x_V: jax.Array, padding: float) -> jax.Array:
+    """Returns x in rows of `_BLOCK`: sums and maxima over rows are vectorised."""
+    padded = jnp.pad(x_V, (0, -len(x_V) % _BLOCK), constant_values=padding)
+    return padded.reshape(-1, _BLOCK)
 
 
 def _nucleus(p_V: jax.Array, top_p: float) -> jax.Array:
@@ -90,7 +111,7 @@ def _nucleus(p_V: jax.Array, top_p: float) -> jax.Array:
     2020): those above a boundary, and some of those at the boundary. Floats that are not negative
     are ordered as their bits are, so that bisection finds the boundary exactly.
     """
-    blocks = jnp.pad(p_V, (0, -len(p_V) % _BLOCK)).reshape(-1, _BLOCK)
+    blocks = _in_blocks(p_V, 0.0)
     bits = jax.lax.bitcast_convert_type(blocks, jnp.int32)
 
     def mass(least: jax.Array) -> jax.Array:
@@ -114,23 +135,19 @@ def _nucleus(p_V: jax.Array, top_p: float) -> jax.Array:
     return jnp.where((bits_V > low) | is_needed_V, p_V, 0.0)
 
 
-def _draw(p_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
-    """Returns the index at which the cumulative sum of p exceeds a share of the total, [B] int32.
+def _draw(p_V: jax.Array, uniform: jax.Array) -> jax.Array:
+    """Returns the index at which the cumulative sum of p exceeds a share of the total, int32.
 
     An index with p = 0 is never drawn.
     """
-
-    def one(p_V: jax.Array, uniform: jax.Array) -> jax.Array:
-        blocks = jnp.pad(p_V, (0, -len(p_V) % _BLOCK)).reshape(-1, _BLOCK)
-        sums = blocks.sum(1)
-        totals = jnp.cumsum(sums)
-        wanted = uniform * totals[-1]
-        block = _first_above(totals, wanted, sums > 0)
-        inside = blocks[block]
-        rest = wanted - (totals[block] - sums[block])
-        return block * _BLOCK + _first_above(jnp.cumsum(inside), rest, inside > 0)
-
-    return jax.vmap(one)(p_BV, uniform_B)
+    blocks = _in_blocks(p_V, 0.0)
+    sums = blocks.sum(1)
+    totals = jnp.cumsum(sums)
+    wanted = uniform * totals[-1]
+    block = _first_above(totals, wanted, sums > 0)
+    inside = blocks[block]
+    rest = wanted - (totals[block] - sums[block])
+    return block * _BLOCK + _first_above(jnp.cumsum(inside), rest, inside > 0)
 
 
 def _first_above(totals: jax.Array, wanted: jax.Array, is_possible: jax.Array) -> jax.Array:

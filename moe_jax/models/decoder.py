@@ -105,18 +105,19 @@ class Decoder(nnx.Module):
             if isinstance(layer.ffn, MixtureOfExperts):
                 layer.ffn.router = router
 
-    def set_decoding(self, dispatch: str, transposed: bool) -> None:
-        """Prepares all layers for decoding: see `moe_jax.models.decoding`.
+    def set_decoding(self, dispatch: str) -> None:
+        """Makes all layers read the arrays of `moe_jax.models.decoding.laid_out`.
 
         Args:
             dispatch: name of the dispatch.
-            transposed: the second matrices of feed-forwards and experts are stored as [F, D].
         """
         for _, module in nnx.iter_modules(self.groups):
             if isinstance(module, MixtureOfExperts):
                 module.dispatch = dispatch
-            if isinstance(module, FeedForward | Experts):
-                module.is_transposed = transposed
+            elif isinstance(module, FeedForward):
+                module.is_transposed = True
+            elif isinstance(module, Experts):
+                module.is_split = True
 
     def unstacked(self) -> list[Group]:
         """Returns the arrays of every group of layers, for `__call__` if layers are not scanned."""

@@ -1,31 +1,44 @@
-"""Models in the form in which they decode: causal routing, and weights laid out for few tokens.
+"""Models as they decode: causal routing, a cache, and weights laid out for few tokens.
 
 A step of decoding multiplies every weight by a few tokens, so that its time is that of reading the
-weights. On CPU, three things decide how fast they are read (docs/guides/generation.md has the
-measurements):
+weights. XLA's CPU backend reads them fast if (docs/guides/generation.md has measurements)
 
-- XLA's CPU backend multiplies a few rows by a matrix [in, out] two to four times faster than by its
-  transpose, so that the embedding as projection to the vocabulary, and the second matrices of all
-  feed-forwards, are transposed once;
-- layers that are not scanned read their weights from arrays of their own instead of slices of
-  stacked arrays, which would be copied in every call;
-- only experts that a token has chosen are read (`moe_jax.dispatch.few_tokens`).
+- they are stored as [in, out]: a few rows times the transpose of a matrix take two to four times as
+  long, so that the embedding, as projection to the vocabulary, and the second matrices of all
+  feed-forwards are transposed once;
+- every layer and every expert has arrays of its own: a slice of a stacked array is copied first;
+- experts that no token has chosen are not read (`moe_jax.dispatch.few_tokens`).
 
-On a mesh and on accelerators the weights keep their layout: there it makes no difference.
+Prompts, steps of more tokens, scanned layers, meshes and accelerators use the weights as they are.
 """
 
 import dataclasses
 
 import jax
 
+from moe_jax.dispatch.few_tokens import MOST_TOKENS
 from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.decoder import Caches, Group
 from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.models.key_value_cache import KeyValueCache
 from moe_jax.types import ActivationsBSD, LogitsBSV
 
-# The second matrices of feed-forwards, by the last part of their names.
-_SECOND = "wo"
+# The experts are unrolled in the compiled step.
+_MOST_EXPERTS = 64
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LaidOut:
+    """Copies of the weights for steps of few tokens.
+
+    Attributes:
+        groups: parameters and router state of each group of layers.
+        projection_DV: the transposed embedding in the compute precision.
+    """
+
+    groups: list[Group]
+    projection_DV: jax.Array
 
 
 @jax.tree_util.register_dataclass
@@ -35,14 +48,11 @@ class DecodingWeights:
 
     Attributes:
         variables: the arrays in their usual form.
-        groups: parameters and router state of each group of layers; None for scanned layers.
-        projection_DV: the transposed embedding in the compute precision; None to use the
-            embedding.
+        laid_out: copies for steps of few tokens; None where they would not help.
     """
 
     variables: Variables
-    groups: list[Group] | None = None
-    projection_DV: jax.Array | None = None
+    laid_out: LaidOut | None = None
 
 
 class DecodingModel:
@@ -56,33 +66,32 @@ class DecodingModel:
     """
 
     def __init__(self, model: LanguageModel):
-        causal = model.causal()
-        self._partition, config = model.partition, model.config
-        is_local_cpu = not model.partition.is_sharded and model.partition.platform == "cpu"
-        self._is_transposed = is_local_cpu and not config.scan_layers
-        dispatch = "few_tokens" if config.dispatch == "grouped" else config.dispatch
-        self.model = causal.for_decoding(dispatch, self._is_transposed)
-        self._lay_out = jax.jit(self._layout)
+        self.model, config = model.causal(), model.config
+        is_grouped = config.dispatch == "grouped"
+        self._few = self.model.for_decoding("few_tokens" if is_grouped else config.dispatch)
+        self._is_laid_out = (
+            not model.partition.is_sharded
+            and model.partition.platform == "cpu"
+            and not config.scan_layers
+            and config.num_experts <= _MOST_EXPERTS
+        )
+        self._lay_out = jax.jit(self._copies)
         self._latest: tuple[Variables, DecodingWeights] | None = None
 
     def prepare(self, variables: Variables) -> DecodingWeights:
         """Lays out the weights; those of the latest variables are kept."""
+        if not self._is_laid_out:
+            return DecodingWeights(variables)
         if self._latest is None or self._latest[0] is not variables:
             # Frees the copies of other variables first.
             self._latest = None
-            groups, projection_DV = self._lay_out(variables)
-            self._latest = (variables, DecodingWeights(variables, groups, projection_DV))
+            self._latest = (variables, DecodingWeights(variables, self._lay_out(variables)))
         return self._latest[1]
 
-    def _layout(self, variables: Variables) -> tuple[list[Group] | None, jax.Array | None]:
-        if self.model.config.scan_layers:
-            return None, None
+    def _copies(self, variables: Variables) -> LaidOut:
         decoder = self.model.bind(variables)
-        groups = decoder.unstacked()
-        if not self._is_transposed:
-            return groups, None
         projection_VD = decoder.embedding[...].astype(self.model.config.compute_dtype)
-        return [_transposed(group) for group in groups], projection_VD.T
+        return LaidOut([_laid_out(group) for group in decoder.unstacked()], projection_VD.T)
 
     def step(
         self, weights: DecodingWeights, caches: Caches, batch: BatchContext
@@ -97,8 +106,12 @@ class DecodingModel:
         Returns:
             the final activations, and the caches with the entries of these positions.
         """
-        decoder = self.model.bind(weights.variables)
-        output = decoder(batch, caches=caches, groups=weights.groups)
+        layout = self._layout(weights, batch.tokens_BS)
+        if layout is None:
+            output = self.model.bind(weights.variables)(batch, caches=caches)
+        else:
+            decoder = self._few.bind(weights.variables)
+            output = decoder(batch, caches=caches, groups=layout.groups)
         assert output.caches is not None
         start_B = batch.positions_BS[:, 0]
         extended = [
@@ -123,7 +136,7 @@ class DecodingModel:
         """
         decoder = self.model.bind(weights.variables)
         empty = decoder.make_caches(batch.tokens_BS.shape[0], 0)
-        output = decoder(batch, caches=empty, groups=weights.groups)
+        output = decoder(batch, caches=empty)
         assert output.caches is not None
         caches = jax.tree.map(
             lambda cache: cache.padded(length),
@@ -134,14 +147,23 @@ class DecodingModel:
 
     def logits(self, weights: DecodingWeights, hidden_BSD: ActivationsBSD) -> LogitsBSV:
         """Computes float32 logits over the vocabulary; for use inside `jax.jit`."""
-        return self.model.bind(weights.variables).logits(hidden_BSD, weights.projection_DV)
+        layout = self._layout(weights, hidden_BSD[..., 0])
+        projection_DV = None if layout is None else layout.projection_DV
+        return self.model.bind(weights.variables).logits(hidden_BSD, projection_DV)
+
+    def _layout(self, weights: DecodingWeights, of_tokens: jax.Array) -> LaidOut | None:
+        """Returns the copies, if there are any and the tokens are few."""
+        return weights.laid_out if of_tokens.size <= MOST_TOKENS else None
 
 
-def _transposed(group: Group) -> Group:
-    """Transposes the second matrices of all feed-forwards of a group."""
+def _laid_out(group: Group) -> Group:
+    """Transposes the second matrices of a group's feed-forwards and splits its experts."""
     params, state = group
-    flat = [
-        (path, leaf.replace(leaf[...].swapaxes(-1, -2)) if path[-1] == _SECOND else leaf)
-        for path, leaf in params.flat_state()
-    ]
+
+    def change(path: tuple, value: jax.Array) -> jax.Array | tuple[jax.Array, ...]:
+        if path[-1] == "wo":
+            value = value.swapaxes(-1, -2)
+        return tuple(value) if "experts" in path and path[-1] in ("wi", "wo") else value
+
+    flat = [(path, leaf.replace(change(path, leaf[...]))) for path, leaf in params.flat_state()]
     return type(params).from_flat_path(flat), state

@@ -55,7 +55,8 @@ class Experts(nnx.Module):
     """E feed-forward networks of two matrices: gelu(x W1) W2^T (Zhou et al. 2022, eq. 3).
 
     Attributes:
-        is_transposed: the second matrices are [E, F, D]; set by `Decoder.set_decoding`.
+        is_split: the matrices are tuples of arrays, one for each expert, and the second ones are
+            transposed; set by `Decoder.set_decoding`.
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
@@ -63,11 +64,15 @@ class Experts(nnx.Module):
         axes = ("experts", "expert_embed", "expert_mlp")
         self.wi = kernel(rngs, shape, axes, config.d_model)
         self.wo = kernel(rngs, shape, axes, config.d_ff)
-        self.is_transposed = False
+        self.is_split = False
 
     def network(self, dtype: jnp.dtype) -> ExpertNetwork:
         """Returns the experts in the compute precision, as an input of dispatch."""
-        wi, wo = self.wi[...].astype(dtype), self.wo[...].astype(dtype)
-        if self.is_transposed:
-            return ExpertNetwork(wi, wo.swapaxes(1, 2), gelu, wo_EFD=wo)
-        return ExpertNetwork(wi, wo, gelu)
+        if not self.is_split:
+            return ExpertNetwork(self.wi[...].astype(dtype), self.wo[...].astype(dtype), gelu)
+        wi, wo = (
+            tuple(array.astype(dtype) for array in variable.get_value())
+            for variable in (self.wi, self.wo)
+        )
+        stacked = jnp.stack(wi), jnp.stack(wo).swapaxes(1, 2)
+        return ExpertNetwork(*stacked, gelu, each=tuple(zip(wi, wo, strict=True)))

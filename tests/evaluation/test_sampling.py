@@ -119,7 +119,7 @@ def test_rows_are_cut_and_drawn_one_by_one():
 
 @pytest.mark.parametrize("top_p", [0.02, 0.5, 0.9, 0.999])
 def test_the_nucleus_of_a_large_vocabulary_is_that_of_a_sort(top_p):
-    """3,000 tokens in several blocks, a third of them tied; drawn at every twentieth of the mass."""
+    """3,000 tokens in several blocks, a third tied; drawn at every twentieth of the mass."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=3000).astype(np.float32)
     logits[::3] = logits[0]
@@ -133,10 +133,8 @@ def test_the_nucleus_of_a_large_vocabulary_is_that_of_a_sort(top_p):
     share = (np.arange(20) + 0.5) / 20
     wanted = np.searchsorted(np.cumsum(inside) / inside.sum(), share)
     row = np.log(inside, where=inside > 0, out=np.full(3000, -np.inf))
-    drawn = _draw(
-        jnp.tile(jax.nn.softmax(jnp.asarray(row, jnp.float32)), (20, 1)),
-        jnp.asarray(share, jnp.float32),
-    )
+    p_V = jax.nn.softmax(jnp.asarray(row, jnp.float32))
+    drawn = jax.vmap(_draw, (None, 0))(p_V, jnp.asarray(share, jnp.float32))
     assert np.abs(np.asarray(drawn) - wanted).max() <= 2
     assert inside[np.asarray(drawn)].min() > 0
 
