@@ -8,18 +8,17 @@ where `experts` is an `ExpertNetwork`, which maps rows [E, R, D] to [E, R, D], e
 output of a token without an expert is 0. Outputs and gradients equal those of `oracle` for every
 assignment.
 
-| dispatch     | algorithm                                             | use                     |
-|--------------|-------------------------------------------------------|-------------------------|
-| `grouped`    | rows sorted by expert; cost proportional to the       | the default             |
-|              | chosen pairs                                          |                         |
-| `gather`     | static slots, batched products; without a capacity,   | compilation for many    |
-|              | as many rounds as the most loaded expert needs        | static shapes;          |
-|              |                                                       | comparison              |
-| `few_tokens` | a loop over the chosen experts, each applied to all   | decoding: up to 16      |
-|              | tokens; with more tokens, `grouped`                   | tokens at a time        |
-| `oracle`     | one-hot matrix products                               | tests                   |
+| dispatch  | algorithm                                             | use                     |
+|-----------|-------------------------------------------------------|-------------------------|
+| `grouped` | rows sorted by expert; cost proportional to the       | the default             |
+|           | chosen pairs                                          |                         |
+| `gather`  | static slots, batched products; without a capacity,   | compilation for many    |
+|           | as many rounds as the most loaded expert needs        | static shapes;          |
+|           |                                                       | comparison              |
+| `oracle`  | one-hot matrix products                               | tests                   |
 
-`register_dispatch` adds a dispatch.
+Decoding replaces `grouped` by `few_tokens`, a loop over the experts that the few tokens of a step
+have chosen. `register_dispatch` adds a dispatch.
 """
 
 from moe_jax.dispatch.network import ExpertNetwork

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from moe_jax.dispatch.few_tokens import few_tokens
 from moe_jax.dispatch.gather import gather
 from moe_jax.dispatch.grouped import grouped
 from moe_jax.dispatch.network import ExpertNetwork
@@ -13,12 +12,7 @@ from moe_jax.types import ActivationsPND
 
 Dispatch = Callable[[Assignment, ActivationsPND, ExpertNetwork], ActivationsPND]
 
-DISPATCHES: dict[str, Dispatch] = {
-    "grouped": grouped,
-    "gather": gather,
-    "few_tokens": few_tokens,
-    "oracle": oracle,
-}
+DISPATCHES: dict[str, Dispatch] = {"grouped": grouped, "gather": gather, "oracle": oracle}
 
 
 def register_dispatch(name: str) -> Callable[[Dispatch], Dispatch]:

@@ -105,15 +105,11 @@ class Decoder(nnx.Module):
             if isinstance(layer.ffn, MixtureOfExperts):
                 layer.ffn.router = router
 
-    def set_decoding(self, dispatch: str) -> None:
-        """Makes all layers read the arrays of `moe_jax.models.decoding.laid_out`.
-
-        Args:
-            dispatch: name of the dispatch.
-        """
+    def set_decoding(self) -> None:
+        """Makes all layers read the arrays of `moe_jax.models.decoding.LaidOut`."""
         for _, module in nnx.iter_modules(self.groups):
             if isinstance(module, MixtureOfExperts):
-                module.dispatch = dispatch
+                module.has_few_tokens = module.dispatch == "grouped"
             elif isinstance(module, FeedForward):
                 module.is_transposed = True
             elif isinstance(module, Experts):

@@ -67,8 +67,7 @@ class DecodingModel:
 
     def __init__(self, model: LanguageModel):
         self.model, config = model.causal(), model.config
-        is_grouped = config.dispatch == "grouped"
-        self._few = self.model.for_decoding("few_tokens" if is_grouped else config.dispatch)
+        self._few = self.model.for_decoding()
         self._is_laid_out = (
             not model.partition.is_sharded
             and model.partition.platform == "cpu"

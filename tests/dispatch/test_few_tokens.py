@@ -1,6 +1,6 @@
 """Few tokens: the chosen experts one by one; beside the equation in numpy, and as a program.
 
-`test_transports.py` compares it with the oracle on every assignment, gradients included.
+It is not registered: training does not use it.
 """
 
 import jax
@@ -10,6 +10,7 @@ import pytest
 
 from moe_jax.dispatch.few_tokens import MOST_TOKENS, few_tokens
 from moe_jax.dispatch.network import ExpertNetwork
+from moe_jax.dispatch.oracle import oracle
 from moe_jax.routing.assignment import Pairs
 
 E, D, F = 6, 5, 3
@@ -69,3 +70,20 @@ def test_experts_that_no_token_has_chosen_are_not_computed(is_split):
         pairs.num_experts,
     )
     assert not np.any(few_tokens(none, jnp.asarray(x), network(wi, wo, is_split)))
+
+
+@pytest.mark.slow
+def test_gradients_of_the_loop_are_the_oracles():
+    pairs, x, wi, wo = inputs(5)
+
+    def run(dispatch, x, wi, wo, weight):
+        assignment = dataclasses.replace(pairs, weight_PNK=weight)
+        return dispatch(assignment, x, ExpertNetwork(wi, wo, jnp.tanh))
+
+    arrays = (jnp.asarray(x), jnp.asarray(wi), jnp.asarray(wo), pairs.weight_PNK)
+    found, expected = (
+        jax.vjp(functools.partial(run, dispatch), *arrays)[1](jnp.cos(jnp.asarray(x)))
+        for dispatch in (few_tokens, oracle)
+    )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
