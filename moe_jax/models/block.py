@@ -3,11 +3,12 @@
 import jax
 from flax import nnx
 
-from moe_jax.models.attention import Attention, KeyValueCache
+from moe_jax.models.attention import Attention
 from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.dropout import LayerDropout, Site
 from moe_jax.models.feed_forward import FeedForward
+from moe_jax.models.key_value_cache import KeyValueCache
 from moe_jax.models.layer_routing import Routing, RoutingContext
 from moe_jax.models.moe import MixtureOfExperts
 from moe_jax.models.normalization import RMSNorm
@@ -43,7 +44,7 @@ class Layer(nnx.Module):
         contexts: tuple[RoutingContext, LayerDropout],
         cache: KeyValueCache | None,
     ) -> tuple[ActivationsBSD, Routing | None, KeyValueCache | None]:
-        """Returns the residual stream, the routing (None for a dense layer), and the cache."""
+        """Returns the residual stream, the routing (None if dense), and new cache entries."""
         context, dropout = contexts
         with jax.named_scope("attention"):
             update, cache = self.attention(self.attention_norm(x_BSD), batch, cache)
@@ -82,7 +83,10 @@ class LayerGroup(nnx.Module):
         context: RoutingContext,
         caches: list[KeyValueCache] | None,
     ) -> tuple[ActivationsBSD, Routing, list[KeyValueCache] | None]:
-        """Applies the layers in order; `caches` has one cache per layer, or is None."""
+        """Applies the layers in order; `caches` has one cache per layer, or is None.
+
+        Returns the residual stream, the routing, and the cache entries of these positions.
+        """
         routing, new_caches = Routing(), []
         for index, layer in enumerate(self.layers):
             cache = caches[index] if caches is not None else None

@@ -6,6 +6,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from moe_jax.dispatch import get_dispatch
+from moe_jax.dispatch.few_tokens import few_tokens
 from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.dropout import NO_DROPOUT, LayerDropout
@@ -25,6 +26,7 @@ class MixtureOfExperts(nnx.Module):
     Attributes:
         router: the router; it can be replaced by another that reads the same state
             (`LanguageModel.with_router`).
+        has_few_tokens: dispatch by `few_tokens`; set by `Decoder.set_decoding`.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class MixtureOfExperts(nnx.Module):
         self.router = router
         self.num_experts = num_experts
         self.dispatch = config.dispatch
+        self.has_few_tokens = False
         self.partition = partition
 
     def __call__(
@@ -88,7 +91,7 @@ class MixtureOfExperts(nnx.Module):
         with jax.named_scope("router"):
             routed = self.router(inputs.scores(), inputs.state)
         with jax.named_scope("dispatch"):
-            dispatch = get_dispatch(self.dispatch)
+            dispatch = few_tokens if self.has_few_tokens else get_dispatch(self.dispatch)
             y_PND = dispatch(routed.assignment, pool.split(inputs.x_BSD), inputs.experts)
             y_BSD = pool.join(y_PND, batch, length)
         return y_BSD, inputs.routing(routed, batch)
