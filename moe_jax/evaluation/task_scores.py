@@ -21,6 +21,8 @@ from moe_jax.registration import configurable
 from moe_jax.settings import Name, Settings, counted
 from moe_jax.sharding.processes import gather
 
+# Prompts that are answered in one batch.
+_PROMPTS = 16
 # The target of an example whose label is withheld.
 _NO_LABEL = "<unk>"
 
@@ -168,11 +170,17 @@ def generate_answers(
         if model.partition.is_sharded:
             on_all = whole(variables)
             variables = jax.tree.map(lambda array: array.addressable_data(0), on_all)
-        own = []
-        for number, prompt in enumerate(prompts[first::count]):
-            own.append(generator(variables, list(prompt)))
+        mine = prompts[first::count]
+        own: list[list[int]] = [[] for _ in mine]
+        # Prompts of similar lengths share a batch; an answer does not depend on the others.
+        order = sorted(range(len(mine)), key=lambda place: len(mine[place]))
+        for start in range(0, len(order), _PROMPTS):
+            places = order[start : start + _PROMPTS]
+            answers = generator.batch(variables, [mine[place] for place in places])
+            for place, found in zip(places, answers, strict=True):
+                own[place] = found
             if progress is not None:
-                progress(min((number + 1) * count, len(prompts)), len(prompts))
+                progress(min((start + len(places)) * count, len(prompts)), len(prompts))
         parts = [json.loads(text) for text in gather(json.dumps(own))]
         return [parts[index % count][index // count] for index in range(len(prompts))]
 
