@@ -15,6 +15,7 @@ from moe_jax.commands import (
     data,
     eval,
     exceptions,
+    finetune,
     generate,
     output,
     plot,
@@ -37,6 +38,7 @@ VERBS: tuple[Verb, ...] = (
     plot,
     data,
     compare,
+    finetune,
     compile,
     bench,
 )
