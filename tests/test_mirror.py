@@ -55,7 +55,6 @@ TESTED_IN = {
     "data/sources/test_file_patterns.py": ("run_files",),
     "data/tasks/generation/test_generation_tasks.py": ("data.tasks.feature_specs",),
     "data/tasks/test_objectives.py": ("data.span_corruption",),
-    "e2e/test_initial.py": ("runs.initialization",),
     "e2e/test_processes.py": ("data.pipeline.device_batches",),
     "invariance/test_mesh_expert_choice.py": ("dispatch.implicit_expert_parallel",),
     "pods/test_compile_on_tpu.py": ("pods.compiler_process",),

@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+from typing import Any
 
 from etils import epath
 
-from moe_jax import config, experiments
+from moe_jax import config, experiments, strict_json
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 from moe_jax.experiments import Experiment
@@ -16,6 +17,7 @@ from moe_jax.training.checkpointing.best import Ranking
 from moe_jax.training.checkpointing.checkpoint_manager import CheckpointManager
 from moe_jax.training.checkpointing.mismatch import explain_mismatch
 from moe_jax.training.initial import Step
+from moe_jax.training.metric_writers.jsonl_writer import read_metrics
 from moe_jax.training.run_directory import run_directory
 
 
@@ -136,9 +138,14 @@ def choose_step(
     Raises:
         UserError: if there is no such checkpoint.
     """
-    evaluations = checkpoints.metrics() if step == "best" else {}
+    evaluations: dict[int, Any] = {}
+    if step == "best":
+        # Checkpoints of earlier versions have no metrics.
+        records = [r for r in read_metrics(directory) if r["kind"] == "eval"]
+        evaluations = {r["step"]: r for r in records if r["step"] in checkpoints.steps()}
+        evaluations |= checkpoints.metrics()
     best = ranking.best(evaluations)
-    found = json.loads(gather(json.dumps([checkpoints.steps(), best]))[0])
+    found = json.loads(gather(strict_json.dumps([checkpoints.steps(), best]))[0])
     steps: list[int] = found[0]
     if not steps:
         raise UserError(f"{directory} has no complete checkpoint yet")

@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 
+from moe_jax import strict_json
 from moe_jax.errors import UserError
 from moe_jax.experiments import Experiment
 from moe_jax.sharding.processes import barrier, gather, is_main
@@ -83,7 +84,9 @@ def read_early_stop(directory: epath.Path, experiment: Experiment, step: int | N
         records = read_metrics(directory)
         evaluations = [r for r in records if r["kind"] == "eval" and r["step"] <= step]
     name = experiment.checkpoints.ranking.metric
-    found = json.loads(gather(json.dumps([[r["step"], r.get(name)] for r in evaluations]))[0])
+    found = json.loads(
+        gather(strict_json.dumps([[r["step"], r.get(name)] for r in evaluations]))[0]
+    )
     return EarlyStop(
         experiment.checkpoints.ranking,
         experiment.train.patience,

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+from orbax.checkpoint import checkpoint_managers
 
 from moe_jax.errors import UserError, nearest
 
@@ -78,6 +80,39 @@ class Ranking:
     def __str__(self) -> str:
         """Returns the metric with the direction."""
         return f"{'lowest' if self.lowest else 'highest'} {self.metric}"
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepBest(checkpoint_managers.PreservationPolicy):
+    """Keeps the checkpoints with the best evaluations; for Orbax.
+
+    Orbax's own policy forgets the metrics of earlier processes.
+
+    Attributes:
+        ranking: what is the best.
+        count: number of checkpoints to keep.
+        evaluations: the metrics of all checkpoints by step, kept up to date.
+    """
+
+    ranking: Ranking
+    count: int
+    evaluations: Evaluations
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
+        *,
+        context: checkpoint_managers.PreservationContext,
+    ) -> Sequence[bool]:
+        """Returns which of the checkpoints are kept."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        left = {step: self.evaluations[step] for step in steps if step in self.evaluations}
+        kept: set[int] = set()
+        while len(kept) < self.count and (best := self.ranking.best(left)) is not None:
+            kept.add(best)
+            del left[best]
+        return [step in kept for step in steps]
 
 
 class EarlyStop:

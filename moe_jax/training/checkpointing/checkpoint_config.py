@@ -1,15 +1,14 @@
 """Settings of checkpoints: when to save and which to keep."""
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated
 
 from orbax.checkpoint import checkpoint_managers
 
 from moe_jax.errors import UserError
 from moe_jax.registration import configurable
 from moe_jax.settings import PositiveInt, Settings, counted, rule
-from moe_jax.training.checkpointing.best import Ranking
-from moe_jax.training.checkpointing.checkpoint_items import finite_metrics
+from moe_jax.training.checkpointing.best import Evaluations, KeepBest, Ranking
 
 
 @configurable
@@ -56,23 +55,16 @@ class CheckpointConfig(Settings, called="Checkpoints"):
         """The order of evaluations by `best_is`."""
         return Ranking.of(self.best_is)
 
-    def policy(self) -> checkpoint_managers.PreservationPolicy:
-        """Returns the preservation policy for Orbax."""
+    def policy(self, evaluations: Evaluations) -> checkpoint_managers.PreservationPolicy:
+        """Returns the preservation policy for Orbax.
+
+        Args:
+            evaluations: the metrics of all checkpoints by step, kept up to date.
+        """
         policies: list[checkpoint_managers.PreservationPolicy]
         policies = [checkpoint_managers.LatestN(self.keep)]
         if self.keep_every:
             policies.append(checkpoint_managers.EveryNSteps(self.keep_every))
         if self.keep_best:
-            ranking = self.ranking
-
-            def score(metrics: Any) -> float:
-                return ranking.score(finite_metrics(metrics) or {})
-
-            policies.append(
-                checkpoint_managers.BestN(
-                    get_metric_fn=score,
-                    n=self.keep_best,
-                    keep_checkpoints_without_metrics=False,
-                )
-            )
+            policies.append(KeepBest(self.ranking, self.keep_best, evaluations))
         return checkpoint_managers.AnyPreservationPolicy(policies)

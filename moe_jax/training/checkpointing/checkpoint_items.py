@@ -58,7 +58,7 @@ def finite_metrics(metrics: Mapping[str, float] | None) -> dict[str, float] | No
     """Returns the finite metrics of an evaluation; None if its causal loss is not finite."""
     if metrics is None or not math.isfinite(metrics["causal_loss"]):
         return None
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
 
 def describe_non_finite(names: dict[str, list[str]]) -> str:

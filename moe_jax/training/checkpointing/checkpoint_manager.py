@@ -72,22 +72,22 @@ class CheckpointManager:
         check: Callable[[], None] = lambda: None,
     ):
         self._check = check
-        self._config, self._report, self._directory = (
-            config or CheckpointConfig(),
-            report,
-            directory,
-        )
+        self._config = config or CheckpointConfig()
+        self._report, self._directory = report, directory
         self._failed, self._is_writing = 0, False
+        self._evaluations: dict[int, Mapping[str, float]] = {}
         self._manager = ocp.CheckpointManager(
             directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=self._config.policy(),
+                preservation_policy=self._config.policy(self._evaluations),
                 cleanup_tmp_directories=config is not None,
                 create=config is not None,
                 # In the background, a directory that cannot be created would block until a timeout.
                 async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             ),
         )
+        if self._config.keep_best:
+            self._evaluations |= self.metrics()
 
     def latest(self) -> int | None:
         """Returns the step of the latest complete checkpoint, or None."""
@@ -102,7 +102,10 @@ class CheckpointManager:
 
         Checkpoints without an evaluation, or whose evaluation was not finite, are left out.
         """
-        found = {step: finite_metrics(self._manager.metrics(step)) for step in self.steps()}
+        found = {}
+        for step in self.steps():
+            with contextlib.suppress(DamagedCheckpoint, UserError):
+                found[step] = self._meta(step).get("metrics")
         return {step: metrics for step, metrics in found.items() if metrics is not None}
 
     def is_due(self, step: int) -> bool:
@@ -143,12 +146,15 @@ class CheckpointManager:
         arrays = checkpoint_arrays(state)
         examined = {name: inspect_arrays(tree) for name, tree in arrays.items()}
         self._refuse_not_finite(step, {name: bad for name, (_, bad) in examined.items() if bad})
-        meta = {
+        meta: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "step": step,
             "shapes": {name: shapes(tree) for name, tree in arrays.items()},
             "digests": {name: sums for name, (sums, _) in examined.items()},
+            "metrics": finite_metrics(metrics),
         }
+        if meta["metrics"] is not None:
+            self._evaluations[step] = meta["metrics"]
         # The previous save may still be in progress.
         self.wait()
         try:
@@ -164,7 +170,6 @@ class CheckpointManager:
                     data=CheckpointableSave(batches),
                     meta=ocp.args.JsonSave(meta),
                 ),
-                metrics=finite_metrics(metrics),
                 force=True,
             )
             self._is_writing = True

@@ -244,6 +244,20 @@ def test_the_best_by_a_score_of_the_task(tmp_path, model):
     reader.close()
 
 
+def test_the_best_is_kept_by_a_process_that_goes_on(tmp_path, model):
+    """It did not make the evaluations of the first one, and knows them from the checkpoints."""
+    config = CheckpointConfig(every=1, keep=1, keep_best=1)
+    state = make_state(model, OPTIMIZER, 0)
+    for numbers in ((1, 2), (3, 4)):
+        checkpoints = CheckpointManager(epath.Path(tmp_path) / "checkpoints", config)
+        for number in numbers:
+            metrics = {"causal_loss": {1: 1.0, 2: 3.0, 3: 2.0, 4: 4.0}[number]}
+            checkpoints.save(number, state, Position(), metrics=metrics)
+        checkpoints.wait()
+        assert checkpoints.steps() == [1, numbers[-1]]
+        checkpoints.close()
+
+
 def test_a_save_that_fails_is_reported_and_the_next_is_tried(tmp_path, model, step):
     """A file stands where the directory was."""
     directory, lines = epath.Path(tmp_path) / "checkpoints", []
