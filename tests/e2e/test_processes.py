@@ -16,7 +16,6 @@ from pathlib import Path
 import forked
 import numpy as np
 import pytest
-import task_data
 import tiny
 from on_disk import losses, saved
 
@@ -144,33 +143,6 @@ def test_two_processes_train_like_one(home, stopped, whole):
     assert list(two) == list(range(1, step + 1))
     for done, loss in two.items():
         assert loss == pytest.approx(one[done], rel=TOLERANCE), done
-
-
-def test_two_processes_score_a_task_like_one(home, whole):
-    (home / "task_of_two.py").write_text(task_data.OWN_TASK)
-    (home / "task.gin").write_text("import task_of_two\nTASK = 'evaluated_task'\n")
-    flags = [f"--gin_file={home / 'task.gin'}", "--allow_imports=task_of_two", "--json"]
-    flags.append("--gin.Data.eval_batches=1")
-    argv = ["eval", f"--checkpoint={home / 'whole'}", *flags]
-    classes = "--gin.TaskScores.classes=('no', 'yes')"
-    files = {name: home / f"{name}.jsonl" for name in ("one", "two", "text_one", "text_two")}
-    for more, one, two in (
-        ([classes], "one", "two"),
-        (["--gin.TaskScores.examples=3"], "text_one", "text_two"),
-    ):
-        alone(home, 4, [*argv, *more, f"--output={files[one]}"])
-        launch(home, 2, 2, [*argv, *more, f"--output={files[two]}"])
-    rows = {
-        name: [json.loads(line) for line in file.read_text().splitlines()]
-        for name, file in files.items()
-    }
-    assert [row["index"] for row in rows["two"]] == list(range(15))
-    for row_of_one, row_of_two in zip(rows["one"], rows["two"], strict=True):
-        assert row_of_two.pop("scores") == pytest.approx(row_of_one.pop("scores"), abs=1e-5)
-        assert row_of_two == row_of_one
-    # Each process wrote answers of its own.
-    assert len(rows["text_two"]) == 3
-    assert rows["text_two"] == rows["text_one"]
 
 
 @pytest.mark.parametrize(
