@@ -6,8 +6,9 @@ import forked
 import pytest
 import task_data
 import tiny
-from test_processes import PATIENCE, free_address
 
+# Seconds that no process takes, even on a busy machine.
+PATIENCE = 600
 pytestmark = [pytest.mark.slow, pytest.mark.multidevice]
 
 GIN = f"""import task_of_two
@@ -38,7 +39,7 @@ def test_two_processes_score_tasks_like_one(tmp_path):
     argv.append("--gin.Data.task={'evaluated_task': 1, 'ranked_task': 1}")
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
     finish(forked.Forked([*argv, f"--output={one}", "--cpu_devices=4"], tmp_path / "one"))
-    flags = [f"--coordinator={free_address()}", "--num_processes=2", "--cpu_devices=2"]
+    flags = [f"--coordinator={forked.free_address()}", "--num_processes=2", "--cpu_devices=2"]
     both = [
         forked.Forked(
             [*argv, f"--output={two}", *flags, f"--process_id={index}"], tmp_path / f"two_{index}"
