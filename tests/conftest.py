@@ -50,6 +50,9 @@ FAST = (
     "tests/dispatch/test_routed.py",
     "tests/dispatch/test_transports.py",
     "tests/evaluation/test_generate.py",
+    "tests/evaluation/test_rank_classification.py",
+    "tests/evaluation/test_task_run.py",
+    "tests/evaluation/test_task_scores.py",
 )
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from moe_jax.data.pipeline.task_examples import TaskExample, TaskExamples, Tokens, fit_inputs
 from moe_jax.data.tasks.catalog import full_name
-from moe_jax.data.tasks.glue.benchmark_scores import main_figures
 from moe_jax.evaluation.rank_classification import Answer, LikelihoodScorer, Progress
 from moe_jax.evaluation.task_scores import (
     Prediction,
@@ -158,6 +157,8 @@ class TaskRun:
             scores: the log-likelihoods of the answers of each example.
             texts: the text that was generated for each example, or None.
         """
+        from moe_jax.data.tasks.glue.benchmark_scores import main_figures  # It imports TensorFlow.
+
         predictions = []
         for example, own, text in zip(self._task.examples, scores, texts, strict=True):
             reference = float(own[-1]) if self._task.score_metrics else None

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from moe_jax.data.pipeline.task_examples import MetricFn, TaskExample, TaskExamples
-from moe_jax.data.tasks.metrics.checks import is_unparsed, value_of
+from moe_jax.data.tasks.metrics.checks import is_unparsed
 from moe_jax.errors import UserError
 from moe_jax.evaluation.generate import Generator
 from moe_jax.evaluation.rank_classification import Progress
@@ -112,9 +112,14 @@ def compute_metrics(task: TaskExamples, predictions: Sequence[Prediction]) -> di
 def has_hidden_targets(task: TaskExamples) -> bool:
     """Returns whether the references of a split are withheld, as those of GLUE's test splits."""
     return all(
-        example.target_text == _NO_LABEL or is_unparsed(value_of(example.target))
+        example.target_text == _NO_LABEL or is_unparsed(_compared(example.target))
         for example in task.examples
     )
+
+
+def _compared(target: Any) -> Any:
+    """Returns what is compared of a target; a user's may be a dictionary of anything."""
+    return target.get("value", target) if isinstance(target, Mapping) else target
 
 
 def _figures(

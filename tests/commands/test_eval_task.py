@@ -36,6 +36,7 @@ def home(tmp_path_factory):
     yield directory
     gin.clear_config()
     seqio.TaskRegistry.remove("evaluated_task")
+    seqio.TaskRegistry.remove("ranked_task")
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_answers_are_generated_without_classes(run):
     ("flags", "said"),
     [
         (["--gin.TaskScores.split='test'"], "task evaluated_task has no split 'test'"),
-        (["--gin.TaskScores.classes=('yes', ' ')"], "the class ' ' of task evaluated_task has no"),
+        (["--gin.TaskScores.classes=('yes', 'yes')"], "the classes 'yes' and 'yes' of task"),
         (["--gin.TaskScores.max_new_tokens=40"], "answers of up to 40 tokens leave no room"),
         (["--gin.TASK='embedded'", "--output=p.jsonl"], "--output is for tasks with metrics"),
         (["--output=/nowhere/p.jsonl"], "there is no directory /nowhere"),

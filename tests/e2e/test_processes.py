@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,6 @@ from pathlib import Path
 import forked
 import numpy as np
 import pytest
-import task_data
 import tiny
 from on_disk import losses, saved
 
@@ -90,16 +88,10 @@ def start(home, index, address, argv, processes=2, devices=2):
     return forked.Forked([*argv, *flags, f"--cpu_devices={devices}"], log)
 
 
-def free_address():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
 @pytest.fixture(scope="module")
 def stopped(home):
     """Returns a run of two processes of which one got a SIGTERM: step, codes and outputs."""
-    address = free_address()
+    address = forked.free_address()
     both = [start(home, index, address, arguments(home, "stopped")) for index in range(2)]
     metrics = home / "stopped" / "metrics.jsonl"
     while all(p.poll() is None for p in both) and not (
@@ -146,33 +138,6 @@ def test_two_processes_train_like_one(home, stopped, whole):
         assert loss == pytest.approx(one[done], rel=TOLERANCE), done
 
 
-def test_two_processes_score_a_task_like_one(home, whole):
-    (home / "task_of_two.py").write_text(task_data.OWN_TASK)
-    (home / "task.gin").write_text("import task_of_two\nTASK = 'evaluated_task'\n")
-    flags = [f"--gin_file={home / 'task.gin'}", "--allow_imports=task_of_two", "--json"]
-    flags.append("--gin.Data.eval_batches=1")
-    argv = ["eval", f"--checkpoint={home / 'whole'}", *flags]
-    classes = "--gin.TaskScores.classes=('no', 'yes')"
-    files = {name: home / f"{name}.jsonl" for name in ("one", "two", "text_one", "text_two")}
-    for more, one, two in (
-        ([classes], "one", "two"),
-        (["--gin.TaskScores.examples=3"], "text_one", "text_two"),
-    ):
-        alone(home, 4, [*argv, *more, f"--output={files[one]}"])
-        launch(home, 2, 2, [*argv, *more, f"--output={files[two]}"])
-    rows = {
-        name: [json.loads(line) for line in file.read_text().splitlines()]
-        for name, file in files.items()
-    }
-    assert [row["index"] for row in rows["two"]] == list(range(15))
-    for row_of_one, row_of_two in zip(rows["one"], rows["two"], strict=True):
-        assert row_of_two.pop("scores") == pytest.approx(row_of_one.pop("scores"), abs=1e-5)
-        assert row_of_two == row_of_one
-    # Each process wrote answers of its own.
-    assert len(rows["text_two"]) == 3
-    assert rows["text_two"] == rows["text_one"]
-
-
 @pytest.mark.parametrize(
     ("source", "processes", "devices"), [("stopped", 1, 4), ("stopped", 1, 2), ("whole", 2, 2)]
 )
@@ -193,7 +158,7 @@ def test_any_number_of_processes_goes_on(home, stopped, whole, source, processes
 
 
 def test_processes_that_differ_are_refused(home):
-    address = free_address()
+    address = forked.free_address()
     argv = arguments(home, "differ")
     both = [
         start(home, 0, address, argv),
@@ -212,10 +177,10 @@ def test_processes_that_differ_are_refused(home):
 
 
 def test_a_missing_process_is_named(home):
-    address = free_address()
+    address = forked.free_address()
     argv = arguments(home, "missing", "--start_timeout=4")
     here = [start(home, index, address, argv, processes=3) for index in (0, 2)]
-    late = start(home, 1, free_address(), argv)
+    late = start(home, 1, forked.free_address(), argv)
     for process in here:
         assert process.wait(PATIENCE) == 1
         err = process.err.read_text()

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from tiers import slow
 
 from moe_jax.evaluation import rank_classification
 from moe_jax.evaluation.rank_classification import Answer, LikelihoodScorer, make_answer_batch
@@ -17,12 +18,12 @@ from moe_jax.routing.pools import Pool
 from moe_jax.sharding.mesh import MeshConfig
 from moe_jax.sharding.partition import make_partition
 
-LENGTH = 64
+LENGTH = 32
 ROUTER = ExpertChoice(1.0, Pool("batch"))
 
 
-def draw(count, seed=0, longest=40):
-    """Returns inputs of all lengths with answers of 1 to 6 tokens."""
+def draw(count, seed=0, longest=26):
+    """Returns inputs of up to `longest` tokens, less one, with answers of 1 to 6 tokens."""
     draws = np.random.default_rng(seed)
 
     def tokens(length):
@@ -84,16 +85,17 @@ def test_causal_scores_are_those_of_the_logits(made, expected):
     assert seen[-1] == (20, 20)
 
 
-def test_a_causal_score_does_not_depend_on_the_batch(made, expected):
+@pytest.mark.parametrize(
+    ("size", "length", "others"), [(1, LENGTH, 0), slow(3, 60, 9), slow(2, 128, 40)]
+)
+def test_a_causal_score_does_not_depend_on_the_batch(made, expected, size, length, others):
+    """With no other row, or with longer ones, in rows of other lengths."""
     model, variables = made
     answers, wanted = expected
-    others = draw(9, seed=5, longest=50)
-    alone = LikelihoodScorer(model, batch_size=1, length=LENGTH)
-    together = LikelihoodScorer(model, batch_size=3, length=60)
-    for scorer, rows in ((alone, answers[:2]), (together, others + answers[:2][::-1])):
-        found = dict(zip(rows, scorer.causal(variables, rows), strict=True))
-        for answer, value in zip(answers[:2], wanted, strict=False):
-            assert found[answer] == pytest.approx(value, abs=1e-5)
+    rows = [*draw(others, seed=5, longest=54), *answers[:2][::-1]]
+    found = LikelihoodScorer(model, size, length).causal(variables, rows)
+    assert found[-1] == pytest.approx(wanted[0], abs=1e-5)
+    assert found[-2] == pytest.approx(wanted[1], abs=1e-5)
 
 
 def test_rows_are_batched_by_length_without_a_loss(made):

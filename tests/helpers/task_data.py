@@ -11,8 +11,11 @@ from moe_jax.data.pipeline.task_examples import Choice, TaskExample, TaskExample
 GOLDEN = Path(__file__).parents[1] / "data" / "tasks" / "glue" / "golden.json"
 END = 1
 
-# A module that registers a task with 20 examples to train on and 15 for validation.
+# A module that registers a task with 20 examples to train on and 15 for validation, and the same
+# with classes.
 OWN_TASK = """
+import functools
+
 import seqio
 import tensorflow as tf
 
@@ -27,14 +30,20 @@ def dataset(split, shuffle_files, seed=None):
     return tf.data.Dataset.from_tensor_slices({"inputs": inputs, "targets": targets})
 
 
+def label(text, label_classes, **unused):
+    return label_classes.index(text) if text in label_classes else -1
+
+
 feature = seqio.Feature(load_vocabulary("embedded"), add_eos=True, dtype=tf.int32)
-seqio.TaskRegistry.add(
-    "evaluated_task",
-    source=seqio.FunctionDataSource(dataset, splits=["train", "validation"]),
-    preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim],
-    output_features={"inputs": feature, "targets": feature},
-    metric_fns=[accuracy],
-)
+task = {
+    "source": seqio.FunctionDataSource(dataset, splits=["train", "validation"]),
+    "preprocessors": [seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim],
+    "output_features": {"inputs": feature, "targets": feature},
+    "metric_fns": [accuracy],
+}
+seqio.TaskRegistry.add("evaluated_task", **task)
+by_class = functools.partial(label, label_classes=["no", "yes"])
+seqio.TaskRegistry.add("ranked_task", postprocess_fn=by_class, **task)
 """
 
 

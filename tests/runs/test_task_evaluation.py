@@ -73,20 +73,24 @@ def of_task(experiment, task, **settings):
     return dataclasses.replace(experiment, data=data, task_scores=scores)
 
 
-def logits_of(model, variables, rows):
-    """Returns the logits of rows of tokens in float64, causally routed."""
+def log_likelihoods(model, variables, prompts_and_answers):
+    """Yields log-likelihoods in float64, from the logits of every row, causally routed."""
 
     @jax.jit
-    def compute(variables, tokens_BS):
+    def logits(variables, tokens_BS):
         decoder = model.bind(variables)
         return decoder.logits(decoder(BatchContext.of_tokens(tokens_BS)).hidden_BSD)
 
-    inputs_BS = np.zeros((len(rows), LENGTH), np.int32)
-    for row, tokens in zip(inputs_BS, rows, strict=True):
-        row[1 : len(tokens)] = tokens[:-1]
     # A few at a time: the logits of all are large.
-    parts = [compute(variables, inputs_BS[at : at + 8]) for at in range(0, len(rows), 8)]
-    return np.concatenate([np.asarray(part, np.float32) for part in parts])
+    for first in range(0, len(prompts_and_answers), 10):
+        rows = prompts_and_answers[first : first + 10]
+        inputs_BS = np.zeros((10, LENGTH), np.int32)
+        for tokens_S, (prompt, answer) in zip(inputs_BS, rows, strict=False):
+            tokens = [*prompt, *answer]
+            tokens_S[1 : len(tokens)] = tokens[:-1]
+        logits_BSV = np.asarray(logits(variables, inputs_BS))
+        for logits_SV, (prompt, answer) in zip(logits_BSV, rows, strict=False):
+            yield log_likelihood(logits_SV, len(prompt), answer)
 
 
 def log_likelihood(logits_SV, start, tokens):
@@ -112,20 +116,18 @@ def test_scores_by_hand(configured, task):
     (result,) = TaskScorer(of_task(experiment, task), model).evaluate(variables)
     assert len(result.causal.predictions) == COUNT
     assert result.shortened == 0
-    vocabulary, predicted = load_vocabulary("embedded"), []
+    vocabulary, rows = load_vocabulary("embedded"), []
     for prediction in result.causal.predictions:
         inputs = prediction.example.features["inputs_pretokenized"].decode()
         prompt = [*vocabulary.encode(inputs), vocabulary.eos_id]
-        texts = list(prediction.class_scores)
-        # The first and last of STS-B's 26: they take the longest.
-        answers = [[*vocabulary.encode(text), vocabulary.eos_id] for text in texts]
-        logits_BSV = logits_of(model.causal(), variables, [prompt + answer for answer in answers])
-        own = [
-            log_likelihood(logits_SV, len(prompt), answer)
-            for logits_SV, answer in zip(logits_BSV, answers, strict=True)
-        ]
+        for text in prediction.class_scores:
+            rows.append((prompt, [*vocabulary.encode(text), vocabulary.eos_id]))
+    found = log_likelihoods(model.causal(), variables, rows)
+    predicted = []
+    for prediction in result.causal.predictions:
+        own = [next(found) for _ in prediction.class_scores]
         np.testing.assert_allclose(list(prediction.class_scores.values()), own, atol=1e-4)
-        predicted.append(texts[int(np.argmax(own))])
+        predicted.append(list(prediction.class_scores)[int(np.argmax(own))])
     check_metrics(task, result, predicted)
 
 

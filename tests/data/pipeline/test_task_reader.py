@@ -35,7 +35,6 @@ LABELS = ["no", "yes"]
 def golden(monkeypatch):
     """Lets every task of SOURCES read its rows."""
     rows = {source: task_data.golden_rows(task) for task, source in SOURCES.items()}
-    # Its label is withheld.
     task_data.use_rows(monkeypatch, rows)
     return {task: rows[source] for task, source in SOURCES.items()}
 
@@ -184,5 +183,5 @@ def test_a_users_task_without_classes_is_generated_unless_they_are_given(registe
 
 def test_a_class_that_the_vocabulary_lacks_is_refused_in_one_line(registered):
     registered("own_classes", metric_fns=[exact])
-    with pytest.raises(UserError, match=r"the class ' ' of task own_classes has no tokens"):
-        read("own_classes", dataclasses.replace(OPTIONS, classes=("yes", " ")))
+    with pytest.raises(UserError, match="the class '' of task own_classes has no tokens"):
+        read("own_classes", dataclasses.replace(OPTIONS, classes=("yes", "")))
