@@ -1,7 +1,6 @@
 """Files of prompts and of generated texts: what is read, written and refused."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -52,7 +51,8 @@ def test_texts_are_json_lines_and_may_be_replaced(tmp_path):
     write_texts(path, TEXTS)
     check_output(path)
     write_texts(path, TEXTS)
-    assert [json.loads(line) for line in Path(path).read_text("utf-8").splitlines()] == [
+    lines = (tmp_path / "texts.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [
         {
             "prompt_index": 0,
             "sample_index": 0,
