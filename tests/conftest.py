@@ -49,6 +49,8 @@ FAST = (
     "tests/configs/test_routers.py",
     "tests/dispatch/test_routed.py",
     "tests/dispatch/test_transports.py",
+    "tests/evaluation/test_calibration.py",
+    "tests/evaluation/test_causal_gap.py",
     "tests/evaluation/test_generate.py",
 )
 

@@ -1,13 +1,13 @@
 """Thresholds of expert choice, set after training from a sample of tokens.
 
-Every expert of every layer gets the threshold at which it takes the share c / E of the sample's
-tokens: the score of its k-th best token, k = N c / E, as if the whole sample were one pool. The
-thresholds of a layer decide what the next layer sees. The first pass over the sample routes as in
-training and sets all layers; each further pass routes causally with the thresholds so far and sets
-all again. The first layer's scores depend on no router, the second's only on the first's
-thresholds, and so on: after l passes the first l layers are exactly those that layer-by-layer
-calibration gives, and after as many passes as there are layers all are. The passes end earlier if
-all experts take their shares already.
+Every expert of every layer gets the threshold at which it takes k = N c / E of the sample's N
+tokens, as if the whole sample were one pool (`moe_jax.routing.top_scores`). The thresholds of a
+layer decide what the next layer sees. The first pass over the sample routes as in training and sets
+all layers; each further pass routes causally with the thresholds so far and sets all again. The
+first layer's scores depend on no router, the second's only on the first's thresholds, and so on:
+after l passes the first l layers are exactly those that layer-by-layer calibration gives, and after
+as many passes as there are layers all are. The passes end earlier if all experts take their shares
+already, to within `LOAD_TOLERANCE`.
 
 The mechanism is that of Expert Threshold routing (arXiv 2603.11535), whose thresholds are moving
 averages over training steps.

@@ -1,5 +1,6 @@
 """Losses are those of the evaluation; shares are counted again with numpy."""
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -27,8 +28,13 @@ def measured():
 
 def choices(model, variables):
     """Returns the choices for all real tokens, [L, T, E]."""
-    context = RoutingContext(keeps_choices=True)
-    made = [forward(model, variables, b, context).routing.chosen_BSE for b in BATCHES]
+
+    @jax.jit
+    def choose(variables, batch):
+        context = RoutingContext(keeps_choices=True)
+        return forward(model, variables, batch, context).routing.chosen_BSE
+
+    made = [choose(variables, batch) for batch in BATCHES]
     parts = [np.asarray(c)[:, b.mask_BS] for c, b in zip(made, BATCHES, strict=True)]
     return np.concatenate(parts, axis=1)
 

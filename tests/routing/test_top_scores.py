@@ -1,4 +1,4 @@
-"""Thresholds of a sample are its k-th largest scores, as numpy's quantiles say."""
+"""Thresholds lie between the k-th largest score and the next, as numpy's quantiles say."""
 
 import numpy as np
 import pytest
@@ -29,33 +29,35 @@ def collect(scores, sizes, capacity_factor, padding=0):
 @pytest.mark.parametrize("values", [None, 5], ids=["distinct", "ties"])
 @pytest.mark.parametrize("capacity_factor", [0.25, 1.0, 3.0, 4.0])
 def test_thresholds_are_numpys_quantiles(capacity_factor, values):
-    """The k-th largest is the k / N quantile of the negated scores, which is not interpolated."""
+    """The k-th largest score is the k / N quantile of the negated scores, not interpolated."""
     scores = draw(1024, values)
     top = collect(scores, [10, 500, 3], capacity_factor, padding=100)
     thresholds_LE, k = top.thresholds(1024)
     assert k == 1024 * capacity_factor / EXPERTS
-    expected = -np.quantile(-scores, k / 1024, axis=2, method="inverted_cdf")
-    np.testing.assert_array_equal(thresholds_LE, expected)
+    kth = -np.quantile(-scores, k / 1024, axis=2, method="inverted_cdf")
     reached = (scores >= thresholds_LE[..., None]).sum(2)
-    above = (scores > thresholds_LE[..., None]).sum(2)
-    assert (reached >= k).all()
-    assert (above < k).all()
+    np.testing.assert_array_equal(reached, (scores >= kth[..., None]).sum(2))
+    assert (thresholds_LE <= kth).all()
     if values is None:
         assert (reached == k).all()
+        following = np.sort(np.pad(scores, ((0, 0), (0, 0), (1, 0))), axis=2)[..., -int(k) - 1]
+        np.testing.assert_allclose(thresholds_LE, (kth + following) / 2, rtol=1e-6)
+    else:
+        assert ((scores > kth[..., None]).sum(2) < k).all()
 
 
 def test_the_number_of_tokens_is_rounded_down_to_whole_tokens_of_an_expert():
     scores = draw(103)
     thresholds_LE, k = collect(scores, [], 1.5).thresholds(103)
     assert k == 38  # 103 x 1.5 / 4 = 38.6
-    np.testing.assert_array_equal(thresholds_LE, np.sort(scores)[..., -38])
+    assert ((scores >= thresholds_LE[..., None]).sum(2) == 38).all()
 
 
 def test_memory_is_bounded_by_what_can_still_matter():
     top = TopScores(1.0, 64 * 1000, EXPERTS)
     for part in range(1000):
         top.add(draw(64, seed=part))
-    assert top.largest().shape == (LAYERS, EXPERTS, 16_000)
+    assert top.largest().shape == (LAYERS, EXPERTS, 16_001)
 
 
 def test_samples_of_several_processes_are_one_sample():
@@ -65,7 +67,7 @@ def test_samples_of_several_processes_are_one_sample():
     for part, of_process in zip(parts, np.split(scores, [20], axis=2), strict=True):
         part.add(of_process)
     padded = [part.padded() for part in parts]
-    assert {array.shape for array in padded} == {(LAYERS, EXPERTS, 300)}
+    assert {array.shape for array in padded} == {(LAYERS, EXPERTS, 301)}
     merged, k = whole.merged(padded).thresholds(600)
     expected, same = whole.thresholds(600)
     assert k == same == 300

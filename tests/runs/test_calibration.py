@@ -1,0 +1,210 @@
+"""`moe-jax calibrate`: a run of its own with other thresholds; mistakes are one line."""
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+from etils import epath
+
+import moe_jax
+from moe_jax import cli, strict_json
+from moe_jax.config_source import ConfigSource
+from moe_jax.errors import UserError
+from moe_jax.runs import calibrated_run
+from moe_jax.runs.calibrated_run import CalibrationSample, output_directory
+from moe_jax.runs.calibration import check_router, load_for_calibration, read_sample
+from moe_jax.sharding.partition import SINGLE_DEVICE
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A directory with a tiny trained run in it, and its configuration."""
+    directory = tmp_path_factory.mktemp("calibrate")
+    gin = tiny.RUN + tiny.STEADY + "STEPS = 3\nPool.kind = 'sequence'\n"
+    (directory / "tiny.gin").write_text(gin)
+    moe_jax.experiment([str(directory / "tiny.gin")]).train(directory / "run", quiet=True)
+    return directory
+
+
+def contents(directory):
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def call(capsys, *arguments):
+    code = cli.main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def calibrated(home):
+    """Returns the result of the verb, and what it changed in the run."""
+    before = contents(home / "run")
+    flags = ["--tokens=2000", "--capacity_factor=1", f"--checkpoint={home / 'run'}"]
+    args = cli.make_parser().parse_args(["calibrate", *flags])
+    args.gin_bindings = []
+    result = cli._run_verb(args)
+    return result, before == contents(home / "run")
+
+
+def test_the_calibrated_run_is_evaluated_as_any_run(calibrated, home, capsys):
+    result, is_unchanged = calibrated
+    assert is_unchanged
+    assert result["output_dir"] == str(home / "run-calibrated")
+    code, out, _ = call(capsys, "eval", f"--checkpoint={home / 'run-calibrated'}", "--json")
+    figures, losses = json.loads(out.splitlines()[-1]), result["losses"]
+    assert code == 0
+    assert figures["loss"] == pytest.approx(losses["trained"], rel=1e-5)
+    assert figures["causal_loss"] == pytest.approx(losses["causal_after"], rel=1e-5)
+    assert figures["mean_experts"] == 1.0
+    (record,) = map(
+        json.loads, (home / "run-calibrated" / "metrics.jsonl").read_text().splitlines()
+    )
+    for name, value in figures.items():
+        if name not in ("step", "task"):
+            assert record[name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_its_thresholds_give_experts_their_share(calibrated, home):
+    """k = N c / E of the 2,048 tokens of 8 batches, of which the first inputs tie."""
+    result, _ = calibrated
+    assert (result["tokens"], result["tokens_per_expert"]) == (2048, 256)
+    run = moe_jax.load(home / "run-calibrated")
+    assert run.step == result["step"] == 3
+    (path,) = (p for p in run.variables.router_state if p.endswith("threshold"))
+    expected = [layer["thresholds"] for layer in result["layers"]]
+    np.testing.assert_allclose(run.variables.router_state[path], expected, rtol=1e-7)
+    untouched = moe_jax.load(home / "run")
+    for name, value in untouched.variables.params.items():
+        np.testing.assert_array_equal(run.variables.params[name], value)
+    for layer in result["layers"]:
+        assert layer["after"]["mean_experts"] == pytest.approx(1.0, abs=0.25)
+    assert [layer["layer"] for layer in result["layers"]] == [1, 3]
+    assert isinstance(run.generate("The whale"), str)
+
+
+def test_run_json_says_what_it_was_made_from(calibrated, home):
+    result, _ = calibrated
+    record = json.loads((home / "run-calibrated" / "run.json").read_text())
+    made = record["calibration"]
+    assert made["checkpoint"] == str(home / "run")
+    assert {**made, "output_dir": result["output_dir"]} == {
+        "checkpoint": str(home / "run"),
+        **json.loads(strict_json.dumps(result)),
+    }
+    assert made["capacity_factor"] == 1.0
+    assert "ExpertChoice.capacity_factor = 1.0" in (home / "run-calibrated/config.gin").read_text()
+    original = json.loads((home / "run" / "run.json").read_text())
+    for name in ("data", "vocabulary_digest", "tokens_per_step"):
+        assert record[name] == original[name]
+
+
+def test_training_does_not_go_on_in_it_and_leaves_it_as_it_is(calibrated, home, capsys):
+    directory = home / "run-calibrated"
+    before = contents(directory / "checkpoints")
+    flags = [f"--gin_file={home / 'tiny.gin'}", f"--output_dir={directory}", "--gin.STEPS=4"]
+    code, _, err = call(capsys, "train", *flags, "--gin.ExpertChoice.capacity_factor=1.0")
+    assert code == 1
+    assert "has the model only, without the state of an optimizer" in err
+    assert contents(directory / "checkpoints") == before
+
+
+@pytest.fixture
+def loaded(home):
+    return load_for_calibration(str(home / "run"), ConfigSource(), None)[0]
+
+
+def test_a_directory_that_is_something_else_is_refused(loaded, home, calibrated, tmp_path):
+    def refused(directory, text):
+        with pytest.raises(UserError, match=text):
+            output_directory(loaded, str(directory))
+
+    assert output_directory(loaded, None) == epath.Path(home / "run-calibrated")
+    assert output_directory(loaded, str(tmp_path)) == epath.Path(tmp_path)
+    (tmp_path / "letter.txt").write_text("dear reader")
+    refused(tmp_path, "is something else than a calibration of")
+    refused(tmp_path / "letter.txt", "is something else than a calibration of")
+    for of_run in (home / "run", home / "run" / "checkpoints", home):
+        refused(of_run, "a calibration never changes the run")
+    (tmp_path / "run.json").write_text(json.dumps({"calibration": {"checkpoint": "/other"}}))
+    refused(tmp_path, "is something else than a calibration of")
+
+
+def test_half_a_run_is_never_seen(calibrated, loaded, home, monkeypatch):
+    """A save that fails leaves the earlier calibration, and nothing beside it."""
+    before = contents(home)
+
+    def fail(directory, step, variables):
+        (directory / "3").mkdir(parents=True)
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(calibrated_run, "save_model", fail)
+    flags = ["calibrate", f"--checkpoint={home / 'run'}", "--tokens=2000"]
+    assert cli.main(flags) == 1
+    assert contents(home) == before
+    assert sorted(path.name for path in home.iterdir()) == ["run", "run-calibrated", "tiny.gin"]
+
+
+@pytest.mark.slow
+def test_a_calibration_replaces_an_earlier_one(home, capsys):
+    flags = ["calibrate", f"--checkpoint={home / 'run'}", "--tokens=2000", "--json"]
+    flags += [f"--output_dir={home / 'again'}"]
+    results = []
+    for factor in ("1", "2"):
+        code, out, _ = call(capsys, *flags, f"--capacity_factor={factor}")
+        assert code == 0
+        results.append(json.loads(out.splitlines()[-1]))
+        record = json.loads((home / "again" / "run.json").read_text())
+        assert record["calibration"]["capacity_factor"] == float(factor)
+    assert results[0]["losses"]["trained"] != results[1]["losses"]["trained"]
+    assert not [path for path in home.iterdir() if path.name.startswith(".")]
+
+
+def test_other_splits_are_read_and_that_of_the_report_is_not(loaded):
+    for split, text in (
+        ("validation", "the split that the losses are reported on"),
+        ("test", "has no split 'test'; it has: train, validation"),
+    ):
+        with pytest.raises(UserError, match=text):
+            read_sample(loaded, CalibrationSample(split, 2000), SINGLE_DEVICE)
+    with pytest.raises(UserError, match=r"takes 24 at .* too few .* give at least 400"):
+        read_sample(loaded, CalibrationSample("train", 99), SINGLE_DEVICE)
+
+
+@pytest.mark.slow
+def test_a_named_split_is_read_in_order(home):
+    bindings = ["Data.eval_split='train'"]
+    run, _ = load_for_calibration(str(home / "run"), ConfigSource((), bindings), None)
+    (first, second) = read_sample(run, CalibrationSample("validation", 500), SINGLE_DEVICE)
+    held_out = moe_jax.load(home / "run").experiment.data
+    from moe_jax.data.pipeline.input_pipeline import eval_batches
+
+    np.testing.assert_array_equal(first.targets_BS, eval_batches(held_out)[0].targets_BS)
+    assert (second.targets_BS != first.targets_BS).any()
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, 9.0, float("nan"), float("inf")])
+def test_a_capacity_out_of_range_is_refused(home, factor):
+    with pytest.raises(UserError, match="is not above 0 and at most 8, the number of experts"):
+        load_for_calibration(str(home / "run"), ConfigSource(), factor)
+
+
+@pytest.mark.parametrize(
+    ("file", "bindings", "text"),
+    [
+        ("switch", ["Model.num_experts=0"], "is a dense model"),
+        ("switch", [], "switch, which routes causally without its capacity and has no thresholds"),
+        ("topk", [], "topk, which routes causally already and has no thresholds"),
+    ],
+)
+def test_a_router_without_thresholds_is_refused(home, file, bindings, text):
+    source = ConfigSource((f"routers/{file}.gin",), bindings)
+    with pytest.raises(UserError, match=text):
+        load_for_calibration(str(home / "run"), source, None)
+
+
+def test_routers_with_thresholds_are_not(home):
+    for file in ("expert_choice", "expert_choice_capped", "expert_threshold"):
+        run = moe_jax.experiment(["runs/quickstart.gin", f"routers/{file}.gin"])
+        check_router(epath.Path(home), run.config.active_router)
