@@ -20,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--capacity_factor", type=float, metavar="C", help="experts per token (default: the run's)"
     )
     parser.add_argument(
+        "--method", default="thresholds", help="thresholds (the default) or predictor"
+    )
+    parser.add_argument(
         "--split", default="train", help="to set thresholds from (default: training batches)"
     )
     parser.add_argument(
@@ -40,13 +43,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from moe_jax.library_output import suppress_library_output
     from moe_jax.runs import garbage_collection
     from moe_jax.runs.calibrated_run import CalibrationSample, output_directory, write_run
-    from moe_jax.runs.calibration import calibrate, load_for_calibration
+    from moe_jax.runs.calibration import calibrate
+    from moe_jax.runs.calibration_setup import load_for_calibration
     from moe_jax.runs.device_mesh import make_checked_partition
     from moe_jax.runs.loading import load_model
     from moe_jax.runs.trained_router import router_mismatch
 
     source = arguments.config_source(args)
-    loaded, capacity_factor = load_for_calibration(args.checkpoint, source, args.capacity_factor)
+    setup = load_for_calibration(args.checkpoint, source, args.method, args.capacity_factor)
+    loaded = setup.trained
     directory = output_directory(loaded, args.output_dir)
     console = make_main_console()
     say, silent, debug = line_printer(console), console.quiet, args.debug
@@ -58,7 +63,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     garbage_collection.resume(collect=True)
     sample = CalibrationSample(args.split, args.tokens)
     with waiting(f"calibrating step {trained.step}", silent=silent), suppress_library_output(debug):
-        calibrated = calibrate(trained, capacity_factor, sample, say)
+        calibrated = calibrate(setup, trained, sample, say)
         write_run(calibrated, directory)
     print_calibration(console, calibrated)
     say(f"Run:   {directory}")

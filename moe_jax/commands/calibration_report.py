@@ -11,11 +11,12 @@ def print_calibration(console: Console, calibrated: CalibratedRun) -> None:
     """Prints the sample, the losses, and the causal routing of every layer before and after."""
     calibration, report = calibrated.calibration, calibrated.report
     say = line_printer(console)
+    setup, passes = calibrated.setup, len(calibration.passes)
     say(
-        f"Thresholds of step {calibrated.trained.step} for a capacity factor of "
-        f"{calibrated.capacity_factor:g}, from {calibration.tokens:,} tokens of the split "
-        f"{calibrated.sample.split!r} ({calibration.tokens_per_expert:,} for each expert), in "
-        f"{len(calibration.passes)} passes"
+        f"{setup.method.capitalize()} of step {calibrated.trained.step} for a capacity factor of "
+        f"{setup.capacity_factor:g}, from {calibration.tokens:,} tokens of the split "
+        f"{calibrated.sample.split!r} ({calibration.tokens_per_expert:,} for each expert)"
+        + (f", in {passes} passes" if passes else "")
     )
     before, after = report.gaps
     losses = Table(title=f"Held-out text ({report.tokens:,} tokens)", title_justify="left")

@@ -51,18 +51,16 @@ class CalibrationPass:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Thresholds set from a sample.
+    """Causal routing that was set from a sample.
 
     Attributes:
-        variables: the arrays of the model with these thresholds.
-        thresholds_LE: the thresholds by mixture-of-experts layer.
+        variables: the arrays of the model with these thresholds, or predictors.
         tokens: number of tokens of the sample, N.
-        tokens_per_expert: number of them that each expert takes, k.
-        passes: the passes over the sample.
+        tokens_per_expert: number of them that each expert takes in a pool of all of them, k.
+        passes: the passes over the sample that set thresholds.
     """
 
     variables: Variables
-    thresholds_LE: np.ndarray
     tokens: int
     tokens_per_expert: int
     passes: list[CalibrationPass]
@@ -97,9 +95,7 @@ def calibrate_thresholds(
         if number and error <= LOAD_TOLERANCE:
             break
         variables = with_thresholds(variables, sample.thresholds_LE)
-    return Calibration(
-        variables, read_thresholds(variables), sample.tokens, sample.tokens_per_expert, passes
-    )
+    return Calibration(variables, sample.tokens, sample.tokens_per_expert, passes)
 
 
 def read_thresholds(variables: Variables) -> np.ndarray:

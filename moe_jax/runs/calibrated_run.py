@@ -10,9 +10,11 @@ from typing import Any
 from etils import epath
 
 from moe_jax.errors import UserError
-from moe_jax.evaluation.calibration import Calibration
+from moe_jax.evaluation.calibration import Calibration, read_thresholds
 from moe_jax.evaluation.causal_gap import GapReport
 from moe_jax.evaluation.perplexity import Perplexity
+from moe_jax.evaluation.predictor_fit import read_predictors
+from moe_jax.runs.calibration_setup import CalibrationSetup
 from moe_jax.runs.device_mesh import mesh_sizes
 from moe_jax.runs.loading import Run, TrainedModel
 from moe_jax.sharding.processes import barrier, gather, is_main, propagate_errors
@@ -45,17 +47,17 @@ class CalibratedRun:
     """A calibrated model and what it was measured to do on held-out data.
 
     Attributes:
-        trained: the model as it was trained.
-        calibration: the thresholds.
-        capacity_factor: c, for which they were set.
+        setup: the run that it was made from, and the method.
+        trained: the calibrated model, as it is written.
+        calibration: how it was set.
         sample: what they were set from.
         report: the model routed as trained, causally before, and causally after the calibration.
         bytes: UTF-8 bytes of the text of the report's targets.
     """
 
+    setup: CalibrationSetup
     trained: TrainedModel
     calibration: Calibration
-    capacity_factor: float
     sample: CalibrationSample
     report: GapReport
     bytes: int
@@ -77,13 +79,13 @@ class CalibratedRun:
             run.experiment.model.moe_layers,
             before.layers,
             after.layers,
-            self.calibration.thresholds_LE,
+            self._set(),
             strict=True,
         )
         return {
             "step": self.trained.step,
-            "method": "thresholds",
-            "capacity_factor": self.capacity_factor,
+            "method": self.setup.method,
+            "capacity_factor": self.setup.capacity_factor,
             "split": self.sample.split,
             "tokens": self.calibration.tokens,
             "tokens_per_expert": self.calibration.tokens_per_expert,
@@ -101,11 +103,19 @@ class CalibratedRun:
                     "layer": number,
                     "before": vars(old),
                     "after": vars(new),
-                    "thresholds": thresholds_E.tolist(),
+                    self.setup.method: values,
                 }
-                for number, old, new, thresholds_E in layers
+                for number, old, new, values in layers
             ],
         }
+
+    def _set(self) -> list[Any]:
+        """Returns the thresholds [E] or predictors [E, E + 1] of every layer."""
+        if self.setup.method == "predictor":
+            values: list[Any] = read_predictors(self.calibration.variables).tolist()
+            return values
+        values = read_thresholds(self.calibration.variables).tolist()
+        return values
 
 
 def output_directory(run: Run, output_dir: str | None) -> epath.Path:

@@ -10,9 +10,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from etils import epath
-
-from moe_jax.config_source import ConfigSource
 from moe_jax.data.batch import Batch
 from moe_jax.data.pipeline.batch_source import open_source
 from moe_jax.data.pipeline.device_batches import train_batches
@@ -20,65 +17,18 @@ from moe_jax.errors import UserError
 from moe_jax.evaluation.calibration import calibrate_thresholds
 from moe_jax.evaluation.causal_gap import CausalVariant, measure_gaps
 from moe_jax.evaluation.perplexity import target_bytes
+from moe_jax.evaluation.predictor_fit import fit_predictors
 from moe_jax.experiments import Experiment
-from moe_jax.routers.expert_threshold import ExpertThreshold
 from moe_jax.routing.capacity import expert_choice_capacity
-from moe_jax.routing.router import Router
 from moe_jax.runs.calibrated_run import TRAIN_SPLIT, CalibratedRun, CalibrationSample
+from moe_jax.runs.calibration_setup import CalibrationSetup, adopt
 from moe_jax.runs.evaluation import read_evaluation_data
-from moe_jax.runs.loading import Run, TrainedModel, load_run
+from moe_jax.runs.loading import Run, TrainedModel
 from moe_jax.sharding.partition import Partition
 from moe_jax.sharding.processes import propagate_errors
 
 # With k tokens per expert, sampling gives the load a relative error of about 1 / sqrt(k).
 LEAST_TOKENS_PER_EXPERT = 100
-
-
-def load_for_calibration(
-    checkpoint: str, source: ConfigSource, capacity_factor: float | None
-) -> tuple[Run, float]:
-    """Loads the experiment of a run with a capacity factor, by default its own.
-
-    All processes of a run must call it.
-
-    Returns:
-        the run, and the capacity factor.
-
-    Raises:
-        UserError: as `load_run`; if the router has no thresholds; for a capacity factor that is not
-            above 0 and at most the number of experts.
-    """
-    run = load_run(checkpoint, source)
-    router, experts = run.experiment.active_router, run.experiment.model.num_experts
-    check_router(run.directory, router)
-    assert router is not None
-    if capacity_factor is None:
-        return run, float(router.capacity_factor)  # type: ignore[attr-defined]
-    if not (math.isfinite(capacity_factor) and 0 < capacity_factor <= experts):
-        raise UserError(
-            f"--capacity_factor={capacity_factor:g} is not above 0 and at most {experts}, the "
-            "number of experts (Model.num_experts): it is the mean number of experts per token"
-        )
-    binding = f"{type(router).settings_name}.capacity_factor={capacity_factor!r}"
-    source = dataclasses.replace(source, bindings=(*source.bindings, binding))
-    return load_run(checkpoint, source), capacity_factor
-
-
-def check_router(directory: epath.Path, router: Router | None) -> None:
-    """Checks that a router routes causally by thresholds.
-
-    Raises:
-        UserError: for a dense model, and for a router that has no thresholds.
-    """
-    if router is None:
-        raise UserError(f"{directory} is a dense model: it has no router to calibrate")
-    if isinstance(router.causal(), ExpertThreshold):
-        return
-    how = "already" if router.causal() is router else "without its capacity"
-    raise UserError(
-        f"{directory} has the router {router.name}, which routes causally {how} and has no "
-        "thresholds: there is nothing to calibrate (expert choice has some)"
-    )
 
 
 def read_sample(run: Run, sample: CalibrationSample, partition: Partition) -> list[Batch]:
@@ -132,34 +82,38 @@ def _check_tokens(experiment: Experiment, tokens: int, what: str) -> None:
 
 
 def calibrate(
+    setup: CalibrationSetup,
     trained: TrainedModel,
-    capacity_factor: float,
     sample: CalibrationSample,
     say: Callable[[str], object] = lambda line: None,
 ) -> CalibratedRun:
-    """Sets the thresholds of a trained model and measures it before and after on held-out data.
+    """Sets the causal routing of a trained model and measures it before and after, held out.
 
     All processes of a run must call it.
 
     Args:
-        trained: the model.
-        capacity_factor: that of its router, see `load_for_calibration`.
-        sample: what to set the thresholds from.
+        setup: the run and the method.
+        trained: the model of `setup.trained`.
+        sample: what to set thresholds or predictors from.
         say: prints a line about data that have changed since training.
 
     Raises:
         UserError: as `read_sample`, and if the data cannot be read.
     """
     model, variables = trained.model, trained.variables
-    batches = read_sample(trained.run, sample, model.partition)
-    calibration = calibrate_thresholds(model, variables, batches, capacity_factor)
-    has = f"the split {sample.split!r} has"
-    _check_tokens(trained.run.experiment, calibration.tokens, has)
+    batches = read_sample(setup.trained, sample, model.partition)
+    result = adopt(trained, setup.result)
+    calibration = calibrate_thresholds if setup.method == "thresholds" else fit_predictors
+    fitted = calibration(result.model, result.variables, batches, setup.capacity_factor)
+    _check_tokens(trained.run.experiment, fitted.tokens, f"the split {sample.split!r} has")
     held_out = read_evaluation_data(trained.run)
     for note in held_out.notes:
         say(note)
-    causal = model.causal()
-    variants = [CausalVariant(causal, variables), CausalVariant(causal, calibration.variables)]
+    variants = [
+        CausalVariant(model.causal(), variables),
+        CausalVariant(result.model.causal(), fitted.variables),
+    ]
     report = measure_gaps(model, variables, variants, held_out.batches)
     text = target_bytes(held_out.batches, held_out.bytes_of_token)
-    return CalibratedRun(trained, calibration, capacity_factor, sample, report, text)
+    written = dataclasses.replace(result, variables=fitted.variables)
+    return CalibratedRun(setup, written, fitted, sample, report, text)
