@@ -52,6 +52,7 @@ FAST = (
     "tests/evaluation/test_calibration.py",
     "tests/evaluation/test_causal_gap.py",
     "tests/evaluation/test_generate.py",
+    "tests/evaluation/test_predictor_fit.py",
 )
 
 

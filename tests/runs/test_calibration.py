@@ -13,7 +13,8 @@ from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError
 from moe_jax.runs import calibrated_run
 from moe_jax.runs.calibrated_run import CalibrationSample, output_directory
-from moe_jax.runs.calibration import check_router, load_for_calibration, read_sample
+from moe_jax.runs.calibration import read_sample
+from moe_jax.runs.calibration_setup import load_for_calibration
 from moe_jax.sharding.partition import SINGLE_DEVICE
 
 
@@ -112,7 +113,7 @@ def test_training_does_not_go_on_in_it_and_leaves_it_as_it_is(calibrated, home, 
 
 @pytest.fixture
 def loaded(home):
-    return load_for_calibration(str(home / "run"), ConfigSource(), None)[0]
+    return load_for_calibration(str(home / "run"), ConfigSource()).trained
 
 
 def test_a_directory_that_is_something_else_is_refused(loaded, home, calibrated, tmp_path):
@@ -175,7 +176,7 @@ def test_other_splits_are_read_and_that_of_the_report_is_not(loaded):
 @pytest.mark.slow
 def test_a_named_split_is_read_in_order(home):
     bindings = ["Data.eval_split='train'"]
-    run, _ = load_for_calibration(str(home / "run"), ConfigSource((), bindings), None)
+    run = load_for_calibration(str(home / "run"), ConfigSource((), bindings)).trained
     (first, second) = read_sample(run, CalibrationSample("validation", 500), SINGLE_DEVICE)
     held_out = moe_jax.load(home / "run").experiment.data
     from moe_jax.data.pipeline.input_pipeline import eval_batches
@@ -187,24 +188,59 @@ def test_a_named_split_is_read_in_order(home):
 @pytest.mark.parametrize("factor", [0.0, -1.0, 9.0, float("nan"), float("inf")])
 def test_a_capacity_out_of_range_is_refused(home, factor):
     with pytest.raises(UserError, match="is not above 0 and at most 8, the number of experts"):
-        load_for_calibration(str(home / "run"), ConfigSource(), factor)
+        load_for_calibration(str(home / "run"), ConfigSource(), capacity_factor=factor)
 
 
 @pytest.mark.parametrize(
-    ("file", "bindings", "text"),
+    ("file", "bindings", "method", "text"),
     [
-        ("switch", ["Model.num_experts=0"], "is a dense model"),
-        ("switch", [], "switch, which routes causally without its capacity and has no thresholds"),
-        ("topk", [], "topk, which routes causally already and has no thresholds"),
+        ("switch", ["Model.num_experts=0"], "thresholds", "is a dense model"),
+        ("switch", [], "thresholds", "switch, which routes causally without its capacity and has"),
+        ("topk", [], "predictor", "topk, which routes causally already and has no thresholds"),
+        ("expert_choice_capped", [], "predictor", "predicts the choices of expert_choice, and"),
+        ("expert_choice", [], "predictors", "is unknown; .* Did you mean 'predictor'"),
     ],
 )
-def test_a_router_without_thresholds_is_refused(home, file, bindings, text):
+def test_a_router_that_a_method_cannot_calibrate_is_refused(home, file, bindings, method, text):
     source = ConfigSource((f"routers/{file}.gin",), bindings)
     with pytest.raises(UserError, match=text):
-        load_for_calibration(str(home / "run"), source, None)
+        load_for_calibration(str(home / "run"), source, method)
 
 
-def test_routers_with_thresholds_are_not(home):
-    for file in ("expert_choice", "expert_choice_capped", "expert_threshold"):
-        run = moe_jax.experiment(["runs/quickstart.gin", f"routers/{file}.gin"])
-        check_router(epath.Path(home), run.config.active_router)
+@pytest.mark.parametrize("file", ["expert_choice_capped", "expert_threshold"])
+def test_other_routers_with_thresholds_keep_their_router(home, file):
+    setup = load_for_calibration(str(home / "run"), ConfigSource((f"routers/{file}.gin",)))
+    assert setup.result is setup.trained
+    assert setup.trained.experiment.active_router.name == file
+    assert setup.capacity_factor == 2.0
+
+
+@pytest.mark.slow
+def test_a_predictor_there_and_back(home, capsys):
+    """The run that is made has a router of its own; its thresholds are those of training again."""
+    flags = ["calibrate", "--tokens=2000", "--json"]
+    code, out, _ = call(
+        capsys,
+        *flags,
+        "--method=predictor",
+        f"--checkpoint={home / 'run'}",
+        f"--output_dir={home / 'predicted'}",
+    )
+    assert code == 0
+    made = json.loads(out.splitlines()[-1])
+    assert np.shape(made["layers"][0]["predictor"]) == (8, 9)
+    code, out, _ = call(capsys, "eval", f"--checkpoint={home / 'predicted'}", "--json")
+    figures = json.loads(out.splitlines()[-1])
+    assert figures["loss"] == pytest.approx(made["losses"]["trained"], rel=1e-5)
+    assert figures["causal_loss"] == pytest.approx(made["losses"]["causal_after"], rel=1e-5)
+    run = moe_jax.load(home / "predicted")
+    assert run.experiment.router.name == "predicted_expert_choice"
+    assert run.experiment.router.pool.kind == "sequence"
+    assert isinstance(run.generate("The whale"), str)
+    code, out, _ = call(
+        capsys, *flags, f"--checkpoint={home / 'predicted'}", f"--output_dir={home / 'back'}"
+    )
+    assert code == 0
+    back = json.loads(out.splitlines()[-1])
+    assert back["losses"]["causal_before"] == pytest.approx(made["losses"]["causal_after"], 1e-5)
+    assert moe_jax.load(home / "back").experiment.router.name == "expert_choice"
