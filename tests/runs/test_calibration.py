@@ -40,17 +40,20 @@ def call(capsys, *arguments):
 
 @pytest.fixture(scope="module")
 def calibrated(home):
-    """Returns the result of the verb, and what it changed in the run."""
-    before = contents(home / "run")
+    """Returns the result of the verb, whether the run is as it was, and what was written."""
+    before, written = contents(home / "run"), []
+    write = calibrated_run.write_run
     flags = ["--tokens=2000", "--capacity_factor=1", f"--checkpoint={home / 'run'}"]
     args = cli.make_parser().parse_args(["calibrate", *flags])
     args.gin_bindings = []
-    result = cli._run_verb(args)
-    return result, before == contents(home / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrated_run, "write_run", lambda *a: (written.append(a[0]), write(*a)))
+        result = cli._run_verb(args)
+    return result, before == contents(home / "run"), written[0]
 
 
 def test_the_calibrated_run_is_evaluated_as_any_run(calibrated, home, capsys):
-    result, is_unchanged = calibrated
+    result, is_unchanged, _ = calibrated
     assert is_unchanged
     assert result["output_dir"] == str(home / "run-calibrated")
     code, out, _ = call(capsys, "eval", f"--checkpoint={home / 'run-calibrated'}", "--json")
@@ -69,7 +72,7 @@ def test_the_calibrated_run_is_evaluated_as_any_run(calibrated, home, capsys):
 
 def test_its_thresholds_give_experts_their_share(calibrated, home):
     """k = N c / E of the 2,048 tokens of 8 batches, of which the first inputs tie."""
-    result, _ = calibrated
+    result, *_ = calibrated
     assert (result["tokens"], result["tokens_per_expert"]) == (2048, 256)
     run = moe_jax.load(home / "run-calibrated")
     assert run.step == result["step"] == 3
@@ -86,7 +89,7 @@ def test_its_thresholds_give_experts_their_share(calibrated, home):
 
 
 def test_run_json_says_what_it_was_made_from(calibrated, home):
-    result, _ = calibrated
+    result, *_ = calibrated
     record = json.loads((home / "run-calibrated" / "run.json").read_text())
     made = record["calibration"]
     assert made["checkpoint"] == str(home / "run")
@@ -132,7 +135,7 @@ def test_a_directory_that_is_something_else_is_refused(loaded, home, calibrated,
     refused(tmp_path, "is something else than a calibration of")
 
 
-def test_half_a_run_is_never_seen(calibrated, loaded, home, monkeypatch):
+def test_half_a_run_is_never_seen(calibrated, home, monkeypatch):
     """A save that fails leaves the earlier calibration, and nothing beside it."""
     before = contents(home)
 
@@ -141,8 +144,9 @@ def test_half_a_run_is_never_seen(calibrated, loaded, home, monkeypatch):
         raise UserError("the disk is full")
 
     monkeypatch.setattr(calibrated_run, "save_model", fail)
-    flags = ["calibrate", f"--checkpoint={home / 'run'}", "--tokens=2000"]
-    assert cli.main(flags) == 1
+    for name in ("run-calibrated", "another"):
+        with pytest.raises(UserError, match="the disk is full"):
+            calibrated_run.write_run(calibrated[2], epath.Path(home / name))
     assert contents(home) == before
     assert sorted(path.name for path in home.iterdir()) == ["run", "run-calibrated", "tiny.gin"]
 
