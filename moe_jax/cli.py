@@ -9,6 +9,7 @@ from typing import Any
 from moe_jax import __version__, jax_environment, strict_json
 from moe_jax.commands import (
     bench,
+    calibrate,
     compare,
     compile,
     config,
@@ -33,6 +34,7 @@ VERBS: tuple[Verb, ...] = (
     train,
     eval,
     generate,
+    calibrate,
     config,
     status,
     plot,

@@ -66,6 +66,7 @@ TESTED_IN = {
         "routing.selection",
     ),
     "routers/test_token_choice_properties.py": ("routing.position_in_expert",),
+    "runs/test_calibration.py": ("commands.calibrate", "commands.calibration_report"),
     "runs/test_curves.py": ("commands.plot",),
     "runs/test_status.py": ("commands.status", "commands.status_table"),
     "sharding/test_processes.py": ("commands.cpu_devices",),

@@ -1,5 +1,7 @@
 """The mixture-of-experts layer: score, route, dispatch, combine."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -72,6 +74,8 @@ class MixtureOfExperts(nnx.Module):
             router=self.router,
         )
         y_BSD, routing = self._routed(inputs)
+        if context.keeps_scores:
+            routing = dataclasses.replace(routing, score_BSE=jax.nn.softmax(logits_BSE, axis=-1))
         y_BSD = checkpoint_name(y_BSD, "moe_out")
         if self.shared is not None:
             with jax.named_scope("shared_experts"):

@@ -268,6 +268,12 @@ class CheckpointManager:
         abstract = abstract_state(model, optimizer)
         wanted = checkpoint_arrays(abstract)
         meta = self._meta(step)
+        if "optimizer" not in meta.get("shapes", wanted):
+            raise UserError(
+                f"the checkpoint at step {step} in {self._directory} has the model only, without "
+                "the state of an optimizer: training cannot go on in this run; give another "
+                "--output_dir"
+            )
         self._check_shapes(step, meta, wanted)
         variables = with_default_sharding(variables_tree(abstract.variables))
         items = {
