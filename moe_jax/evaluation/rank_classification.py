@@ -142,9 +142,10 @@ class LikelihoodScorer:
         """Returns the log-likelihoods of rows, padded to a batch of `shape` (B, S, T)."""
         size, length, width = shape
         batch = make_answer_batch(rows, size, length)
-        bounds = np.zeros((size, 2), np.int32)
-        bounds[: len(rows)] = [(len(row.inputs), row.length) for row in rows]
-        placed = self._partition.place_rows((batch, bounds))
+        starts_B, ends_B = np.zeros(size, np.int32), np.zeros(size, np.int32)
+        starts_B[: len(rows)] = [len(row.inputs) for row in rows]
+        ends_B[: len(rows)] = [row.length for row in rows]
+        placed = self._partition.place_rows((batch, starts_B, ends_B))
         # No answer of this batch is longer than a row of it.
         token_scores_BT = np.asarray(compiled(variables, *placed, min(width, length)), np.float64)
         return token_scores_BT.sum(1)[: len(rows)].tolist()
@@ -172,12 +173,12 @@ def _compiled(model: LanguageModel) -> Callable[..., jax.Array]:
     """Returns the compiled log-likelihoods of answers' tokens, [B, T]; 0 after their end."""
 
     def token_scores(
-        variables: Variables, batch: Batch, bounds_B2: jax.Array, width: int
+        variables: Variables, batch: Batch, starts_B: jax.Array, ends_B: jax.Array, width: int
     ) -> jax.Array:
         hidden_BSD = forward(model, variables, batch).hidden_BSD
         decoder = model.bind(variables)
-        at_BT = bounds_B2[:, :1] + jnp.arange(width)
-        counts_BT = at_BT < bounds_B2[:, 1:]
+        at_BT = starts_B[:, None] + jnp.arange(width)
+        counts_BT = at_BT < ends_B[:, None]
         at_BT = jnp.minimum(at_BT, hidden_BSD.shape[1] - 1)
         hidden_BTD = jnp.take_along_axis(hidden_BSD, at_BT[:, :, None], axis=1)
         targets_BT = jnp.take_along_axis(jnp.asarray(batch.targets_BS), at_BT, axis=1)
@@ -195,7 +196,7 @@ def _compiled(model: LanguageModel) -> Callable[..., jax.Array]:
         return jnp.where(counts_BT, scores_TB.T, 0.0)
 
     replicated: Any = model.partition.replicated
-    return jax.jit(token_scores, static_argnums=3, out_shardings=replicated)
+    return jax.jit(token_scores, static_argnums=4, out_shardings=replicated)
 
 
 def _width(answers: Sequence[Answer]) -> int:

@@ -50,7 +50,7 @@ def test_seed_by_seed_over_all_tasks_and_arms(model):
     assert (first.metric, third.metric) == ("accuracy", "pearson_corrcoef")
     assert third.settings["Checkpoints.best_is"] == "'task/pearson_corrcoef'"
     assert first.settings["Initial.checkpoint"] == repr(model.checkpoint)
-    assert first.settings["Model.d_model"] == "128"
+    assert first.settings["Model.d_model"] == "256"
 
 
 def test_settings_and_fingerprint_are_those_of_the_run(model):

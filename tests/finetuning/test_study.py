@@ -1,11 +1,7 @@
 """A fine-tuning study from its gin file to its records, with child processes that do not train."""
 
-from pathlib import Path
-
-import fake_finetuning
-import fake_study
 import pytest
-from fake_finetuning import load, pretrained
+from fake_finetuning import FinetuningChildren, load, pretrained
 
 from moe_jax.compare import scheduler
 from moe_jax.compare.run_study import StudyOptions
@@ -37,37 +33,8 @@ def plan(tmp_path, model, *bindings):
     return plan_finetuning(load(*BINDINGS, *bindings), [model], options), options
 
 
-class Children:
-    """Child processes that write runs with given scores, or none."""
-
-    def __init__(self, study, score=lambda job: 70.0, predicts=True):
-        self._study, self._score, self._predicts = study, score, predicts
-        self.started = []
-
-    def __call__(self, command, log, place):
-        (output,) = (a.partition("=")[2] for a in command if a.startswith("--output_dir="))
-        (job,) = (
-            job
-            for job in self._study.jobs
-            if str(job.directory(self._study.directory.path)) == output
-        )
-        self.started.append(job.name)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("moe-jax: no such data\n")
-        score = self._score(job)
-        if score is None:
-            return fake_study.FakeChild(log, 1)
-        records = [fake_finetuning.evaluation(10, score), fake_finetuning.evaluation(30, score - 1)]
-        fake_finetuning.write_run(Path(output), records)
-        text = "".join(f"{name} = {value}\n" for name, value in job.settings.items())
-        (Path(output) / "config.gin").write_text(text)
-        if self._predicts:
-            (Path(output) / "predictions_validation.jsonl").write_text("{}\n" * 100)
-        return fake_study.FakeChild(log, 0)
-
-
 def run(study, options, **behaviour):
-    children = Children(study, **behaviour)
+    children = FinetuningChildren(study, **behaviour)
     failed = run_finetuning(study, options, lambda progress: None, lambda line: None, children)
     return failed, children.started
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import fake_runs
+import fake_study
 
 from moe_jax import config, experiments
 from moe_jax.compare.records import Curve, Health
@@ -138,3 +139,32 @@ def pretrained(directory: Path) -> PretrainedModel:
 def load(*bindings: str):
     """Returns `runs/finetune.gin` with bindings."""
     return load_finetuning(ConfigSource(("runs/finetune.gin",), bindings))
+
+
+class FinetuningChildren:
+    """Child processes that write runs with given scores, or none."""
+
+    def __init__(self, study, score=lambda job: 70.0, predicts=True):
+        self._study, self._score, self._predicts = study, score, predicts
+        self.started = []
+
+    def __call__(self, command, log, place):
+        (output,) = (a.partition("=")[2] for a in command if a.startswith("--output_dir="))
+        (job,) = (
+            job
+            for job in self._study.jobs
+            if str(job.directory(self._study.directory.path)) == output
+        )
+        self.started.append(job.name)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("moe-jax: no such data\n")
+        score = self._score(job)
+        if score is None:
+            return fake_study.FakeChild(log, 1)
+        records = [evaluation(10, score), evaluation(30, score - 1)]
+        write_run(Path(output), records)
+        text = "".join(f"{name} = {value}\n" for name, value in job.settings.items())
+        (Path(output) / "config.gin").write_text(text)
+        if self._predicts:
+            (Path(output) / "predictions_validation.jsonl").write_text("{}\n" * 100)
+        return fake_study.FakeChild(log, 0)

@@ -6,10 +6,10 @@ chooses between. `moe_jax.data.pipeline.task_reader` reads them.
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from moe_jax import strict_json
 from moe_jax.errors import UserError
 
 Tokens = tuple[int, ...]
@@ -108,7 +108,8 @@ class TaskExamples:
         tokens = [
             [e.inputs, e.targets, [choice.tokens for choice in e.choices]] for e in self.examples
         ]
-        return hashlib.sha256(json.dumps([self.name, self.split, tokens]).encode()).hexdigest()
+        text = strict_json.dumps([self.name, self.split, tokens])
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def make_choices(

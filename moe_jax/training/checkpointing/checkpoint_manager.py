@@ -21,6 +21,9 @@ from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.sharding.processes import barrier, is_main
 from moe_jax.training.checkpointing.checkpoint_config import CheckpointConfig
 from moe_jax.training.checkpointing.checkpoint_items import (
+    FORMAT_VERSION,
+    READABLE_FORMATS,
+    DamagedCheckpoint,
     checkpoint_arrays,
     describe_non_finite,
     finite_metrics,
@@ -42,15 +45,6 @@ from moe_jax.training.error_message import one_line
 from moe_jax.training.loss_spike_guard import GuardState
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState, abstract_state
-
-# 3: shapes and checksums of all arrays, and the guard's state.
-# 2: the position in the data by stream; 1 had that of the only stream.
-FORMAT_VERSION = 3
-_READABLE = (1, 2, 3)
-
-
-class DamagedCheckpoint(Exception):
-    """A checkpoint that cannot be read, or whose arrays differ from those that were saved."""
 
 
 class CheckpointManager:
@@ -349,8 +343,8 @@ class CheckpointManager:
             version = meta["format_version"]
         except Exception as error:
             raise DamagedCheckpoint(orbax_message(error)) from error
-        if version not in _READABLE:
-            readable = ", ".join(map(str, _READABLE))
+        if version not in READABLE_FORMATS:
+            readable = ", ".join(map(str, READABLE_FORMATS))
             raise UserError(f"the checkpoint has format {version}, this program reads {readable}")
         return meta
 

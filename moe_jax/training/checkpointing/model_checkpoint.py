@@ -9,11 +9,11 @@ from etils import epath
 from moe_jax.errors import UserError
 from moe_jax.models.functional import Variables
 from moe_jax.training.checkpointing.checkpoint_items import (
+    FORMAT_VERSION,
     describe_non_finite,
     flatten_names,
     variables_tree,
 )
-from moe_jax.training.checkpointing.checkpoint_manager import FORMAT_VERSION
 from moe_jax.training.checkpointing.checksums import inspect_arrays, shapes
 
 
