@@ -57,14 +57,18 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", required=True, metavar="DIR", help="a run directory")
     parser.add_argument(
         "--step",
-        type=_step,
+        type=step,
         metavar="N|best|latest",
         help="the checkpoint's step; best: by Checkpoints.best_is (default: the latest)",
     )
 
 
-def _step(text: str) -> int | str:
-    """Parses the value of `--step`."""
+def step(text: str) -> int | str:
+    """Parses the value of `--step`.
+
+    Raises:
+        ValueError: if it is neither a number nor one of the names.
+    """
     return text if text in ("best", "latest") else int(text)
 
 

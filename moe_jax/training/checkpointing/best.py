@@ -163,7 +163,8 @@ class EarlyStop:
         best = self.best_step
         value = None if best is None else self._evaluations[best][self.ranking.metric]
         found = "none was finite" if value is None else f"{value:.4g} at step {best}"
+        count = "an evaluation" if self._waited == 1 else f"{self._waited} evaluations"
         return (
-            f"Stopped early after step {step}: {self._waited} evaluations without improvement "
+            f"Stopped early after step {step}: {count} without improvement "
             f"(Train.patience); the {self.ranking}: {found}"
         )

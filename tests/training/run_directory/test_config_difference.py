@@ -66,7 +66,6 @@ def test_what_decides_the_model(old, new, line):
         ("profile_at = 0", "profile_at = 5", "Train.profile_at is 5, was 0"),
         ("fsdp = 1", "fsdp = 8", "Mesh.fsdp is 8, was 1"),
         ("'runs/base'", "'b'", "Initial.checkpoint is 'b', was 'runs/base'"),
-        ("= @Initial()", "= @b/Initial()", "Experiment.initial is @b/Initial(), was @Initial()"),
         (
             "= @Writers()",
             "= @two/Writers()",
