@@ -172,12 +172,12 @@ def _compiled(model: LanguageModel) -> Callable[..., jax.Array]:
     """Returns the compiled log-likelihoods of answers' tokens, [B, T]; 0 after their end."""
 
     def token_scores(
-        variables: Variables, batch: Batch, bounds_B2: jax.Array, width: int
+        variables: Variables, batch: Batch, bounds: jax.Array, width: int
     ) -> jax.Array:
         hidden_BSD = forward(model, variables, batch).hidden_BSD
         decoder = model.bind(variables)
-        at_BT = bounds_B2[:, :1] + jnp.arange(width)
-        counts_BT = at_BT < bounds_B2[:, 1:]
+        at_BT = bounds[:, :1] + jnp.arange(width)
+        counts_BT = at_BT < bounds[:, 1:]
         at_BT = jnp.minimum(at_BT, hidden_BSD.shape[1] - 1)
         hidden_BTD = jnp.take_along_axis(hidden_BSD, at_BT[:, :, None], axis=1)
         targets_BT = jnp.take_along_axis(jnp.asarray(batch.targets_BS), at_BT, axis=1)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 
+from moe_jax import strict_json
 from moe_jax.data.pipeline.task_examples import MetricFn, TaskExample, TaskExamples
 from moe_jax.data.tasks.metrics.checks import is_unparsed
 from moe_jax.errors import UserError
@@ -175,7 +176,7 @@ def generate_answers(
             own.append(generator(variables, list(prompt)))
             if progress is not None:
                 progress(min((number + 1) * count, len(prompts)), len(prompts))
-        parts = [json.loads(text) for text in gather(json.dumps(own))]
+        parts = [json.loads(text) for text in gather(strict_json.dumps(own))]
         return [parts[index % count][index // count] for index in range(len(prompts))]
 
     return answer

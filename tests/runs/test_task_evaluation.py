@@ -127,7 +127,9 @@ def test_scores_by_hand(configured, task):
     for prediction in result.causal.predictions:
         own = [next(found) for _ in prediction.class_scores]
         np.testing.assert_allclose(list(prediction.class_scores.values()), own, atol=1e-4)
-        predicted.append(list(prediction.class_scores)[int(np.argmax(own))])
+        # One of ReCoRD's queries has no entities.
+        names = list(prediction.class_scores)
+        predicted.append(names[int(np.argmax(own))] if names else "")
     check_metrics(task, result, predicted)
 
 

@@ -6,10 +6,10 @@ chooses between. `moe_jax.data.pipeline.task_reader` reads them.
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from moe_jax import strict_json
 from moe_jax.errors import UserError
 
 Tokens = tuple[int, ...]
@@ -44,7 +44,7 @@ class TaskExample:
         targets: tokens of the reference, with the end-of-sequence token.
         target_text: text of the reference.
         target: what the metrics compare with: `target_text`, postprocessed.
-        choices: the texts that the example chooses between; empty if it is to be generated.
+        choices: the texts that the example chooses between; empty if the answer is generated.
         features: all features of the example, as NumPy has them.
     """
 
@@ -95,8 +95,8 @@ class TaskExamples:
 
     @property
     def has_choices(self) -> bool:
-        """Whether every example has texts to choose between."""
-        return all(example.choices for example in self.examples)
+        """Whether examples have texts to choose between; one without any gets an empty answer."""
+        return any(example.choices for example in self.examples)
 
     @property
     def is_generated(self) -> bool:
@@ -108,7 +108,9 @@ class TaskExamples:
         tokens = [
             [e.inputs, e.targets, [choice.tokens for choice in e.choices]] for e in self.examples
         ]
-        return hashlib.sha256(json.dumps([self.name, self.split, tokens]).encode()).hexdigest()
+        return hashlib.sha256(
+            strict_json.dumps([self.name, self.split, tokens]).encode()
+        ).hexdigest()
 
 
 def make_choices(
