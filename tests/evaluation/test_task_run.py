@@ -131,6 +131,7 @@ def test_a_task_without_metrics_has_predictions_and_no_score():
     assert len(result.rows()) == 3
 
 
+@pytest.mark.slow
 def test_answers_without_classes_are_generated():
     model, variables = tiny.make(ExpertChoice(2.0), num_layers=2)
 
