@@ -171,7 +171,8 @@ class TaskRun:
                     dataclasses.replace(choose(example, found.tolist()), target_score=reference)
                 )
             else:
-                predictions.append(Prediction(example, text, {}, reference))
+                none = "" if self._task.has_choices else text
+                predictions.append(Prediction(example, none, {}, reference))
         metrics = compute_metrics(self._task, predictions)
         main = main_figures(full_name(self._task.name), metrics)
         return Scored(predictions, metrics, mean_score([metrics[name] for name in main]))

@@ -24,6 +24,10 @@ Data.shards = 2
 IMPORTS = "--allow_imports=task_of_two"
 
 
+def start(home, name, argv):
+    return forked.Forked([*argv, IMPORTS], home / name, paths=[home])
+
+
 def finish(*processes):
     for process in processes:
         assert process.wait(PATIENCE) == 0, process.err.read_text()
@@ -33,17 +37,15 @@ def test_two_processes_score_tasks_like_one(tmp_path):
     (tmp_path / "task_of_two.py").write_text(task_data.OWN_TASK)
     (tmp_path / "my.gin").write_text(GIN)
     train = ["train", f"--gin_file={tmp_path / 'my.gin'}", f"--output_dir={tmp_path / 'run'}"]
-    finish(forked.Forked([*train, IMPORTS, "--cpu_devices=4"], tmp_path / "train"))
+    finish(start(tmp_path, "train", [*train, "--cpu_devices=4"]))
     # One that is generated, and one with classes.
-    argv = ["eval", f"--checkpoint={tmp_path / 'run'}", IMPORTS, "--json"]
+    argv = ["eval", f"--checkpoint={tmp_path / 'run'}", "--json"]
     argv.append("--gin.Data.task={'evaluated_task': 1, 'ranked_task': 1}")
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
-    finish(forked.Forked([*argv, f"--output={one}", "--cpu_devices=4"], tmp_path / "one"))
+    finish(start(tmp_path, "one", [*argv, f"--output={one}", "--cpu_devices=4"]))
     flags = [f"--coordinator={forked.free_address()}", "--num_processes=2", "--cpu_devices=2"]
     both = [
-        forked.Forked(
-            [*argv, f"--output={two}", *flags, f"--process_id={index}"], tmp_path / f"two_{index}"
-        )
+        start(tmp_path, f"two_{index}", [*argv, f"--output={two}", *flags, f"--process_id={index}"])
         for index in range(2)
     ]
     finish(*both)

@@ -130,6 +130,7 @@ def test_with_training_routing_answers_of_one_example_are_in_different_batches(m
         np.testing.assert_array_equal(score, [len(answer.inputs) for answer in own])
 
 
+@pytest.mark.slow
 def test_training_routing_is_that_of_the_batch(made):
     """With one pool of the batch, scores depend on the neighbours; the loss of training is that."""
     from moe_jax.training.step import LossConfig, forward, token_loss

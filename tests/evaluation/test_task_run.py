@@ -131,6 +131,7 @@ def test_a_task_without_metrics_has_predictions_and_no_score():
     assert len(result.rows()) == 3
 
 
+@pytest.mark.slow
 def test_answers_without_classes_are_generated():
     model, variables = tiny.make(ExpertChoice(2.0), num_layers=2)
 
@@ -149,3 +150,15 @@ def test_answers_without_classes_are_generated():
     own = dataclasses.replace(task, examples=task.examples[2:])
     alone = TaskRun(own, model, scorer, RunOptions(LENGTH))(variables)
     assert alone.causal.predictions[0].text == texts[2]
+
+
+def test_an_example_without_choices_gets_an_empty_answer():
+    """As a query of ReCoRD without entities; the others are not generated for it."""
+    task = task_data.make_task(ROWS, CLASSES, predict_metrics=(accuracy,))
+    first = dataclasses.replace(task.examples[0], choices=())
+    task = dataclasses.replace(task, examples=(first, *task.examples[1:]))
+    result = run(task, {"no": -1.0, "maybe": -2.0})[0](None)
+    assert result.method == "classes"
+    assert [p.text for p in result.causal.predictions] == ["", "no", "no"]
+    assert [p.text for p in result.trained.predictions] == ["", "maybe", "maybe"]
+    assert result.causal.metrics == pytest.approx({"accuracy": 100 / 3})

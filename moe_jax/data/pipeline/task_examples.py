@@ -44,7 +44,7 @@ class TaskExample:
         targets: tokens of the reference, with the end-of-sequence token.
         target_text: text of the reference.
         target: what the metrics compare with: `target_text`, postprocessed.
-        choices: the texts that the example chooses between; empty if it is to be generated.
+        choices: the texts that the example chooses between; empty if the answer is generated.
         features: all features of the example, as NumPy has them.
     """
 
@@ -95,8 +95,8 @@ class TaskExamples:
 
     @property
     def has_choices(self) -> bool:
-        """Whether every example has texts to choose between."""
-        return all(example.choices for example in self.examples)
+        """Whether examples have texts to choose between; one without any gets an empty answer."""
+        return any(example.choices for example in self.examples)
 
     @property
     def is_generated(self) -> bool:
