@@ -48,7 +48,11 @@ TESTED_IN = {
     ),
     "test_waiting.py": ("library_output",),
     "commands/config/test_check.py": ("runs.dry_run",),
-    "commands/test_bench.py": ("benchmarks.adaptive", "benchmarks.generation", "benchmarks.pipeline"),
+    "commands/test_bench.py": (
+        "benchmarks.adaptive",
+        "benchmarks.generation",
+        "benchmarks.pipeline",
+    ),
     "commands/test_data.py": ("runs.scoring",),
     "data/pipeline/test_curriculum.py": ("data.sources.curriculum_source",),
     "data/pipeline/test_feature_converters.py": ("data.batch",),
