@@ -1,5 +1,6 @@
 """Generation with a cache equals the full forward pass, token by token."""
 
+import functools
 import itertools
 
 import jax
@@ -28,13 +29,13 @@ LENGTH = 24
 
 def full_logits(model, variables, tokens_BS):
     """Returns the logits of the whole row at once, routed causally."""
+    return np.asarray(_full_logits(model, variables, jnp.asarray(tokens_BS)))
 
-    @jax.jit
-    def run(variables):
-        decoder = model.causal().bind(variables)
-        return decoder.logits(decoder(BatchContext.of_tokens(tokens_BS)).hidden_BSD)
 
-    return np.asarray(run(variables))
+@functools.partial(jax.jit, static_argnums=0)
+def _full_logits(model, variables, tokens_BS):
+    decoder = model.causal().bind(variables)
+    return decoder.logits(decoder(BatchContext.of_tokens(tokens_BS)).hidden_BSD)
 
 
 def make(kind, position="relative", **changes):
