@@ -1,5 +1,6 @@
 """Generation with a cache equals the full forward pass, token by token."""
 
+import functools
 import itertools
 
 import jax
@@ -28,13 +29,13 @@ LENGTH = 24
 
 def full_logits(model, variables, tokens_BS):
     """Returns the logits of the whole row at once, routed causally."""
+    return np.asarray(_full_logits(model, variables, jnp.asarray(tokens_BS)))
 
-    @jax.jit
-    def run(variables):
-        decoder = model.causal().bind(variables)
-        return decoder.logits(decoder(BatchContext.of_tokens(tokens_BS)).hidden_BSD)
 
-    return np.asarray(run(variables))
+@functools.partial(jax.jit, static_argnums=0)
+def _full_logits(model, variables, tokens_BS):
+    decoder = model.causal().bind(variables)
+    return decoder.logits(decoder(BatchContext.of_tokens(tokens_BS)).hidden_BSD)
 
 
 def make(kind, position="relative", **changes):
@@ -110,29 +111,34 @@ def test_text_of_every_router_is_that_without_a_cache(name, settings):
     assert found == [without_cache(model, variables, p, config, s) for p, s in expected]
 
 
-RAGGED = [tiny.tokens(1, n, seed=n)[0].tolist() for n in (5, 31, 1, 14, 0, 40, 2, 32)]
+def ragged(*lengths):
+    return [tiny.tokens(1, n, seed=n)[0].tolist() for n in lengths]
+
+
+# Of one padded length, and of several.
+RAGGED, LONG = ragged(5, 31, 1, 14, 0, 22, 2, 9), ragged(5, 31, 1, 14, 0, 40, 2, 64)
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes"),
+    ("kind", "changes", "prompts"),
     [
-        ("batch", {}),
-        slow("batch", {"scan_layers": False, "position": "rotary"}),
-        slow("dense", {"scan_layers": False}),
-        slow("dense", {"bidirectional_prefix": True}),
+        ("batch", {"scan_layers": False}, RAGGED),
+        slow("batch", {"position": "rotary"}, LONG),
+        slow("dense", {"scan_layers": False}, LONG),
+        slow("dense", {"bidirectional_prefix": True}, LONG),
     ],
 )
-def test_a_batch_of_ragged_prompts_gives_each_row_what_it_gives_alone(kind, changes):
+def test_a_batch_of_ragged_prompts_gives_each_row_what_it_gives_alone(kind, changes, prompts):
     model, variables = make(kind, **changes)
     config = SamplingConfig(max_new_tokens=6, temperature=1.0)
     generator = Generator(model, config, end=-1)
     seeds = list(range(8))
-    together = generator.batch(variables, RAGGED, seeds)
-    alone = [generator(variables, p, s) for p, s in zip(RAGGED, seeds, strict=True)]
+    together = generator.batch(variables, prompts, seeds)
+    alone = [generator(variables, p, s) for p, s in zip(prompts, seeds, strict=True)]
     assert together == alone
     assert len({tuple(row) for row in together}) == 8
-    # Other neighbours, another place, and a batch that is padded to 4 rows.
-    assert generator.batch(variables, RAGGED[5:2:-1], seeds[5:2:-1]) == alone[5:2:-1]
+    # Other neighbours, another place, and rows that pad the batch to 8.
+    assert generator.batch(variables, prompts[6:1:-1], seeds[6:1:-1]) == alone[6:1:-1]
 
 
 def test_decoding_ends_with_the_last_row():
