@@ -58,6 +58,7 @@ LAWS = {
 }
 VERBS = {
     "train": f"{CLI}::test_training_leaves_a_complete_run_directory",
+    "finetune": "tests/commands/test_finetune.py::test_a_study_from_its_gin_file_to_its_report",
     "eval": f"{CLI}::test_eval_gives_the_figures_of_training",
     "generate": f"{CLI}::test_generate_writes_text",
     "calibrate": "tests/runs/test_calibration.py::test_the_calibrated_run_is_evaluated_as_any_run",
