@@ -10,9 +10,12 @@ from scipy.optimize import minimize
 
 from moe_jax.evaluation import predictor_fit
 from moe_jax.evaluation.predictor_fit import features_of, fit_predictors, read_predictors
+from moe_jax.models.functional import LanguageModel
 from moe_jax.models.layer_routing import RoutingContext
 from moe_jax.routers.predicted_expert_choice import PredictedExpertChoice
 from moe_jax.routing.pools import Pool
+from moe_jax.sharding.mesh import MeshConfig
+from moe_jax.sharding.partition import make_partition
 from moe_jax.training.step import forward
 
 BATCHES = [tiny.make_batch(8, 12, seed) for seed in range(3)]
@@ -64,3 +67,18 @@ def test_a_probability_of_zero_is_a_finite_feature():
     assert np.isfinite(features).all()
     assert features[0] == pytest.approx(np.log(2))
     assert features[2] == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.multidevice
+def test_on_a_mesh_it_is_that_of_one_device():
+    router = PredictedExpertChoice(1.0, Pool("batch"))
+    alone, variables = tiny.make(router)
+    expected = read_predictors(fit_predictors(alone, variables, BATCHES, 1.0).variables)
+    partition = make_partition(MeshConfig(data=4, tensor=2), jax.devices())
+    model = LanguageModel(alone.config, router, partition)
+    placed = jax.device_put(variables, model.shardings())
+    sample = [partition.place_rows(batch) for batch in BATCHES]
+    found = fit_predictors(model, placed, sample, 1.0)
+    np.testing.assert_allclose(read_predictors(found.variables), expected, rtol=1e-2, atol=1e-2)
+    assert found.tokens == 23 * 12
