@@ -9,12 +9,14 @@ from typing import Any
 from moe_jax import __version__, jax_environment, strict_json
 from moe_jax.commands import (
     bench,
+    calibrate,
     compare,
     compile,
     config,
     data,
     eval,
     exceptions,
+    finetune,
     generate,
     output,
     plot,
@@ -32,11 +34,13 @@ VERBS: tuple[Verb, ...] = (
     train,
     eval,
     generate,
+    calibrate,
     config,
     status,
     plot,
     data,
     compare,
+    finetune,
     compile,
     bench,
 )

@@ -300,8 +300,8 @@ def _independent(found: Sequence[Mistake]) -> list[str]:
 def check_macros(bindings: Sequence[str] = ()) -> None:
     """Refuses macros that nothing uses, which are most likely misspelt.
 
-    Macros of the package's own files may be unused, as other values can override their uses. Call
-    it after everything has been built.
+    Macros of the package's own files, and of the configuration of a run that others override, may
+    be unused, as other values can override their uses. Call it after everything has been built.
 
     Args:
         bindings: the NAME=VALUE of the command line; macros among them must be used.
@@ -310,7 +310,8 @@ def check_macros(bindings: Sequence[str] = ()) -> None:
         UserError: for unused macros, with the nearest macro that is used.
     """
     used = {scope for scope, selector in gin.config._OPERATIVE_CONFIG if _is_macro(selector)}
-    replaceable = _shipped_macros() - {b.partition("=")[0].strip() for b in bindings}
+    saved = {s for (s, kind, _), at in locations.items() if _is_macro(kind) and at.is_saved}
+    replaceable = (_shipped_macros() | saved) - {b.partition("=")[0].strip() for b in bindings}
     hint = f" Macros in use: {', '.join(sorted(used))}." if used else ""
     note(
         Mistake(
@@ -340,13 +341,17 @@ def unused() -> list[str]:
     """Returns the bindings of objects that were not built, which have no effect.
 
     Only bindings of the command line and of the user's files that it names are returned: included
-    files may serve several configurations.
+    files may serve several configurations. Nor those of the configuration of a run, which others
+    override.
     """
     known = gin.config._OPERATIVE_CONFIG
     return sorted(
         f"{selector.removeprefix(PACKAGE)}.{name}{in_parentheses(location)}"
         for (scope, selector, name), location in locations.items()
-        if location.is_named and (scope, selector) not in known and not _is_macro(selector)
+        if location.is_named
+        and not location.is_saved
+        and (scope, selector) not in known
+        and not _is_macro(selector)
     )
 
 

@@ -9,8 +9,10 @@ import moe_jax.routers  # noqa: F401  Registers the routers.
 from moe_jax import config, config_choice
 from moe_jax.config_source import ConfigSource
 from moe_jax.data.config import DataConfig
-from moe_jax.errors import UserError
+from moe_jax.errors import UserError, nearest
+from moe_jax.evaluation.perplexity import Perplexity
 from moe_jax.evaluation.sampling import SamplingConfig
+from moe_jax.evaluation.task_scores import TaskScores
 from moe_jax.flops import ParameterCount, count_parameters, train_flops_per_token
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.functional import LanguageModel
@@ -28,11 +30,13 @@ from moe_jax.sharding.partition import (
 from moe_jax.sharding.rules import BATCH_AXES
 from moe_jax.training.checkpointing.checkpoint_config import CheckpointConfig
 from moe_jax.training.fault_tolerance.watchdog import WatchdogConfig
+from moe_jax.training.initial import InitialConfig
 from moe_jax.training.loop import TrainConfig
 from moe_jax.training.loss_spike_guard import GuardConfig
 from moe_jax.training.metric_writers.config import WriterConfig
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.step import LossConfig, StepOptions, make_train_step
+from moe_jax.training.task_metrics import PREFIX
 
 
 @configurable
@@ -53,6 +57,8 @@ class Experiment(Settings):
         watchdog: time limits after which a process counts as hung.
         writers: destinations of metrics.
         sampling: settings of text generation.
+        task_scores: settings of the scores of tasks with inputs and targets.
+        initial: the checkpoint of another run that a new run starts from.
     """
 
     model: ModelConfig
@@ -67,6 +73,8 @@ class Experiment(Settings):
     watchdog: WatchdogConfig = dataclasses.field(default_factory=WatchdogConfig)
     writers: WriterConfig = dataclasses.field(default_factory=WriterConfig)
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+    task_scores: TaskScores = dataclasses.field(default_factory=TaskScores)
+    initial: InitialConfig = dataclasses.field(default_factory=InitialConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,6 +108,38 @@ class Experiment(Settings):
         rows, parts = data.batch_size, train.accumulation
         if model.num_experts and router is not None and rows % parts == 0:
             router.check(rows // parts, data.sequence_length, model.num_experts)
+
+    @staticmethod
+    @rule
+    def _the_best_is_kept(train: TrainConfig, checkpoints: CheckpointConfig) -> None:
+        if not train.patience:
+            return
+        if not checkpoints.keep_best:
+            raise UserError(
+                f"Train.patience = {train.patience} ends training some evaluations after the best "
+                "one: set Checkpoints.keep_best above 0 to keep its checkpoint"
+            )
+        if train.eval_every % checkpoints.every:
+            raise UserError(
+                f"Train.patience needs a checkpoint of every evaluation: Checkpoints.every = "
+                f"{checkpoints.every} does not divide Train.eval_every = {train.eval_every}"
+            )
+
+    @staticmethod
+    @rule
+    def _the_best_has_a_metric(checkpoints: CheckpointConfig, task_scores: TaskScores) -> None:
+        metric = checkpoints.ranking.metric
+        if metric.startswith(PREFIX):
+            if not task_scores.in_training:
+                raise UserError(
+                    f"Checkpoints.best_is = {checkpoints.best_is!r} is a score of the task: set "
+                    "TaskScores.in_training = True to compute it at every evaluation"
+                )
+        elif metric not in (known := Perplexity(0, 0, 1, 1).as_dict()):
+            raise UserError(
+                f"Checkpoints.best_is names {metric!r}, which no evaluation has; known: "
+                f"{', '.join(known)}, and task/METRIC.{nearest(metric, known)}"
+            )
 
     @staticmethod
     @rule

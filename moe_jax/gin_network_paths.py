@@ -3,6 +3,10 @@
 Evaluating somebody else's run must not read from their bucket: the request alone tells who reads.
 So the user has to repeat network paths in the `config.gin` of a local run, unless the package's own
 files name them.
+
+`Initial.checkpoint` is read by training alone, when a run begins, and the configuration of a run
+that begins is the user's own; evaluating, resuming or generating from a run that was fine-tuned
+from a checkpoint on a network reads only the run. So it is permitted to name one.
 """
 
 import shlex
@@ -13,6 +17,9 @@ from gin.config_parser import BindingStatement
 
 from moe_jax.errors import UserError
 from moe_jax.gin_statements import NETWORK_PATH, Statement, leaves
+
+# Read only for a configuration that the user gives.
+_NOT_READ = {"Initial.checkpoint"}
 
 
 def check(statements: Sequence[Statement], run: str, own_texts: Iterable[str]) -> None:
@@ -40,7 +47,7 @@ def check(statements: Sequence[Statement], run: str, own_texts: Iterable[str]) -
         value = statement.parsed.value
         texts = (leaf for leaf in leaves(value) if isinstance(leaf, str))
         paths = {path for text in texts for path in NETWORK_PATH.findall(text)}
-        if statement.root == run and not paths <= trusted:
+        if statement.root == run and name not in _NOT_READ and not paths <= trusted:
             refused = ", ".join(sorted(paths - trusted))
             raise UserError(
                 f"{name} = {value!r} was refused ({statement.location}): a run on this machine "

@@ -32,11 +32,13 @@ class SourceLocation:
         text: for messages, such as `my.gin, line 3`.
         is_named: whether it is the command line, or a file of the user that it names.
         is_packaged: whether it is a file of the package.
+        is_saved: whether it is the configuration of a run, which has the value of every setting.
     """
 
     text: str
     is_named: bool
     is_packaged: bool = False
+    is_saved: bool = False
 
 
 # Source locations by scope, name and parameter, in the order in which the values were set.
@@ -44,6 +46,10 @@ SourceLocations = dict[tuple[str, str, str], SourceLocation]
 
 # Files of this folder of the package are alternatives: a later one takes back what one before set.
 _ALTERNATIVES = "routers"
+# Settings that belong to the alternative; those of a saved configuration are not for another one.
+_OF_ALTERNATIVES = "moe_jax.Pool"
+# Gin writes it before the settings of each object.
+_SAVED = "\n# Parameters for "
 # Dictionaries whose items are set one by one: a binding adds to those before it.
 _MERGED = {("moe_jax.Loss", "weights")}
 
@@ -188,7 +194,11 @@ class GinReader:
         return any(self._is_alternative(real) for _, real in self._open)
 
     def _take_back(self) -> None:
-        """Restores the values before the alternative in force, unless they were set after it."""
+        """Restores the values before the alternative in force, unless they were set after it.
+
+        Of a saved configuration, which has the values of the alternative among all others, those
+        that would also be read by another one are dropped.
+        """
         for key, (location, value, location_before) in self._alternative.items():
             if self.locations.get(key) is not location:
                 continue
@@ -197,6 +207,9 @@ class GinReader:
             if location_before is not None:
                 bindings[key[2]], self.locations[key] = value, location_before
         self._alternative = {}
+        for key, location in list(self.locations.items()):
+            if location.is_saved and key[1] == _OF_ALTERNATIVES:
+                del gin.config._CONFIG[key[:2]][key[2]], self.locations[key]
 
     def _bind(self, key: Any, value: Any, location: SourceLocation) -> None:
         name = (key.scope, key.complete_selector, key.arg_name)
@@ -219,9 +232,11 @@ class GinReader:
         is_packaged: bool = False,
         is_argument: bool = False,
     ) -> None:
+        is_saved = _SAVED in text
+
         def locate(line: int) -> SourceLocation:
             shown = f"in {name}" if is_argument else f"{name}, line {line}"
-            return SourceLocation(shown, is_named, is_packaged)
+            return SourceLocation(shown, is_named, is_packaged, is_saved)
 
         line = 1
 

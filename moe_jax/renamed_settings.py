@@ -27,7 +27,28 @@ _LOSSES = {
 }
 _DEFAULT_WEIGHTS = dict(_LOSSES.values())
 # Settings that were added later, with the value that a configuration without them had in effect.
-_ADDED = {"Data.rows_dir": "None", "Train.frozen": "()"}
+_ADDED = {
+    "Checkpoints.best_is": "''",
+    "Data.rows_dir": "None",
+    "Experiment.initial": "@Initial()",
+    "Experiment.task_scores": "@TaskScores()",
+    "Initial.checkpoint": "None",
+    "Initial.optimizer": "'fresh'",
+    "Initial.step": "'latest'",
+    "Model.dropout": "0.0",
+    "Model.expert_dropout": "0.0",
+    "Sampling.beams": "1",
+    "Sampling.length_penalty": "0.6",
+    "TaskScores.classes": "()",
+    "TaskScores.examples": "0",
+    "TaskScores.in_training": "False",
+    "TaskScores.max_new_tokens": "0",
+    "TaskScores.normalize_by_length": "False",
+    "TaskScores.predicted_splits": "()",
+    "TaskScores.split": "''",
+    "Train.frozen": "()",
+    "Train.patience": "0",
+}
 _ROUTERS = {"'switch'": "Switch", "'gshard_top2'": "GShardTop2", "'glam_top2'": "GLaMTop2"}
 
 

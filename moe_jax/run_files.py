@@ -10,3 +10,8 @@ OWNER_FILE = "owner.json"
 def is_run(names: set[str]) -> bool:
     """Returns True if a directory with entries of these names is a run directory."""
     return CHECKPOINTS in names and bool(names & {CONFIG_FILE, OWNER_FILE})
+
+
+def predictions_file(split: str) -> str:
+    """Returns the name of the file with the predictions for the examples of a split."""
+    return f"predictions_{split}.jsonl"

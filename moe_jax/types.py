@@ -12,13 +12,13 @@ check the aliases at run time.
 | T      | tokens of all rows or pools, in one axis                                     |
 | U      | tokens of a chunk, whose logits are in memory at once                        |
 | P      | pools: groups of tokens routed on their own                                  |
-| N      | tokens in a pool                                                             |
+| N      | tokens in a pool; in generation, new tokens of a row                         |
 | D      | model width                                                                  |
 | F      | hidden width of a feed-forward network                                       |
 | H, K   | attention heads, width of a head                                             |
 | E      | experts; over a mesh, those of a device                                      |
 | G      | groups of experts                                                            |
-| C      | capacity: slots per expert per pool                                          |
+| C      | capacity: slots per expert per pool; in beam search, candidates of a row     |
 | K      | (routing) choices per token                                                  |
 | M      | (token, expert) pairs, or slots, of all experts in one axis                  |
 | R      | rows computed or sent together: of an expert, a segment or a device          |
@@ -26,6 +26,7 @@ check the aliases at run time.
 | X      | devices that share the experts                                               |
 | L      | layers                                                                       |
 | V      | vocabulary                                                                   |
+| W      | beams of a row                                                               |
 """
 
 from jaxtyping import Array, Bool, Float, Int, Num

@@ -49,7 +49,13 @@ FAST = (
     "tests/configs/test_routers.py",
     "tests/dispatch/test_routed.py",
     "tests/dispatch/test_transports.py",
+    "tests/evaluation/test_calibration.py",
+    "tests/evaluation/test_causal_gap.py",
     "tests/evaluation/test_generate.py",
+    "tests/evaluation/test_predictor_fit.py",
+    "tests/evaluation/test_rank_classification.py",
+    "tests/evaluation/test_task_run.py",
+    "tests/evaluation/test_task_scores.py",
 )
 
 

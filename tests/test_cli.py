@@ -192,6 +192,52 @@ def test_generate_writes_text(trained, capsys):
     assert "The whale" + result["texts"][0] in out
 
 
+def test_generate_writes_texts_of_a_file_of_prompts(trained, tmp_path, capsys):
+    """Two prompts, two samples each, in one batch; one of them alone, streamed, is the same."""
+    directory, _ = trained
+    (tmp_path / "prompts.txt").write_text("The whale\nCall me\n")
+    output = tmp_path / "texts.jsonl"
+    argv = [f"--checkpoint={directory}", "--gin.Sampling.max_new_tokens=8"]
+    files = [f"--prompts={tmp_path}/prompts.txt", f"--output={output}", "--samples=2", "--json"]
+    code, out, _ = run(capsys, "generate", *argv, *files)
+    assert code == 0
+    result = json.loads(out.splitlines()[-1])
+    texts = [json.loads(line) for line in output.read_text().splitlines()]
+    assert result["generations"] == texts
+    assert result["output"] == str(output)
+    places = [(t["prompt_index"], t["sample_index"], t["prompt"]) for t in texts]
+    assert places == [(i, s, p) for i, p in enumerate(("The whale", "Call me")) for s in (0, 1)]
+    assert all(t["tokens"] == 8 or t["ended"] for t in texts)
+    code, out, _ = run(capsys, "generate", *argv, "--prompt=Call me")
+    assert code == 0
+    assert "Call me" + texts[2]["text"] in out
+    output.write_text("mine")
+    assert run(capsys, "generate", *argv, *files)[0] == 1
+    assert output.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--prompt=a", "--prompts=b"], "give one of the two"),
+        (["--prompts=/nowhere/p.txt"], "there is no file /nowhere/p.txt"),
+        (["--batch_size=0"], "--batch_size must be above 0, not 0"),
+        (["--gin.Sampling.beams=2"], "Sampling.beams = 2 needs Sampling.temperature = 0"),
+        slow(
+            ["--gin.Sampling.beams=2", "--gin.Sampling.temperature=0", "--samples=3"],
+            "Sampling.beams = 2 finds 2 texts, not 3 samples",
+        ),
+        slow(["--prompt=" + "whale " * 200], "the model was trained on rows of"),
+    ],
+)
+def test_generate_refuses_in_one_line(trained, capsys, argv, message):
+    code, out, err = run(capsys, "generate", f"--checkpoint={trained[0]}", *argv)
+    assert code == 1
+    assert message in err
+    assert err.count("\n") == 1
+    assert not out
+
+
 def test_generate_reads_gin_files_over_the_run(trained, home, capsys):
     directory, _ = trained
     (home / "short.gin").write_text("Sampling.max_new_tokens = 0\n")

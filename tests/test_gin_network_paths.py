@@ -45,6 +45,16 @@ def test_places_of_a_stranger_are_refused(run, line):
     assert experiments.load(ConfigSource([own])).data
 
 
+def test_the_checkpoint_that_a_run_began_from_is_not_read_again(run):
+    """`--gin.Initial.checkpoint` of a run that was fine-tuned: evaluating it reads the run only."""
+    own = run("Initial.checkpoint = 'gs://stranger/run'")
+    loaded = experiments.load(ConfigSource([own], run_config=own))
+    assert loaded.initial.checkpoint == "gs://stranger/run"
+    own = run("OTHER = 'gs://stranger/run'", "Initial.checkpoint = %OTHER", "Data.cache_dir=%OTHER")
+    with pytest.raises(UserError, match="OTHER = 'gs://stranger/run' was refused"):
+        experiments.load(ConfigSource([own], run_config=own))
+
+
 def test_what_the_user_gives_instead_is_taken(run, tmp_path):
     own = run("Data.tfds_data_dir = 'gs://stranger/data'")
     given = "Data.tfds_data_dir=gs://stranger/data"

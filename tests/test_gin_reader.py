@@ -198,3 +198,18 @@ def test_texts_that_were_checked_are_what_is_read(here):
     (here / "later.gin").write_text("Data.seed = 5\n")
     reader.read_file("later.gin")
     assert [mistake.text for mistake in reader.mistakes] == ["missing"]
+
+
+def test_the_configuration_of_a_run_is_a_base_that_others_override(here):
+    """Its macros and settings may be unused, and its pool is not that of another router."""
+    experiments.load(ConfigSource(["runs/quickstart.gin"], ["LR=0.5", "WarmupCosine.peak=%LR"]))
+    (here / "saved.gin").write_text(config.operative())
+    mine = ["Experiment.optimizer=@Adafactor()"]
+    loaded = experiments.load(ConfigSource(["saved.gin", "routers/switch.gin"], mine))
+    assert config.unused() == []
+    assert loaded.router.pool.kind == "sequence"
+    assert experiments.load(ConfigSource(["saved.gin"])).router.pool.kind == "batch"
+    # A file of the user's with the same lines is not one that gin has written.
+    (here / "mine.gin").write_text("include 'runs/quickstart.gin'\nLR = 0.5\n")
+    with pytest.raises(UserError, match="nothing uses 'LR'"):
+        experiments.load(ConfigSource(["mine.gin"]))

@@ -12,6 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     ["cli", "__init__"],
     ["commands"],
+    ["finetuning"],
     ["compare"],
     ["benchmarks"],
     ["pods"],

@@ -37,7 +37,6 @@ TOPICS = {
 TESTED_IN = {
     "test_cli.py": (
         "commands.config.show",
-        "commands.eval",
         "commands.exceptions",
         "commands.generate",
         "commands.startup",
@@ -48,7 +47,11 @@ TESTED_IN = {
     ),
     "test_waiting.py": ("library_output",),
     "commands/config/test_check.py": ("runs.dry_run",),
-    "commands/test_bench.py": ("benchmarks.adaptive", "benchmarks.pipeline"),
+    "commands/test_bench.py": (
+        "benchmarks.adaptive",
+        "benchmarks.generation",
+        "benchmarks.pipeline",
+    ),
     "commands/test_data.py": ("runs.scoring",),
     "data/pipeline/test_curriculum.py": ("data.sources.curriculum_source",),
     "data/pipeline/test_feature_converters.py": ("data.batch",),
@@ -67,6 +70,7 @@ TESTED_IN = {
         "routing.selection",
     ),
     "routers/test_token_choice_properties.py": ("routing.position_in_expert",),
+    "runs/test_calibration.py": ("commands.calibrate", "commands.calibration_report"),
     "runs/test_curves.py": ("commands.plot",),
     "runs/test_status.py": ("commands.status", "commands.status_table"),
     "sharding/test_processes.py": ("commands.cpu_devices",),

@@ -58,8 +58,10 @@ LAWS = {
 }
 VERBS = {
     "train": f"{CLI}::test_training_leaves_a_complete_run_directory",
+    "finetune": "tests/commands/test_finetune.py::test_a_study_from_its_gin_file_to_its_report",
     "eval": f"{CLI}::test_eval_gives_the_figures_of_training",
     "generate": f"{CLI}::test_generate_writes_text",
+    "calibrate": "tests/runs/test_calibration.py::test_the_calibrated_run_is_evaluated_as_any_run",
     "status": "tests/runs/test_status.py::test_a_run_that_goes",
     "plot": "tests/runs/test_curves.py::test_two_runs_in_one_png",
     "config": "tests/commands/config/test_sharding.py::test_a_mesh_that_does_not_fit_is_refused",

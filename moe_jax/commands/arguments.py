@@ -55,7 +55,21 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of verbs that read a checkpoint."""
     parser.add_argument("--checkpoint", required=True, metavar="DIR", help="a run directory")
-    parser.add_argument("--step", type=int, help="the checkpoint's step (default: the latest)")
+    parser.add_argument(
+        "--step",
+        type=step,
+        metavar="N|best|latest",
+        help="the checkpoint's step; best: by Checkpoints.best_is (default: the latest)",
+    )
+
+
+def step(text: str) -> int | str:
+    """Parses the value of `--step`.
+
+    Raises:
+        ValueError: if it is neither a number nor one of the names.
+    """
+    return text if text in ("best", "latest") else int(text)
 
 
 def add_cache_flags(parser: argparse.ArgumentParser) -> None:

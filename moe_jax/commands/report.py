@@ -12,6 +12,7 @@ from moe_jax.data.pipeline.example_prompts import has_padding
 from moe_jax.experiments import Experiment
 from moe_jax.formatting import count, printable
 from moe_jax.routing.router import Router
+from moe_jax.training.task_metrics import task_metrics
 
 
 def print_header(
@@ -55,6 +56,8 @@ def print_results(console: Console, figures: Mapping[str, float], router: Router
             f"{figures[prefix + 'mean_experts']:.2f}",
         )
     console.print(table)
+    for name, value in task_metrics(figures).items():
+        console.print(f"{name}: {value:.4g}")
     if router is not None and not router.is_causal:
         console.print(
             "Routed as trained, the choice of experts sees later tokens; compare models, and "

@@ -1,7 +1,7 @@
 """Generated texts and the commands that follow a training run."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
@@ -31,6 +31,40 @@ def print_samples(console: Console, prompt: str, texts: Sequence[str], are_answe
             console.print(f"{before}--- {number} of {len(texts)} ---", style="dim", highlight=False)
         console.print(prompt, style="bold", end="", markup=False, highlight=False)
         console.print(text, markup=False, highlight=False)
+
+
+def print_stream(
+    console: Console, prompt: str, pieces: tuple[str, Iterator[str]], is_answer: bool
+) -> str:
+    """Prints a text as it is made, in the form of `print_samples`.
+
+    Args:
+        console: the console to print to.
+        prompt: the prompt of the text.
+        pieces: the first piece of the text, and the others.
+        is_answer: whether the text answers the prompt; otherwise it continues it.
+
+    Returns:
+        the whole text.
+    """
+
+    def show(text: str, style: str = "", end: str = "") -> None:
+        console.print(text, style=style, end=end, markup=False, highlight=False, soft_wrap=True)
+        console.file.flush()
+
+    if is_answer and prompt:
+        show("question: ", "dim")
+        show(prompt, "bold", "\n")
+        show("answer: ", "dim")
+    else:
+        show(prompt, "bold")
+    text, rest = pieces
+    show(text)
+    for piece in rest:
+        show(piece)
+        text += piece
+    show("", end="\n")
+    return text
 
 
 def next_commands(program: str, directory: str, data: DataConfig, prompt: str) -> list[str]:

@@ -17,7 +17,7 @@ from moe_jax.compare.run_study import (
     run_study,
 )
 from moe_jax.compare.study import load_study
-from moe_jax.compare.study_files import check_is_study
+from moe_jax.compare.study_files import check_is_plan
 from moe_jax.errors import UserError
 from moe_jax.waiting import waiting
 
@@ -62,12 +62,17 @@ def failure(lines: Sequence[str]) -> UserError:
     return UserError(f"{what}; the same command tries again:\n{listed}")
 
 
-def _plan(args: argparse.Namespace, command: str) -> tuple[PlannedStudy, StudyOptions]:
+def study_options(args: argparse.Namespace, command: str) -> StudyOptions:
+    """Returns the settings of this process that the flags give."""
     flags = [f"--cache_dir={args.cache_dir}"] if args.cache_dir else []
     flags += ["--no_cache"] if args.no_cache else []
-    options = StudyOptions(args.output_dir, command, args.parallel, tuple(flags))
+    return StudyOptions(args.output_dir, command, args.parallel, tuple(flags))
+
+
+def _plan(args: argparse.Namespace, command: str) -> tuple[PlannedStudy, StudyOptions]:
+    options = study_options(args, command)
     source = required_config_source(args)
-    check_is_study(source)
+    check_is_plan(source, "Study")
     loaded = load_study(source)
     # Before hours of training.
     change_plan(loaded.plan(command), args.baseline, args.matched_by)

@@ -13,7 +13,7 @@ from moe_jax.commands.samples import next_commands, print_samples
 from moe_jax.runs.device_mesh import mesh_summary
 from moe_jax.runs.listener import TrainingListener
 from moe_jax.runs.loading import Run
-from moe_jax.runs.training import TrainingResult
+from moe_jax.runs.training_result import TrainingResult
 from moe_jax.sharding.partition import Partition
 from moe_jax.sharding.processes import is_main
 from moe_jax.training.monitoring.progress import make_reporter
@@ -55,6 +55,10 @@ def print_training_result(
     """
     if not result.figures:
         return {}
+    if result.best_is:
+        line_printer(console)(
+            f"The best evaluation ({result.best_is}): step {result.figures['step']}"
+        )
     print_results(console, result.figures, run.experiment.active_router)
     if result.sample is not None:
         answer = result.has_answer

@@ -7,8 +7,9 @@ import gin
 
 from moe_jax import config, experiments
 from moe_jax.compare.fingerprints import resolved_settings
+from moe_jax.compare.plan_files import is_file
 from moe_jax.compare.run_config import describe_model
-from moe_jax.compare.study import LoadedStudy, is_file
+from moe_jax.compare.study import LoadedStudy
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError, combined
 from moe_jax.experiments import Experiment

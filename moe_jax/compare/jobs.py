@@ -73,6 +73,19 @@ class Job:
         flags = self.flags(study_directory, cache_flags)
         return [sys.executable, "-m", "moe_jax.cli", "train", *flags]
 
+    def facts(self, study_directory: epath.Path) -> dict[str, Any]:
+        """Returns what `study.json` says of the job besides its state."""
+        return {
+            "arm": self.arm,
+            "role": self.role,
+            "seed": self.seed,
+            "data_seed": self.data_seed,
+            "learning_rate": self.learning_rate,
+            "steps": self.steps,
+            "fingerprint": self.fingerprint,
+            "directory": str(self.directory(study_directory)),
+        }
+
 
 def rate_jobs(study: Study, arms: Mapping[str, Arm]) -> list[Job]:
     """Returns the trials of learning rates: of every arm that has more than one to choose from."""
@@ -175,20 +188,6 @@ def check_unchanged(jobs: Sequence[Job], trained: Mapping[str, Mapping[str, str]
             f"{'they were' if len(changed) > 1 else 'it was'} trained: {_first(lines, '; ')}. "
             "Restore it, or give another --output_dir"
         )
-
-
-def as_json(job: Job, study_directory: epath.Path) -> dict[str, Any]:
-    """Returns what `study.json` says of a job besides its state."""
-    return {
-        "arm": job.arm,
-        "role": job.role,
-        "seed": job.seed,
-        "data_seed": job.data_seed,
-        "learning_rate": job.learning_rate,
-        "steps": job.steps,
-        "fingerprint": job.fingerprint,
-        "directory": str(job.directory(study_directory)),
-    }
 
 
 def _first(texts: Sequence[str], separator: str) -> str:

@@ -13,6 +13,7 @@ from moe_jax.compare.records import Record, RunRecord, StudyPlan
 from moe_jax.compare.results_file import RESULTS_FILE, read_records
 from moe_jax.compare.run_reader import read_run
 from moe_jax.compare.study_directory import STUDY_FILE, absolute, holds_study
+from moe_jax.compare.task_records import AnyRecord, FinetuningPlan, TaskBaseline, TaskRun
 from moe_jax.errors import UserError, combined
 from moe_jax.run_files import CHECKPOINTS, CONFIG_FILE, RUN_FILE
 from moe_jax.waiting import waiting
@@ -54,7 +55,7 @@ def read_inputs(paths: Sequence[str]) -> ReadRuns:
             if file is None:
                 directories.append(path)
             else:
-                studies.append(_latest(read_records(file)))
+                studies.append(_latest(_comparable(read_records(file), path)))
         loose, lines = _read_directories(directories)
         left_out += lines
     if not studies and not loose:
@@ -81,6 +82,23 @@ def read_inputs(paths: Sequence[str]) -> ReadRuns:
         raise combined(["there are no two arms to compare, after these runs:", *left_out])
     others = [record for record in records if not isinstance(record, RunRecord | StudyPlan)]
     return ReadRuns(plan, [*kept, *others], left_out)
+
+
+def _comparable(records: Sequence[AnyRecord], path: str) -> list[Record]:
+    """Returns the records of a comparison.
+
+    Raises:
+        UserError: for those of a fine-tuning study.
+    """
+    kept: list[Record] = []
+    for record in records:
+        if isinstance(record, TaskRun | TaskBaseline | FinetuningPlan):
+            raise UserError(
+                f"{path} is a fine-tuning study, which has scores of tasks: `moe-jax finetune "
+                f"{path}` reports on it"
+            )
+        kept.append(record)
+    return kept
 
 
 def _located(

@@ -20,7 +20,8 @@ from etils import epath
 
 from moe_jax import strict_json
 from moe_jax.compare.json_values import decode, encode
-from moe_jax.compare.records import LeakTest, Record, RunRecord, StepTimes, StudyPlan
+from moe_jax.compare.records import LeakTest, RunRecord, StepTimes, StudyPlan
+from moe_jax.compare.task_records import AnyRecord, FinetuningPlan, TaskBaseline, TaskRun
 from moe_jax.errors import UserError, nearest
 from moe_jax.training.run_directory.atomic_file import is_remote, write_atomically
 
@@ -29,15 +30,16 @@ VERSION = 1
 # Time limit for locking the file.
 _LOCK_SECONDS = 60.0
 
-_KINDS: dict[str, Any] = {cls.kind: cls for cls in (RunRecord, StepTimes, LeakTest, StudyPlan)}
+_CLASSES = (RunRecord, StepTimes, LeakTest, StudyPlan, TaskRun, TaskBaseline, FinetuningPlan)
+_KINDS: dict[str, Any] = {cls.kind: cls for cls in _CLASSES}
 
 
-def to_json(record: Record) -> dict[str, Any]:
+def to_json(record: AnyRecord) -> dict[str, Any]:
     """Returns a record as plain JSON values, with its kind and version."""
     return {"kind": record.kind, "version": VERSION, **encode(record)}
 
 
-def from_json(values: Any, where: str) -> Record:
+def from_json(values: Any, where: str) -> AnyRecord:
     """Returns the record of a JSON object.
 
     Args:
@@ -61,12 +63,12 @@ def from_json(values: Any, where: str) -> Record:
             f"{VERSION}: use the version of moe-jax that wrote it"
         )
     values = {name: value for name, value in values.items() if name not in ("kind", "version")}
-    record: Record = decode(values, _KINDS[kind], where)
+    record: AnyRecord = decode(values, _KINDS[kind], where)
     _check(record, where)
     return record
 
 
-def read_records(path: str | epath.Path) -> list[Record]:
+def read_records(path: str | epath.Path) -> list[AnyRecord]:
     """Returns the records of a file, in order.
 
     Raises:
@@ -94,7 +96,7 @@ def read_records(path: str | epath.Path) -> list[Record]:
     return records
 
 
-def write_records(path: str | epath.Path, records: Iterable[Record]) -> None:
+def write_records(path: str | epath.Path, records: Iterable[AnyRecord]) -> None:
     """Writes a file of records, atomically.
 
     Raises:
@@ -103,7 +105,7 @@ def write_records(path: str | epath.Path, records: Iterable[Record]) -> None:
     write_atomically(epath.Path(path), "".join(_line(record) for record in records))
 
 
-def append_record(path: str | epath.Path, record: Record) -> int:
+def append_record(path: str | epath.Path, record: AnyRecord) -> int:
     """Appends a record to a file, which is created if it does not exist.
 
     The record is on disk when the function returns. Processes on several machines may append to
@@ -185,7 +187,7 @@ def _write(file: io.FileIO, contents: bytes) -> None:
         contents = contents[file.write(contents) :]
 
 
-def _line(record: Record) -> str:
+def _line(record: AnyRecord) -> str:
     return strict_json.dumps(to_json(record)) + "\n"
 
 
@@ -211,7 +213,7 @@ def _parse(line: str) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def _check(record: Record, where: str) -> None:
+def _check(record: AnyRecord, where: str) -> None:
     """Checks what annotations do not say.
 
     Raises:

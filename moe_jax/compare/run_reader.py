@@ -68,7 +68,7 @@ def _read_run(directory: epath.Path, arm: str | None, role: Role, command: str) 
         learning_rate=learning_rate(settings),
         fingerprint=fingerprint(settings),
         planned_steps=steps,
-        outcome=metrics.outcome(steps, experiment.guard.limit),
+        outcome=metrics.outcome(_last_step(facts, steps), experiment.guard.limit),
         curve=metrics.curve,
         tokens_per_step=data.batch_size * data.sequence_length,
         eval_tokens=metrics.eval_tokens,
@@ -80,6 +80,13 @@ def _read_run(directory: epath.Path, arm: str | None, role: Role, command: str) 
         wall_seconds=_wall_seconds(directory),
         **vars(model),
     )
+
+
+def _last_step(facts: Mapping[str, Any], planned_steps: int) -> int:
+    """Returns the step after which a run ends: `Train.steps`, or that of its early stop."""
+    stop = facts.get("early_stop")
+    step = stop.get("step") if isinstance(stop, dict) else None
+    return min(step, planned_steps) if type(step) is int else planned_steps
 
 
 def _wall_seconds(directory: epath.Path) -> float | None:

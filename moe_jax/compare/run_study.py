@@ -8,10 +8,11 @@ from moe_jax.compare import jobs as study_jobs
 from moe_jax.compare.arms import Arm, load_arms, matching_notes
 from moe_jax.compare.children import Start, device_variables, find_devices, starter
 from moe_jax.compare.jobs import Job
+from moe_jax.compare.journal import Journal
 from moe_jax.compare.leak_test import describe, run_leak_test
 from moe_jax.compare.learning_rates import choose_rate
 from moe_jax.compare.records import LeakTest, RunRecord, StudyPlan
-from moe_jax.compare.scheduler import Observer, Progress, Scheduler, failed
+from moe_jax.compare.scheduler import Observer, Scheduler, failed
 from moe_jax.compare.step_times import are_missing, measure_step_times
 from moe_jax.compare.study import LoadedStudy
 from moe_jax.compare.study_directory import StudyDirectory
@@ -143,7 +144,7 @@ def _record_ended(study: PlannedStudy, jobs: Sequence[Job]) -> None:
         except UserError:  # Training may still read it, and says why if not.
             continue
         if record is not None and record.outcome != "unfinished":
-            _append_plan(study)
+            study.directory.append_plan(study.plan)
             study.directory.append(record)
 
 
@@ -171,7 +172,7 @@ def run_study(
         Interrupted: after Ctrl-C or SIGTERM, once the running jobs have saved.
     """
     devices = find_devices(options.parallel)
-    journal = _Journal(study, observe)
+    journal = Journal(study.directory, study.plan, study.known_jobs, observe)
     scheduler = Scheduler(
         study.directory,
         start or starter(devices),
@@ -179,7 +180,7 @@ def run_study(
         journal.note,
         options.cache_flags,
     )
-    _append_plan(study)
+    study.directory.append_plan(study.plan)
     for note in matching_notes(list(study.arms.values()), study.loaded.study.matched_by):
         say(note)
     try:
@@ -222,7 +223,7 @@ def _first_jobs_to_time(study: PlannedStudy) -> list[Job]:
             first.setdefault(job.arm, job)
     jobs = list(first.values())
     is_due = study.loaded.study.timing_rounds > 0
-    missing = are_missing(jobs, _fingerprints(study, jobs), study.directory.records())
+    missing = are_missing(jobs, _fingerprints(study, jobs), study.directory.comparison_records())
     return jobs if is_due and missing else []
 
 
@@ -267,35 +268,3 @@ def _test_leaks(study: PlannedStudy, say: Say) -> None:
                 say(f"not measured: {error}")
         if (result := tested[router]) is not None:
             study.directory.append(dataclasses.replace(result, arm=name))
-
-
-def _append_plan(study: PlannedStudy) -> None:
-    plans = [record for record in study.directory.records() if isinstance(record, StudyPlan)]
-    if study.plan not in plans[-1:]:
-        study.directory.append(study.plan)
-
-
-class _Journal:
-    """Writes `study.json` whenever the state of a job changes, and shows the progress."""
-
-    def __init__(self, study: PlannedStudy, observe: Observer):
-        self._study, self._observe = study, observe
-        self._written: dict[str, str] | None = None
-
-    def note(self, progress: Progress) -> None:
-        """Observes the progress."""
-        self._observe(progress)
-        if dict(progress.states) == self._written:
-            return
-        path, known = self._study.directory.path, self._study.known_jobs()
-        entries = {
-            job.name: {
-                "state": progress.states.get(job.name, "waiting"),
-                **study_jobs.as_json(job, path),
-                "command": job.command(path),
-                **({"error": progress.errors[job.name]} if job.name in progress.errors else {}),
-            }
-            for job in known
-        }
-        self._study.directory.write_study(self._study.plan, entries)
-        self._written = dict(progress.states)

@@ -12,20 +12,15 @@ An item of `Study.common` or of an arm is a gin file, if it ends in `.gin`, or a
 `--gin.` on the command line. An arm is the configuration of the common items, then its own.
 """
 
-import contextlib
 import dataclasses
-import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
-from etils import epath
-
-from moe_jax import config
+from moe_jax.compare import plan_files
 from moe_jax.compare.records import StudyPlan
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError, combined, nearest
-from moe_jax.gin_statements import StatementReader
 from moe_jax.registration import configurable
 from moe_jax.settings import Name, Positive, Seed, Settings, counted, rule
 
@@ -127,11 +122,9 @@ class Study(Settings):
     ) -> None:
         named = {"common": common, **{f"arms[{name!r}]": items for name, items in arms.items()}}
         _raise(
-            f"Study.{where}: {item!r} is neither a gin file (it would end in .gin) nor a binding "
-            "(NAME=VALUE)"
+            message
             for where, items in named.items()
-            for item in items
-            if not is_file(item) and "=" not in item
+            for message in plan_files.not_an_item(f"Study.{where}", items)
         )
 
     @staticmethod
@@ -234,68 +227,18 @@ def load_study(source: ConfigSource) -> LoadedStudy:
     Raises:
         UserError: for all mistakes in the study, one in a line.
     """
-    own = tuple(b for b in source.bindings if b.strip().startswith(f"{Study.settings_name}."))
-    others = tuple(b for b in source.bindings if b not in own)
-    with config.collect():
-        config.parse(dataclasses.replace(source, bindings=own))
-        study = config.build(Study.settings_name)
-        config.check_macros(own)
-    assert isinstance(study, Study)
-    if stray := config.unused():
-        raise UserError(
-            f"a study's gin file sets Study.*, and {', '.join(stray)} is not: settings of the arms "
-            f"are items of Study.common or Study.arms, such as {stray[0].split(' (')[0] + '=...'!r}"
-        )
-    found = [_find(file, source.search_paths) for file in source.files]
-    beside = [str(path.parent) for path in found if str(path.parent) not in ("", ".")]
-    root = str(config.config_root())
-    beside = [path for path in dict.fromkeys(beside) if not path.startswith(root)]
-    paths = (*source.search_paths, *beside)
-    return LoadedStudy(study, others, paths, _texts(study, source.files, paths))
+    places = "Study.common or Study.arms"
+    read = plan_files.read_plan(source, Study.settings_name, _items, places)
+    return LoadedStudy(read.plan, read.bindings, read.search_paths, read.text)
 
 
-def _texts(study: Study, files: Sequence[str], search_paths: Sequence[str]) -> str:
-    """Returns the text of a study's gin files, of those of its items, and of all they include.
-
-    Files of the package are left out, unless they are the study's own or included by these. Each
-    file begins with a comment line with its name.
-    """
-    root = str(config.config_root())
-    directories = ["", *search_paths, root]
-    items = [item for items in (study.common, *study.arms.values()) for item in items]
-    texts: dict[str, str] = {}
-    for file in [*files, *filter(is_file, items)]:
-        reader = StatementReader(directories)
-        # What cannot be read is said when the arms are loaded.
-        with contextlib.suppress(UserError, SyntaxError, ValueError):
-            reader.statements([file], [])
-        for path, text in reader.texts.items():
-            if file in files or not path.startswith(root):
-                texts.setdefault(os.path.normpath(path), text)
-    parts = []
-    for path, text in texts.items():
-        inside = [d for d in (root, *search_paths) if d and path.startswith(os.path.join(d, ""))]
-        name = os.path.relpath(path, max(inside, key=len)) if inside else path
-        parts.append(f"# {name}\n{text}")
-    return "\n".join(parts)
+def _items(study: Study) -> list[str]:
+    return [item for items in (study.common, *study.arms.values()) for item in items]
 
 
 def rate_text(rate: float) -> str:
     """Returns a learning rate as it is written in the names of its trials."""
     return f"{rate:g}"
-
-
-def is_file(item: str) -> bool:
-    """Returns whether an item of a study is a gin file rather than a binding."""
-    return item.endswith(".gin") and "=" not in item
-
-
-def _find(file: str, search_paths: tuple[str, ...]) -> epath.Path:
-    for directory in ("", *search_paths, str(config.config_root())):
-        path = epath.Path(directory) / file if directory else epath.Path(file)
-        if path.exists():
-            return path
-    raise UserError(f"there is no gin file {file!r}")
 
 
 def _raise(messages: Iterable[str]) -> None:

@@ -22,12 +22,14 @@ from moe_jax.compare.results_file import (
     write_records,
 )
 from moe_jax.compare.run_reader import read_run
+from moe_jax.compare.task_records import AnyRecord, FinetuningPlan, TaskBaseline
 from moe_jax.errors import UserError
 from moe_jax.run_files import CHECKPOINTS, CONFIG_FILE, RUN_FILE
 from moe_jax.training.metric_writers.jsonl_writer import METRICS_FILE
 from moe_jax.training.run_directory.atomic_file import is_remote, write_atomically
 
 STUDY_FILE = "study.json"
+Plan = StudyPlan | FinetuningPlan
 
 
 def absolute(path: str) -> epath.Path:
@@ -86,7 +88,7 @@ class StudyDirectory:
     def __init__(self, path: str):
         self.given = epath.Path(path)
         self.path = absolute(path)
-        self._read: tuple[Any, list[Record]] = (None, [])
+        self._read: tuple[Any, list[AnyRecord]] = (None, [])
         make_directory(self.path)
 
     @property
@@ -94,7 +96,7 @@ class StudyDirectory:
         """The path of `results.jsonl`."""
         return self.path / RESULTS_FILE
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[AnyRecord]:
         """Returns all records.
 
         Raises:
@@ -105,6 +107,11 @@ class StudyDirectory:
         if state != self._read[0]:
             self._read = state, read_records(self.results)
         return list(self._read[1])
+
+    def comparison_records(self) -> list[Record]:
+        """Returns the records of a comparison."""
+        others = TaskBaseline | FinetuningPlan
+        return [record for record in self.records() if not isinstance(record, others)]
 
     def _state(self) -> tuple[int, ...] | None:
         """Returns what changes whenever `results.jsonl` is written; None if there is none."""
@@ -121,7 +128,7 @@ class StudyDirectory:
         """Returns the records of runs, by name; of several of the same name the last."""
         return {r.name: r for r in self.records() if isinstance(r, RunRecord)}
 
-    def append(self, record: Record) -> None:
+    def append(self, record: AnyRecord) -> None:
         """Appends a record, unless another process has recorded the same run.
 
         Raises:
@@ -144,6 +151,16 @@ class StudyDirectory:
             # No other process has written in between: what is known need not be read again.
             self._read = after, [*known_records, record]
 
+    def append_plan(self, plan: Plan) -> None:
+        """Appends a plan, unless it is the last one.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        plans = [record for record in self.records() if isinstance(record, type(plan))]
+        if plan not in plans[-1:]:
+            self.append(plan)
+
     def read(self, job: Job) -> RunRecord | None:
         """Reads the run of a job; None if it has no evaluation yet."""
         directory = job.directory(self.path)
@@ -161,7 +178,7 @@ class StudyDirectory:
             return Path(f"{job.name.replace('/', '-')}.log").absolute()
         return Path(str(self.path / RUNS / f"{job.name}.log"))
 
-    def write_study(self, plan: StudyPlan, jobs: Mapping[str, Mapping[str, Any]]) -> None:
+    def write_study(self, plan: Plan, jobs: Mapping[str, Mapping[str, Any]]) -> None:
         """Writes `study.json`: the plan, and what is known of each job."""
         _write_study(self.path, plan, jobs)
 
@@ -183,12 +200,12 @@ def holds_study(path: epath.Path) -> bool:
         return True
 
 
-def keep_records(path: epath.Path, plan: StudyPlan, records: Sequence[Record]) -> None:
+def keep_records(path: epath.Path, plan: StudyPlan, records: Sequence[AnyRecord]) -> None:
     """Writes the records of a report on runs, so that it can be made again without the runs."""
     write_records(path / RESULTS_FILE, [plan, *records])
     _write_study(path, plan, {})
 
 
-def _write_study(path: epath.Path, plan: StudyPlan, jobs: Mapping[str, Mapping[str, Any]]) -> None:
+def _write_study(path: epath.Path, plan: Plan, jobs: Mapping[str, Mapping[str, Any]]) -> None:
     text = strict_json.dumps({"plan": to_json(plan), "jobs": jobs}, indent=1)
     write_atomically(path / STUDY_FILE, text + "\n")

@@ -17,7 +17,8 @@ assignment.
 |           |                                                       | comparison              |
 | `oracle`  | one-hot matrix products                               | tests                   |
 
-`register_dispatch` adds a dispatch.
+Decoding replaces `grouped` by `few_tokens`, a loop over the experts that the few tokens of a step
+have chosen. `register_dispatch` adds a dispatch.
 """
 
 from moe_jax.dispatch.network import ExpertNetwork

@@ -19,6 +19,8 @@ class ExpertNetwork:
         wi_EDF: W1 of every expert, in the compute precision.
         wo_EDF: W2 of every expert, in the same layout as W1.
         activation: the elementwise activation function (static).
+        each: W1 [D, F] and transposed W2 [F, D] of each expert in arrays of its own, if there are
+            such copies; only `few_tokens` reads them.
     """
 
     wi_EDF: WeightEDF
@@ -26,6 +28,7 @@ class ExpertNetwork:
     activation: Callable[[jax.Array], jax.Array] = dataclasses.field(
         default=jax.nn.gelu, metadata={"static": True}
     )
+    each: tuple[tuple[jax.Array, jax.Array], ...] | None = None
 
     @jax.named_scope("experts")
     def __call__(self, x_ERD: RowsERD) -> RowsERD:

@@ -78,14 +78,17 @@ class Perplexity:
         }
 
 
+def target_bytes(batches: Iterable[Batch], bytes_of_token: np.ndarray) -> int:
+    """Returns the UTF-8 bytes of the text of all targets, given those of every token, [V]."""
+    return sum(int(bytes_of_token[b.targets_BS][b.weights_BS > 0].sum()) for b in batches)
+
+
 class Evaluator:
     """Evaluates a model on a fixed list of batches; compiles once per router."""
 
     def __init__(self, model: LanguageModel, batches: Iterable[Batch], bytes_of_token: np.ndarray):
         self._batches = list(batches)
-        self._bytes = sum(
-            int(bytes_of_token[b.targets_BS][b.weights_BS > 0].sum()) for b in self._batches
-        )
+        self._bytes = target_bytes(self._batches, bytes_of_token)
         self._partition = model.partition
         self._trained = _make_evaluate(model)
         causal = model.causal()

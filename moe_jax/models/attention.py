@@ -1,7 +1,5 @@
 """Causal self-attention, over whole rows or with a key-value cache."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -11,23 +9,15 @@ from jax.sharding import PartitionSpec
 from moe_jax.models import softmax_attention
 from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.config import ModelConfig
+from moe_jax.models.key_value_cache import KeyValueCache, attend_with_cache
 from moe_jax.models.parameters import kernel
 from moe_jax.models.position_embeddings import MASKED, RelativeBias, causal_mask, rotate
 from moe_jax.sharding.partition import SINGLE_DEVICE, Partition
 from moe_jax.sharding.rules import BATCH_AXES
-from moe_jax.types import ActivationsBSD, BiasHQS, KeysBSHK, QueriesBQHK
+from moe_jax.types import ActivationsBSD, BiasHQS, KeysBSHK
 
 # With n blocks of queries, causal attention computes (n + 1) / 2n of all query-key pairs.
 BLOCKS, SHORTEST_BLOCK = 4, 256
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class KeyValueCache:
-    """Keys and values of the previous positions, [B, T, heads, head_dim]."""
-
-    key: jax.Array
-    value: jax.Array
 
 
 class Attention(nnx.Module):
@@ -46,20 +36,23 @@ class Attention(nnx.Module):
     def __call__(
         self, x_BSD: ActivationsBSD, batch: BatchContext, cache: KeyValueCache | None = None
     ) -> tuple[ActivationsBSD, KeyValueCache | None]:
-        """Returns the output and, if a cache was given, the cache updated with these positions."""
+        """Returns the output and, if a cache was given, the keys and values of these positions.
+
+        The cache holds the positions before the first of `batch.positions_BS`. An empty one, of
+        length 0, is for the start of a row: the result is that of whole rows without a cache.
+        """
         q, k, v = (self._project(x_BSD, w) for w in (self.query, self.key, self.value))
         if self.bias is None:
             q, k = rotate(q, batch.positions_BS), rotate(k, batch.positions_BS)
         q, k, v = (checkpoint_name(a, "qkv") for a in (q, k, v))
-        if cache is None:
+        new = None if cache is None else KeyValueCache.of_positions(k, v)
+        if cache is None or cache.length == 0:
             context = self._attend(q, k, v, batch)
         else:
-            k = _write(cache.key, k, batch.positions_BS[:, 0])
-            v = _write(cache.value, v, batch.positions_BS[:, 0])
-            cache = KeyValueCache(k, v)
-            context = softmax_attention.attend(q, k, v, self._cache_mask(batch, k.shape[1]))
+            assert new is not None
+            context = attend_with_cache(q, new, cache, self._cache_masks(batch, cache.length))
         context = context.reshape(*x_BSD.shape[:2], -1)
-        return context @ self.output[...].astype(x_BSD.dtype), cache
+        return context @ self.output[...].astype(x_BSD.dtype), new
 
     def _project(self, x_BSD: ActivationsBSD, weight: nnx.Param[jax.Array]) -> KeysBSHK:
         projected = x_BSD @ weight[...].astype(x_BSD.dtype)
@@ -122,18 +115,26 @@ class Attention(nnx.Module):
         same = segments[:, queries, None] == segments[:, None]
         return jnp.where(same[:, None], mask, MASKED)
 
-    def _cache_mask(self, batch: BatchContext, length: int) -> jax.Array:
-        """Returns the mask plus bias of the logits over a cache, [B, heads or 1, query, key]."""
-        distance_BQS = batch.positions_BS[:, :, None] - jnp.arange(length)
-        seen_BQS = distance_BQS >= 0
-        if batch.prefix_BS is not None:
-            prefix_BQ = batch.prefix_BS > 0
-            prefix_BS = jnp.pad(prefix_BQ, ((0, 0), (0, length - prefix_BQ.shape[1])))
-            seen_BQS |= prefix_BQ[:, :, None] & prefix_BS[:, None, :]
-        mask = jnp.where(seen_BQS, 0.0, MASKED)[:, None]
-        if self.bias is None:
-            return mask
-        return mask + jnp.moveaxis(self.bias.at(distance_BQS), -1, 1)
+    def _cache_masks(self, batch: BatchContext, length: int) -> tuple[jax.Array, jax.Array]:
+        """Returns mask plus bias of the logits over a cache and over the new positions.
+
+        The shapes are [B, heads or 1, query, T] and [B, heads or 1, query, query].
+        """
+        positions_BQ = batch.positions_BS
+        cached_T = jnp.arange(length)
+        is_filled_BT = cached_T < positions_BQ[:, :1]
+        distances = (
+            positions_BQ[:, :, None] - cached_T,
+            positions_BQ[:, :, None] - positions_BQ[:, None, :],
+        )
+        seen = (is_filled_BT[:, None, :], distances[1] >= 0)
+        masks = []
+        for distance_BQS, seen_BQS in zip(distances, seen, strict=True):
+            mask = jnp.where(seen_BQS, 0.0, MASKED)[:, None]
+            if self.bias is not None:
+                mask = mask + jnp.moveaxis(self.bias.at(distance_BQS), -1, 1)
+            masks.append(mask)
+        return masks[0], masks[1]
 
 
 def block_length(length: int) -> int:
@@ -143,9 +144,3 @@ def block_length(length: int) -> int:
     """
     block = max(length // BLOCKS, SHORTEST_BLOCK)
     return block if length % block == 0 else length
-
-
-def _write(cache_BSHK: KeysBSHK, new_BQHK: QueriesBQHK, start_B: jax.Array) -> KeysBSHK:
-    """Writes `new` into each row of the cache at the start position of the row."""
-    write = jax.vmap(lambda row, new, at: jax.lax.dynamic_update_slice_in_dim(row, new, at, 0))
-    return write(cache_BSHK, new_BQHK.astype(cache_BSHK.dtype), start_B)

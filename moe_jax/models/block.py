@@ -3,10 +3,12 @@
 import jax
 from flax import nnx
 
-from moe_jax.models.attention import Attention, KeyValueCache
+from moe_jax.models.attention import Attention
 from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.config import ModelConfig
+from moe_jax.models.dropout import LayerDropout, Site
 from moe_jax.models.feed_forward import FeedForward
+from moe_jax.models.key_value_cache import KeyValueCache
 from moe_jax.models.layer_routing import Routing, RoutingContext
 from moe_jax.models.moe import MixtureOfExperts
 from moe_jax.models.normalization import RMSNorm
@@ -39,19 +41,23 @@ class Layer(nnx.Module):
         self,
         x_BSD: ActivationsBSD,
         batch: BatchContext,
-        context: RoutingContext,
+        contexts: tuple[RoutingContext, LayerDropout],
         cache: KeyValueCache | None,
     ) -> tuple[ActivationsBSD, Routing | None, KeyValueCache | None]:
-        """Returns the residual stream, the routing (None for a dense layer), and the cache."""
+        """Returns the residual stream, the routing (None if dense), and new cache entries."""
+        context, dropout = contexts
         with jax.named_scope("attention"):
             update, cache = self.attention(self.attention_norm(x_BSD), batch, cache)
+            update = dropout.units(update, Site.ATTENTION)
             x_BSD = self.partition.constrain_rows(x_BSD + update)
         if isinstance(self.ffn, FeedForward):
             with jax.named_scope("feed_forward"):
-                update = self.ffn(self.ffn_norm(x_BSD))
+                update = self.ffn(self.ffn_norm(x_BSD), dropout)
+                update = dropout.units(update, Site.FEED_FORWARD)
                 return self.partition.constrain_rows(x_BSD + update), None, cache
         with jax.named_scope("moe"):
-            update, routing = self.ffn(self.ffn_norm(x_BSD), batch, context)
+            update, routing = self.ffn(self.ffn_norm(x_BSD), batch, context, dropout)
+            update = dropout.units(update, Site.FEED_FORWARD)
             return self.partition.constrain_rows(x_BSD + update), routing, cache
 
 
@@ -65,6 +71,7 @@ class LayerGroup(nnx.Module):
         rngs: nnx.Rngs,
         partition: Partition = SINGLE_DEVICE,
     ):
+        self.config = config
         dense = config.period - (1 if config.num_experts else 0)
         routers = [router] * (config.period - dense) + [None] * dense
         self.layers = nnx.List([Layer(config, r, rngs, partition) for r in routers])
@@ -76,11 +83,15 @@ class LayerGroup(nnx.Module):
         context: RoutingContext,
         caches: list[KeyValueCache] | None,
     ) -> tuple[ActivationsBSD, Routing, list[KeyValueCache] | None]:
-        """Applies the layers in order; `caches` has one cache per layer, or is None."""
+        """Applies the layers in order; `caches` has one cache per layer, or is None.
+
+        Returns the residual stream, the routing, and the cache entries of these positions.
+        """
         routing, new_caches = Routing(), []
         for index, layer in enumerate(self.layers):
             cache = caches[index] if caches is not None else None
-            x_BSD, of_layer, cache = layer(x_BSD, batch, context, cache)
+            dropout = LayerDropout.of(self.config, context.key, index)
+            x_BSD, of_layer, cache = layer(x_BSD, batch, (context, dropout), cache)
             routing = of_layer or routing
             if cache is not None:
                 new_caches.append(cache)

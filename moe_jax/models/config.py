@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 from moe_jax.dispatch import DISPATCHES
 from moe_jax.errors import UserError, nearest
 from moe_jax.registration import configurable
-from moe_jax.settings import LARGEST_INT, Name, PositiveInt, Range, Settings, counted, rule
+from moe_jax.settings import LARGEST_INT, Decay, Name, PositiveInt, Range, Settings, counted, rule
 
 Position = Literal["relative", "rotary"]
 FeedForward = Literal["gated_gelu", "gelu"]
@@ -52,6 +52,12 @@ class ModelConfig(Settings, called="Model"):
         bidirectional_prefix: the tokens before the targets (the inputs of a task, the prefix of a
             prefix language model, or the prompt in generation) attend to each other in both
             directions (Raffel et al. 2020, section 3.2.1). Otherwise attention is causal.
+        dropout: share of units dropped in training steps: of the embedding, of the output of every
+            attention and feed-forward layer, and of the hidden units of dense feed-forward layers
+            and shared experts. A mask is shared by the positions of a row (T5). Papers: 0 in
+            pre-training, 0.1 in fine-tuning. Attention weights are not dropped.
+        expert_dropout: share of the hidden units of routed experts dropped in training steps; a
+            mask is shared by the tokens of an expert. Switch Transformer: 0.4 in fine-tuning.
         compute_dtype: precision of activations and matrix products; parameters, router, softmax
             and loss are always float32.
         scan_layers: compile one group of layers and scan over the groups (fast to compile), or
@@ -76,6 +82,8 @@ class ModelConfig(Settings, called="Model"):
     relative_buckets: Annotated[int, Range(least=2, most=LARGEST_INT)] = 32
     relative_max_distance: PositiveInt = 128
     bidirectional_prefix: bool = False
+    dropout: Decay = 0.0
+    expert_dropout: Decay = 0.0
     compute_dtype: Dtype = "float32"
     scan_layers: bool = True
     remat: RematPolicy = "none"

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from moe_jax.errors import UserError
-from moe_jax.models.attention import KeyValueCache
 from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.block import LayerGroup
 from moe_jax.models.config import ModelConfig
+from moe_jax.models.dropout import Site, drop
+from moe_jax.models.feed_forward import Experts, FeedForward
+from moe_jax.models.key_value_cache import KeyValueCache
 from moe_jax.models.layer_routing import Routing, RoutingContext
 from moe_jax.models.moe import MixtureOfExperts
 from moe_jax.models.normalization import RMSNorm
@@ -25,8 +27,10 @@ from moe_jax.types import ActivationsBSD, LogitsBSV
 # Parameters with one of these axes are cast to the compute precision before they are used.
 _ROUNDED_AXES = {"heads", "mlp", "expert_mlp"}
 
-# One cache per layer of a group, stacked over the groups.
-Caches = list[KeyValueCache]
+# The caches of every group of layers; of scanned layers, those of one group, stacked over groups.
+Caches = list[list[KeyValueCache]]
+# Parameters and router state of one group of layers.
+Group = tuple[nnx.State, nnx.State]
 
 
 @jax.tree_util.register_dataclass
@@ -37,7 +41,7 @@ class DecoderOutput:
     Attributes:
         hidden_BSD: final, normalised activations; `Decoder.logits` computes logits from them.
         routing: losses, metrics and statistics; the first axis is the mixture-of-experts layer.
-        caches: the updated caches, if any were given.
+        caches: the cache entries of the given positions, if caches were given.
     """
 
     hidden_BSD: ActivationsBSD
@@ -75,21 +79,26 @@ class Decoder(nnx.Module):
         *,
         caches: Caches | None = None,
         context: RoutingContext | None = None,
+        groups: list[Group] | None = None,
     ) -> DecoderOutput:
         """Runs the model on input tokens.
 
         Args:
             batch: the tokens with their positions and masks.
-            caches: key-value caches to read and extend, from `make_caches`.
+            caches: key-value caches to read, from `make_caches`; of length 0 at the start of rows.
             context: random key (one for all layers) and options of routing; None to route as in
                 evaluation.
+            groups: the arrays of the layers from `unstacked`, instead of this module's own.
         """
         config = self.config
         with jax.named_scope("embed"):
             x_BSD = self._embedding().at[batch.tokens_BS].get(mode="promise_in_bounds")
             x_BSD = (x_BSD * config.d_model**0.5).astype(config.compute_dtype)
+            key = None if context is None else context.key
+            x_BSD = drop(x_BSD, config.dropout, key, Site.EMBEDDING)
             x_BSD = self.partition.constrain_rows(x_BSD)
-        x_BSD, routing, caches = self._layers(x_BSD, batch, self._of_layers(context), caches)
+        contexts = self._of_layers(context)
+        x_BSD, routing, caches = self._layers(x_BSD, batch, contexts, (caches, groups))
         with jax.named_scope("final_norm"):
             return DecoderOutput(self.final_norm(x_BSD), routing, caches)
 
@@ -98,6 +107,21 @@ class Decoder(nnx.Module):
         for layer in self.groups.layers:
             if isinstance(layer.ffn, MixtureOfExperts):
                 layer.ffn.router = router
+
+    def set_decoding(self) -> None:
+        """Makes all layers read the arrays of `moe_jax.models.decoding.LaidOut`."""
+        for _, module in nnx.iter_modules(self.groups):
+            if isinstance(module, MixtureOfExperts):
+                module.has_few_tokens = module.dispatch == "grouped"
+            elif isinstance(module, FeedForward):
+                module.is_transposed = True
+            elif isinstance(module, Experts):
+                module.is_split = True
+
+    def unstacked(self) -> list[Group]:
+        """Returns the arrays of every group of layers, for `__call__` if layers are not scanned."""
+        _, params, state = split(self.groups)
+        return _unstack((params, state), self.config.num_periods)
 
     def _embedding(self) -> jax.Array:
         """Returns the embedding, on a mesh in its sharding for computation."""
@@ -119,17 +143,31 @@ class Decoder(nnx.Module):
             value = self.partition.constrain(value, self.partition.computed(axes))
         return parameter.replace(value)
 
-    def logits(self, hidden_BSD: ActivationsBSD) -> LogitsBSV:
-        """Computes float32 logits over the vocabulary."""
+    def logits(
+        self, hidden_BSD: ActivationsBSD, projection_DV: jax.Array | None = None
+    ) -> LogitsBSV:
+        """Computes float32 logits over the vocabulary.
+
+        Args:
+            hidden_BSD: final activations.
+            projection_DV: the transposed embedding in their precision, if there is a copy.
+        """
+        if projection_DV is not None:
+            return jnp.einsum(
+                "bsd,dv->bsv", hidden_BSD, projection_DV, preferred_element_type=jnp.float32
+            )
         embedding = self.embedding[...].astype(hidden_BSD.dtype)
         return jnp.einsum("bsd,vd->bsv", hidden_BSD, embedding, preferred_element_type=jnp.float32)
 
     def make_caches(self, batch: int, length: int) -> Caches:
         """Returns empty caches for `batch` rows of up to `length` positions."""
         config = self.config
-        shape = (config.num_periods, batch, length, config.num_heads, config.head_dim)
+        shape: tuple[int, ...] = (batch, config.num_heads, length, config.head_dim)
+        groups = config.num_periods
+        if config.scan_layers:
+            shape, groups = (groups, *shape), 1
         zeros = jnp.zeros(shape, config.compute_dtype)
-        return [KeyValueCache(zeros, zeros) for _ in range(config.period)]
+        return [[KeyValueCache(zeros, zeros) for _ in range(config.period)] for _ in range(groups)]
 
     def _of_layers(self, context: RoutingContext | None) -> RoutingContext:
         """Returns the context with a key for every group of layers."""
@@ -143,9 +181,10 @@ class Decoder(nnx.Module):
         x_BSD: ActivationsBSD,
         batch: BatchContext,
         contexts: RoutingContext,
-        caches: Caches | None,
+        given: tuple[Caches | None, list[Group] | None],
     ) -> tuple[ActivationsBSD, Routing, Caches | None]:
         """Runs the groups of layers, scanned or unrolled, with equal results."""
+        caches, groups = given
         graph, params, state = split(self.groups)
 
         def body(x: jax.Array, group: tuple) -> tuple:
@@ -156,17 +195,18 @@ class Decoder(nnx.Module):
             return x, (routing, caches)
 
         body = rematerialise(body, self.config)
-        stacked = (params, state, caches)
         if self.config.scan_layers:
-            x_BSD, (routing, caches) = jax.lax.scan(body, x_BSD, (stacked, contexts))
-            return x_BSD, routing, caches
+            stacked = (params, state, caches[0] if caches else None)
+            x_BSD, (routing, new) = jax.lax.scan(body, x_BSD, (stacked, contexts))
+            return x_BSD, routing, [new] if caches else None
         outputs = []
-        for index, group in enumerate(_unstack(stacked, self.config.num_periods)):
+        groups = groups or _unstack((params, state), self.config.num_periods)
+        for index, group in enumerate(groups):
             of_group = jax.tree.map(lambda leaf, i=index: leaf[i], contexts)
-            x_BSD, output = body(x_BSD, (group, of_group))
+            x_BSD, output = body(x_BSD, ((*group, caches[index] if caches else None), of_group))
             outputs.append(output)
-        routing, caches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
-        return x_BSD, routing, caches
+        routing = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(r for r, _ in outputs))
+        return x_BSD, routing, [new for _, new in outputs] if caches else None
 
 
 def in_compute_precision(axes: Sequence[str | None]) -> bool:

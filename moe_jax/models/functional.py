@@ -84,6 +84,14 @@ class LanguageModel:
         """Returns the model with the causal form of its router; itself, if they are the same."""
         return self if self.router is None else self.with_router(self.router.causal())
 
+    def for_decoding(self) -> "LanguageModel":
+        """Returns the model for arrays laid out for decoding: see `Decoder.set_decoding`."""
+        model = copy.copy(self)
+        module = nnx.merge(self._graph, self._params, self._state)
+        module.set_decoding()
+        model._graph, _, _ = split(module)
+        return model
+
     def init(self, key: jax.Array) -> Variables:
         """Initializes the arrays on their devices in one compiled function, without a copy."""
 

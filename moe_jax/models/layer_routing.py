@@ -23,12 +23,14 @@ class RoutingContext:
         share_E: see `moe_jax.routing.assignment.RouterScores`.
         counts_experts: return the number of experts of every token (static).
         keeps_choices: return the weight of every token for every expert (static).
+        keeps_scores: return the probability of every token for every expert (static).
     """
 
     key: jax.Array | None = None
     share_E: VectorE | VectorLE | None = None
     counts_experts: bool = dataclasses.field(default=False, metadata={"static": True})
     keeps_choices: bool = dataclasses.field(default=False, metadata={"static": True})
+    keeps_scores: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def keys(self) -> tuple[jax.Array | None, jax.Array | None]:
         """Returns the random key of the router and that of the jitter on its input."""
@@ -52,6 +54,7 @@ class Routing:
         weight_BSE: combine weight of each token for each expert, 0 where it is not chosen; None
             unless `RoutingContext.keeps_choices`.
         chosen_BSE: true where the token is routed to the expert; None unless `keeps_choices`.
+        score_BSE: the softmax of the router logits over the experts; None unless `keeps_scores`.
     """
 
     losses: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
@@ -60,6 +63,7 @@ class Routing:
     experts_BS: TokensBS | None = None
     weight_BSE: ScoresBSE | None = None
     chosen_BSE: MaskBSE | None = None
+    score_BSE: ScoresBSE | None = None
 
 
 @jax.tree_util.register_dataclass

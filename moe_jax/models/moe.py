@@ -1,13 +1,17 @@
 """The mixture-of-experts layer: score, route, dispatch, combine."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from moe_jax.dispatch import get_dispatch
+from moe_jax.dispatch.few_tokens import few_tokens
 from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.config import ModelConfig
+from moe_jax.models.dropout import NO_DROPOUT, LayerDropout
 from moe_jax.models.feed_forward import Experts, FeedForward
 from moe_jax.models.layer_routing import MoEInputs, Routing, RoutingContext
 from moe_jax.models.parameters import RouterStateVariable, kernel
@@ -24,6 +28,7 @@ class MixtureOfExperts(nnx.Module):
     Attributes:
         router: the router; it can be replaced by another that reads the same state
             (`LanguageModel.with_router`).
+        has_few_tokens: dispatch by `few_tokens`; set by `Decoder.set_decoding`.
     """
 
     def __init__(
@@ -46,10 +51,15 @@ class MixtureOfExperts(nnx.Module):
         self.router = router
         self.num_experts = num_experts
         self.dispatch = config.dispatch
+        self.has_few_tokens = False
         self.partition = partition
 
     def __call__(
-        self, x_BSD: ActivationsBSD, batch: BatchContext, context: RoutingContext
+        self,
+        x_BSD: ActivationsBSD,
+        batch: BatchContext,
+        context: RoutingContext,
+        dropout: LayerDropout = NO_DROPOUT,
     ) -> tuple[ActivationsBSD, Routing]:
         """Returns the combined expert outputs (0 for tokens without an expert) and `Routing`."""
         with jax.named_scope("router"):
@@ -60,14 +70,16 @@ class MixtureOfExperts(nnx.Module):
             batch=batch,
             context=context,
             state={name: variable[...] for name, variable in self.router_state.items()},
-            experts=self.experts.network(x_BSD.dtype),
+            experts=self.experts.network(x_BSD.dtype, dropout),
             router=self.router,
         )
         y_BSD, routing = self._routed(inputs)
+        if context.keeps_scores:
+            routing = dataclasses.replace(routing, score_BSE=jax.nn.softmax(logits_BSE, axis=-1))
         y_BSD = checkpoint_name(y_BSD, "moe_out")
         if self.shared is not None:
             with jax.named_scope("shared_experts"):
-                y_BSD = y_BSD + self.shared(x_BSD)
+                y_BSD = y_BSD + self.shared(x_BSD, dropout)
         return y_BSD, routing
 
     def _logits(self, x_BSD: ActivationsBSD, context: RoutingContext) -> ScoresBSE:
@@ -83,7 +95,7 @@ class MixtureOfExperts(nnx.Module):
         with jax.named_scope("router"):
             routed = self.router(inputs.scores(), inputs.state)
         with jax.named_scope("dispatch"):
-            dispatch = get_dispatch(self.dispatch)
+            dispatch = few_tokens if self.has_few_tokens else get_dispatch(self.dispatch)
             y_PND = dispatch(routed.assignment, pool.split(inputs.x_BSD), inputs.experts)
             y_BSD = pool.join(y_PND, batch, length)
         return y_BSD, inputs.routing(routed, batch)

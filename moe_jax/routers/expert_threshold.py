@@ -24,7 +24,7 @@ from moe_jax.routing.metrics import health
 from moe_jax.routing.pools import Pool
 from moe_jax.routing.router import Description, Router, RouterState
 from moe_jax.settings import Count, Decay, Positive
-from moe_jax.types import CountP, ScoresPE, WeightPEC
+from moe_jax.types import CountP, MaskPNE, ScoresPE, WeightPEC
 
 
 def moving_average(
@@ -65,6 +65,18 @@ def move_thresholds(
     pools = statistics["pools"][..., None]
     kth_score = statistics["kth_score_sum"] / jnp.where(pools > 0, pools, 1.0)
     return jnp.where(pools > 0, moving_average(threshold, kth_score, decay, step), threshold)
+
+
+def pairs_of_chosen(chosen_PNE: MaskPNE, scores: RouterScores) -> Pairs:
+    """Returns the assignment of each token to any of the experts, weighted by probability."""
+    p_PNE = scores.probabilities_PNE
+    expert_E = jnp.arange(p_PNE.shape[-1], dtype=jnp.int32)
+    return Pairs(
+        expert_index_PNK=jnp.broadcast_to(expert_E, p_PNE.shape),
+        weight_PNK=jnp.where(chosen_PNE, p_PNE, 0.0),
+        chosen_PNK=chosen_PNE,
+        num_experts=p_PNE.shape[-1],
+    )
 
 
 @configurable
@@ -135,13 +147,7 @@ class ExpertThreshold(Router):
                 warming = state["steps"] < self.warmup_steps
                 threshold_P1E = jnp.where(warming, kth_PE[:, None], threshold_P1E)
         chosen_PNE = (p_PNE >= threshold_P1E) & scores.mask_PN[..., None]
-        expert_E = jnp.arange(p_PNE.shape[-1], dtype=jnp.int32)
-        pairs = Pairs(
-            expert_index_PNK=jnp.broadcast_to(expert_E, p_PNE.shape),
-            weight_PNK=jnp.where(chosen_PNE, p_PNE, 0.0),
-            chosen_PNK=chosen_PNE,
-            num_experts=p_PNE.shape[-1],
-        )
+        pairs = pairs_of_chosen(chosen_PNE, scores)
         return RouterOutput(
             assignment=pairs,
             losses={"router_z": router_z_loss(scores)},

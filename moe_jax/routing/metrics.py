@@ -16,6 +16,8 @@ All metrics count real tokens only and carry no gradient.
 |                     |       | probabilities, in bins of 0.1                                  |
 | `over_cap_share`    | []    | capped expert choice: share of tokens that TopK(A, k) alone    |
 |                     |       | would assign more experts than the cap                         |
+| `predictor_accuracy`| []    | predicted expert choice: share of the decisions, one for each  |
+|                     |       | token and expert, that are predicted right                     |
 
 `health` returns means over tokens, which can be summed over micro-batches and devices; `summarise`
 then computes the ratios.

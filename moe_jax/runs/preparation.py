@@ -79,6 +79,7 @@ class RunSetup:
         directory: the run directory.
         limit: the memory of a device; None disables the memory check.
         resumes: true if the state will be restored from a checkpoint.
+        initial: the state before the first step, if it is that of another run.
     """
 
     experiment: Experiment
@@ -87,9 +88,12 @@ class RunSetup:
     directory: epath.Path
     limit: MemoryLimit | None
     resumes: bool
+    initial: TrainState | None = None
 
     def new_state(self) -> TrainState:
-        """Initializes the training state."""
+        """Returns the training state before the first step."""
+        if self.initial is not None:
+            return self.initial
         return make_state(self.model, self.experiment.optimizer, self.experiment.train.seed)
 
     def lower(self) -> jax.stages.Lowered | None:
@@ -99,7 +103,8 @@ class RunSetup:
         if batch is None:
             return None
         optimizer = self.experiment.optimizer
-        return lower_train_step(self.step, self.model, optimizer, batch, restored=self.resumes)
+        restored = self.resumes or self.initial is not None
+        return lower_train_step(self.step, self.model, optimizer, batch, restored=restored)
 
     def compile(self, lowered: jax.stages.Lowered, say: Callable[[str], None]) -> None:
         """Compiles the step and checks that its memory fits the device."""

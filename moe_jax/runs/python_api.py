@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 from collections.abc import Iterable, Iterator
 
 from moe_jax import config, experiments, gin_imports
@@ -14,16 +13,14 @@ from moe_jax.runs.listener import TrainingListener
 from moe_jax.runs.loading import load_model, load_run
 from moe_jax.runs.trained_run import TrainedRun
 from moe_jax.runs.training import prepare_run, train
+from moe_jax.training.initial import Step, check_step, split_checkpoint
 from moe_jax.training.monitoring.progress import make_reporter
-
-# The path of a checkpoint in a run directory.
-_CHECKPOINT = re.compile(r"(?P<run>.*)/checkpoints/(?P<step>\d+)/?")
 
 
 def load(
     path: str | os.PathLike[str],
     *,
-    step: int | None = None,
+    step: Step | None = None,
     files: Iterable[str] = (),
     bindings: Iterable[str] = (),
     allow_imports: Iterable[str] = (),
@@ -33,7 +30,8 @@ def load(
     Args:
         path: a run directory, local or remote (`gs://...`), or one of its checkpoints,
             `RUN/checkpoints/STEP`.
-        step: the step of the checkpoint; None for the one in `path`, or the latest.
+        step: the step of the checkpoint, `best` (by `Checkpoints.best_is`) or `latest`; None for
+            the one in `path`, or the latest.
         files: gin files that override the configuration of the run.
         bindings: bindings NAME=VALUE that override both, such as `Sampling.temperature=0.7`.
         allow_imports: modules that the configuration may import, such as the module of its router.
@@ -41,11 +39,7 @@ def load(
     Raises:
         UserError: if there is no such run or checkpoint, or for a mistake in the configuration.
     """
-    directory = os.fspath(path)
-    if (match := _CHECKPOINT.fullmatch(directory)) is not None:
-        if step is not None and step != int(match["step"]):
-            raise UserError(f"{directory} is the checkpoint of step {match['step']}, not {step}")
-        directory, step = match["run"], int(match["step"])
+    directory, step = split_checkpoint(os.fspath(path), check_step(step))
     source = ConfigSource(_texts("files", files), _texts("bindings", bindings))
     with gin_imports.allowing(_texts("allow_imports", allow_imports)):
         run = load_run(directory, source)

@@ -88,8 +88,11 @@ def _facts(path: epath.Path) -> dict[str, Any]:
     steps = bindings.get("Train.steps", "")
     steps = bindings.get(steps.removeprefix("%"), steps) if steps.startswith("%") else steps
     every = bindings.get("Model.moe_every", "")
+    stopped = record.get("early_stop") or {}
     return {
-        "steps": record.get("steps") or (int(steps) if steps.isdecimal() else None),
+        "steps": stopped.get("step")
+        or record.get("steps")
+        or (int(steps) if steps.isdecimal() else None),
         "tokens_per_step": record.get("tokens_per_step"),
         "has_padding": record.get("has_padding", False),
         "moe_every": int(every) if every.isdecimal() else 1,

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args, overload
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,7 @@ class TrainedRun:
                 self._vocabulary = vocabulary_for(self.experiment.data)
         return self._vocabulary
 
+    @overload
     def generate(
         self,
         prompt: str = "",
@@ -75,18 +76,41 @@ class TrainedRun:
         max_new_tokens: int | None = None,
         temperature: float | None = None,
         seed: int | None = None,
-    ) -> str:
-        """Generates a continuation of a prompt, with causal routing.
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: list[str] | tuple[str, ...],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+    ) -> list[str]: ...
+
+    def generate(
+        self,
+        prompt: str | list[str] | tuple[str, ...] = "",
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+    ) -> str | list[str]:
+        """Generates a continuation of each prompt, with causal routing.
 
         Args:
-            prompt: the text to continue; for a run on a task with inputs, the inputs.
+            prompt: the text to continue; for a run on a task with inputs, the inputs. Several
+                prompts are decoded in batches; the text of each is the same as alone.
             max_new_tokens: maximum number of tokens; None for `Sampling.max_new_tokens`.
             temperature: sampling temperature, 0 for the most probable token; None for
                 `Sampling.temperature`.
             seed: seed of sampling; None for `Sampling.seed`.
 
         Returns:
-            the text after the prompt.
+            the text after the prompt; a list of them for several prompts.
+
+        Raises:
+            UserError: for a setting that cannot be used, and for a prompt as long as a row.
         """
         given = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         changes: Any = {name: value for name, value in given.items() if value is not None}
@@ -96,7 +120,10 @@ class TrainedRun:
         if key not in self._generators:
             with suppress_library_output():
                 self._generators[key] = TextGenerator(self._trained, sampling)
-        return self._generators[key].generate(prompt, sampling.seed)
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        generated = self._generators[key].texts(prompts, seed=sampling.seed)
+        texts = [text.text for text in generated]
+        return texts[0] if isinstance(prompt, str) else texts
 
     def evaluate(
         self, task: str | None = None, *, split: str | None = None, batches: int | None = None

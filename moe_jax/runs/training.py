@@ -2,9 +2,9 @@
 
 import contextlib
 import dataclasses
-import math
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 from etils import epath
@@ -13,18 +13,27 @@ from moe_jax import config, experiments, jax_environment
 from moe_jax.config_source import ConfigSource
 from moe_jax.data.pipeline.example_prompts import has_padding
 from moe_jax.errors import Interrupted, UserError
-from moe_jax.evaluation.perplexity import Evaluator
 from moe_jax.experiments import Experiment
 from moe_jax.library_output import suppress_library_output
 from moe_jax.models.functional import LanguageModel
 from moe_jax.runs import garbage_collection
 from moe_jax.runs.device_mesh import make_checked_partition, mesh_sizes
+from moe_jax.runs.final_predictions import write_final_predictions
 from moe_jax.runs.generation import sample_after_training
+from moe_jax.runs.held_out import make_evaluate
+from moe_jax.runs.initialization import InitialState, initial_state
 from moe_jax.runs.listener import TrainingListener
 from moe_jax.runs.loading import Run
 from moe_jax.runs.preparation import OpenData, PreparedRun, RunSetup, prepare
+from moe_jax.runs.training_result import (
+    TrainingResult,
+    note_early_stop,
+    read_early_stop,
+    read_result,
+)
 from moe_jax.sharding.partition import Partition
-from moe_jax.sharding.processes import barrier, gather, is_main, propagate_errors
+from moe_jax.sharding.processes import gather, is_main, propagate_errors
+from moe_jax.training.checkpointing.best import EarlyStop
 from moe_jax.training.checkpointing.checkpoint_manager import CheckpointManager
 from moe_jax.training.checkpointing.mismatch import explain_mismatch
 from moe_jax.training.fault_tolerance.watchdog import HangReport, Watchdog
@@ -59,24 +68,6 @@ class TrainingOptions:
     command: tuple[str, ...] = ()
     process_age: float = 0.0
     debug: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingResult:
-    """The result of a finished run.
-
-    Attributes:
-        figures: metrics of the last evaluation; empty on all processes but the first.
-        sample: a generated text; None if the run was already finished, or the model is too large
-            for one device.
-        prompt: an example prompt for the data; empty if none is known.
-        has_answer: true if the sample is an answer to the prompt.
-    """
-
-    figures: dict[str, float]
-    sample: str | None = None
-    prompt: str = ""
-    has_answer: bool = False
 
 
 def prepare_run(output_dir: str, source: ConfigSource) -> tuple[Run, Partition]:
@@ -128,32 +119,11 @@ def train(
         )
         session = _Session(run, partition, options, listener, checkpoints, owner, recorder)
         try:
-            return _result(directory, session.train())
+            sample = session.train()
+            write_final_predictions(run, partition, say)
+            return read_result(directory, run.experiment, sample)
         finally:
             checkpoints.close()
-
-
-def _result(directory: epath.Path, sample: str | None) -> TrainingResult:
-    """Waits for all processes and returns the result of the run.
-
-    Raises:
-        UserError: if the metrics of the run have no evaluation.
-    """
-    barrier("finished")
-    if not is_main():
-        return TrainingResult({})
-    evaluations = [r for r in read_metrics(directory) if r["kind"] == "eval"]
-    if not evaluations:
-        raise UserError(
-            f"{directory} has no evaluation in its metrics.jsonl; "
-            f"`moe-jax eval --checkpoint={directory}` makes one"
-        )
-    # In the records, numbers that are not finite are null.
-    figures = {n: math.nan if v is None else v for n, v in evaluations[-1].items()}
-    record = run_directory.read_record(directory)
-    return TrainingResult(
-        figures, sample, record.get("prompt", ""), record.get("is_question", False)
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,8 +149,9 @@ class _Session:
     def train(self) -> str | None:
         """Trains up to the last step and returns a sample; None if the run is already finished."""
         latest = self.checkpoints.latest()
-        if latest is not None and latest >= self.experiment.train.steps:
-            self._report_finished(latest)
+        early_stop = read_early_stop(self.directory, self.experiment, latest)
+        if latest is not None and (latest >= self.experiment.train.steps or early_stop.is_due):
+            self._report_finished(latest, early_stop)
             return None
         if latest is not None:
             for line in run_directory.config_changes(self.directory, self.run.config):
@@ -188,8 +159,15 @@ class _Session:
         model = self.experiment.language_model(self.partition)
         limit, step = checked_limit(self.experiment, model), self.experiment.train_step(model)
         self.listener.starting(self.run, self.partition)
+        initial = self._initial(model) if latest is None else None
         setup = RunSetup(
-            self.experiment, model, step, self.directory, limit, resumes=latest is not None
+            self.experiment,
+            model,
+            step,
+            self.directory,
+            limit,
+            resumes=latest is not None,
+            initial=None if initial is None else initial.state,
         )
         with self._waiting("opening the data and compiling the step"):
             prepared = prepare(setup, self.recorder, self.listener.message)
@@ -205,8 +183,9 @@ class _Session:
         if latest is not None:
             self.listener.message(f"Going on from step {first} in {self.directory}")
         # After restoring: a configuration that does not fit the checkpoint is not written.
-        self._write_files(prepared.data)
-        loop = self._make_loop(setup, prepared, first)
+        facts = {"initial": initial.record} if initial else {}
+        self._write_files(prepared.data, facts)
+        loop = self._make_loop(setup, prepared, early_stop, first)
         garbage_collection.resume(collect=restored is not None)
         return self._finish(loop, state, prepared.data)
 
@@ -215,7 +194,15 @@ class _Session:
         with waiting(what, silent=not is_main()), suppress_library_output(self.options.debug):
             yield
 
-    def _report_finished(self, latest: int) -> None:
+    def _initial(self, model: LanguageModel) -> InitialState | None:
+        """Reads the checkpoint of another run that this one starts from, if there is one."""
+        with self._waiting("reading the initial checkpoint"):
+            initial = initial_state(self.run, model)
+        if initial is not None:
+            self.listener.message(initial.message)
+        return initial
+
+    def _report_finished(self, latest: int, early_stop: EarlyStop) -> None:
         """Reports a finished run, and the settings that differ from those it was trained with.
 
         Raises:
@@ -231,19 +218,24 @@ class _Session:
                 f"{'; '.join(changes.model[:5])}{more}. To train this one, give another "
                 "--output_dir; for the figures of the other, use `moe-jax eval`"
             )
+        steps, shown = self.experiment.train.steps, "last"
+        if self.experiment.checkpoints.best_is or self.experiment.train.patience:
+            shown = "best"
         self.listener.message(
-            f"Done already: {self.directory} has {latest} steps of "
-            f"{self.experiment.train.steps}. Its last evaluation:"
+            f"Done already: {self.directory} has {latest} steps of {steps}. Its {shown} evaluation:"
         )
+        if latest < steps:
+            self.listener.message(early_stop.message(latest))
+            note_early_stop(self.directory, early_stop, latest)
         for line in changes.other:
             self.listener.message(f"  differs, but not in the model: {line}")
 
-    def _write_files(self, data: OpenData) -> None:
+    def _write_files(self, data: OpenData, facts: dict[str, Any]) -> None:
         """Writes the configuration and `run.json`, if this process still holds the lock."""
         self.owner.check()
         if not is_main():
             return
-        experiment = self.experiment
+        experiment, before = self.experiment, run_directory.read_record(self.directory)
         run_directory.write_config(self.directory, self.run.config)
         run_directory.write_record(
             self.directory,
@@ -255,27 +247,32 @@ class _Session:
             train_flops_per_token=experiment.train_flops_per_token(),
             tokens_per_step=experiment.data.batch_size * experiment.data.sequence_length,
             has_padding=has_padding(experiment.data),
+            **({"early_stop": None} if "early_stop" in before else {}),
+            **facts,
             **vars(data.asked),
         )
 
-    def _make_loop(self, setup: RunSetup, prepared: PreparedRun, first: int) -> Loop:
+    def _make_loop(
+        self, setup: RunSetup, prepared: PreparedRun, early_stop: EarlyStop, first: int
+    ) -> Loop:
         data, step = prepared.data, setup.step
         if not prepared.is_compiled and setup.limit is not None:
             step = MemoryCheckedStep(step, setup.limit, self.listener.message)
         with propagate_errors():
             instruments = self._make_instruments(first)
         instruments.writer.write_text("config.gin", self.run.config)
-        evaluator = Evaluator(setup.model, data.held_out, data.bytes_of_token)
         return Loop(
             config=self.experiment.train,
             step=step,
             batches=data.batches,
-            evaluate=lambda variables: evaluator(variables).as_dict(),
+            evaluate=make_evaluate(self.experiment, setup.model, data),
             checkpoints=self.checkpoints,
             instruments=instruments,
             guard=self.experiment.guard,
             is_compiled=prepared.is_compiled,
-            lacks_evaluation=self._lacks_evaluation(first),
+            # The figures of another run's checkpoint are those to improve on.
+            lacks_evaluation=setup.initial is not None or self._lacks_evaluation(first),
+            early_stop=early_stop,
             curriculum=self._make_curriculum(setup.model, data),
             lock=self.owner,
         )
@@ -331,6 +328,8 @@ class _Session:
             state, signal = loop.run(state)
         finally:
             loop.instruments.writer.close()
+        if loop.early_stop.is_due and int(state.step) < self.experiment.train.steps:
+            note_early_stop(self.directory, loop.early_stop, int(state.step))
         if signal is not None:
             raise Interrupted(
                 signal,

@@ -10,8 +10,12 @@ patterns before it matched. As in a `.gitignore` file, the last pattern that mat
 |------------------------|----------------------------|
 | all                    | `()`                       |
 | all but the experts    | `('experts',)`             |
-| the experts only       | `('*', '!experts')`        |
-| the routers only       | `('*', '!router_kernel')`  |
+| the experts only       | `('all_but_experts',)`     |
+| all but the routers    | `('router',)`              |
+| the routers only       | `('all_but_router',)`      |
+
+The last three are groups, short for `('*', '!experts')`, `('router_kernel',)` and
+`('*', '!router_kernel')`.
 """
 
 import fnmatch
@@ -19,12 +23,19 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from moe_jax.errors import UserError, nearest
 
+# Names that stand for several patterns, or for a less familiar one.
+GROUPS = {
+    "all_but_experts": ("*", "!experts"),
+    "router": ("router_kernel",),
+    "all_but_router": ("*", "!router_kernel"),
+}
+
 
 def frozen_names(patterns: Sequence[str], names: Iterable[str]) -> frozenset[str]:
     """Returns the names of the frozen parameters.
 
     Args:
-        patterns: the patterns, see the module.
+        patterns: the patterns and groups, see the module.
         names: the names of all parameters.
 
     Raises:
@@ -32,7 +43,7 @@ def frozen_names(patterns: Sequence[str], names: Iterable[str]) -> frozenset[str
     """
     names = list(names)
     frozen: set[str] = set()
-    for pattern in patterns:
+    for pattern in _expanded(patterns):
         glob = pattern.removeprefix("!")
         matched = {name for name in names if _matches(glob, name)}
         if not matched:
@@ -44,6 +55,23 @@ def frozen_names(patterns: Sequence[str], names: Iterable[str]) -> frozenset[str
             "trained after a '!', such as '!router_kernel'"
         )
     return frozenset(frozen)
+
+
+def _expanded(patterns: Sequence[str]) -> Iterator[str]:
+    """Yields the patterns, those of a group in its place."""
+    for pattern in patterns:
+        group = pattern.removeprefix("!")
+        if group not in GROUPS:
+            yield pattern
+        elif group == pattern:
+            yield from GROUPS[group]
+        elif len(GROUPS[group]) == 1:
+            yield f"!{GROUPS[group][0]}"
+        else:
+            raise UserError(
+                f"Train.frozen has {pattern!r}: after '!' stands a part of the model, such as "
+                f"{group.removeprefix('all_but_')!r}, and not all but one"
+            )
 
 
 def _matches(glob: str, name: str) -> bool:
@@ -66,5 +94,6 @@ def _no_match(pattern: str, glob: str, names: Sequence[str]) -> str:
     known = sorted(part for part in components if not part.isdigit())
     return (
         f"Train.frozen has {pattern!r}, which matches the name of no parameter of this model."
-        f"{nearest(glob, sorted(candidates))} Names consist of: {', '.join(known)}"
+        f"{nearest(glob, sorted({*candidates, *GROUPS}))} Names consist of: {', '.join(known)}; "
+        f"groups: {', '.join(GROUPS)}"
     )

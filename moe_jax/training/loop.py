@@ -13,6 +13,7 @@ from moe_jax.models.functional import Variables
 from moe_jax.registration import configurable
 from moe_jax.settings import Name, PositiveInt, Seed, Settings, counted, rule
 from moe_jax.sharding.processes import DelayedMaximum
+from moe_jax.training.checkpointing.best import EarlyStop, Ranking
 from moe_jax.training.checkpointing.checkpoint_manager import CheckpointManager
 from moe_jax.training.checkpointing.checkpointable import Checkpointable
 from moe_jax.training.compiler_options import check as check_compiler_options
@@ -31,6 +32,7 @@ from moe_jax.training.run_directory.directory_lock import DirectoryLock
 from moe_jax.training.skipped_updates import SkipCounter, skip_message
 from moe_jax.training.state import TrainState
 from moe_jax.training.step import Metrics
+from moe_jax.training.task_metrics import task_summary
 
 # From variables to the metrics of an evaluation, by name.
 EvaluateFn = Callable[[Variables], Mapping[str, float]]
@@ -63,10 +65,14 @@ class TrainConfig(Settings, called="Train"):
             seed of their own, `Data.seed`.
         accumulation: number of micro-batches that a batch is split into.
         frozen: patterns of the names of parameters that keep their initial values, such as
-            `('router_kernel',)` or `('*', '!experts')` (`moe_jax.training.frozen`). They have no
+            `('attention', 'embedding')`, or groups: `('experts',)`, `('all_but_experts',)`,
+            `('router',)`, `('all_but_router',)` (`moe_jax.training.frozen`). They have no
             gradient, weight decay or optimiser state, and do not count in the gradient norm.
             Router state such as thresholds is no parameter and is updated as always.
         log_every: steps between records in `metrics.jsonl` and TensorBoard.
+        patience: number of evaluations in a row without a new best (`Checkpoints.best_is`) after
+            which training ends; 0 to train for all steps. The best checkpoint has to be kept
+            (`Checkpoints.keep_best`).
         eval_every: steps between evaluations; 0 to evaluate only at the end.
         profile_at: first step of a profiler trace in RUN/traces; 0 for no trace. During training,
             `echo 5 > RUN/profile` requests a trace of the next 5 steps.
@@ -82,6 +88,7 @@ class TrainConfig(Settings, called="Train"):
     frozen: tuple[Name, ...] = ()
     log_every: PositiveInt = 10
     eval_every: Annotated[int, counted("only at the end")] = 1000
+    patience: Annotated[int, counted("no early stop")] = 0
     profile_at: Annotated[int, counted("no trace")] = 0
     profile_steps: PositiveInt = 3
     check_memory: bool = True
@@ -100,6 +107,14 @@ class TrainConfig(Settings, called="Train"):
         if profile_at > steps:
             raise UserError(
                 f"Train.profile_at = {profile_at} is after the last step, Train.steps = {steps}"
+            )
+
+    @staticmethod
+    @rule
+    def _there_is_something_to_wait_for(eval_every: int, patience: int) -> None:
+        if patience and not eval_every:
+            raise UserError(
+                f"Train.patience = {patience} counts evaluations: set Train.eval_every above 0"
             )
 
     @staticmethod
@@ -152,7 +167,8 @@ class Loop:
         curriculum: orders the epochs of `batches`, if their order depends on the model.
         is_compiled: True if `step` is already compiled for the shapes of `batches`.
         lacks_evaluation: True if the evaluation due at the state's step was not made, because
-            training was interrupted there; it is made first.
+            training was interrupted there, or starts from another run; it is made first.
+        early_stop: counts evaluations without improvement, and ends training.
         lock: the lock on the run directory; training stops if it is lost.
     """
 
@@ -166,10 +182,11 @@ class Loop:
     curriculum: Curriculum | None = None
     is_compiled: bool = False
     lacks_evaluation: bool = False
+    early_stop: EarlyStop = dataclasses.field(default_factory=lambda: EarlyStop(Ranking.of("")))
     lock: DirectoryLock | None = None
 
     def run(self, state: TrainState) -> tuple[TrainState, int | None]:
-        """Trains from the step of the state to the last step, or until interrupted.
+        """Trains from the step of the state to the last step, an early stop, or an interruption.
 
         A state that has all its steps is returned unchanged.
 
@@ -200,6 +217,8 @@ class Loop:
                     with instruments.activity("evaluation"):
                         self._evaluate(first, state.variables)
                 for done in range(first + 1, steps + 1):
+                    if self.early_stop.is_due:
+                        break
                     state, diverged = self._step(done, state, number=done - first)
                     # All processes stop after the same step, whichever received the signal.
                     stopped = signals.update(shutdown.signal or 0)
@@ -211,12 +230,15 @@ class Loop:
                 instruments.profiler.close()
             with instruments.activity("checkpoint"):
                 self._check_saved(int(state.step))
+        if self.early_stop.is_due and int(state.step) < steps:
+            instruments.reporter.message(self.early_stop.message(int(state.step)))
         if shutdown.reason:
             instruments.reporter.message(shutdown.reason)
         if diverged:
             raise UserError(self._skips.stop_message(int(state.step)))
         instruments.goodput.close(int(state.step))
-        return state, stopped if stopped and int(state.step) < steps else None
+        is_finished = int(state.step) >= steps or self.early_stop.is_due
+        return state, stopped if stopped and not is_finished else None
 
     def _step(self, done: int, state: TrainState, number: int) -> tuple[TrainState, bool]:
         """Runs a step, the `number`th of this attempt.
@@ -255,6 +277,7 @@ class Loop:
         if self.config.evaluates(done) and (not stopping or done == self.config.steps):
             with instruments.activity("evaluation"):
                 metrics = self._evaluate(done, state.variables)
+            last |= self.early_stop.is_due
         with instruments.activity("checkpoint"):
             self.checkpoints.save(done, state, self.batches, last, metrics)
         if last or done % self.config.log_every == 0:
@@ -326,8 +349,9 @@ class Loop:
         self.instruments.reporter.message(
             f"step {done}: held-out bits per byte {metrics['bits_per_byte']:.3f} routed as "
             f"trained, {metrics['causal_bits_per_byte']:.3f} causal "
-            f"(loss {metrics['loss']:.3f}, {metrics['causal_loss']:.3f})"
+            f"(loss {metrics['loss']:.3f}, {metrics['causal_loss']:.3f})" + task_summary(metrics)
         )
+        self.early_stop.add(done, metrics)
         return metrics
 
     def _check_saved(self, step: int) -> None:

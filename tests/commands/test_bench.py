@@ -43,9 +43,30 @@ def test_adaptive_rows(capsys):
     assert all(row["relative_time"] > 0 for row in rows)
 
 
+@pytest.mark.slow
+def test_generate_rows(capsys):
+    shape = {"d_model": 16, "num_heads": 2, "head_dim": 8, "d_ff": 32, "num_layers": 2}
+    bindings = [f"--gin.Model.{name}={value}" for name, value in shape.items()]
+    arguments = ("--batches=1,3", "--tokens=4", "--rounds=2", "--json")
+    code, out, _ = run(capsys, "generate", *bindings, *arguments)
+    assert code == 0
+    result = json.loads(out.splitlines()[-1])
+    assert [row["batch"] for row in result["rows"]] == [1, 3]
+    assert result["rows"][0]["speed_up"] == 1
+    # Two of three parts: (2 c F + E + 3 F) / 6.
+    assert result["dense_width"] == round((2 * 2 * 32 + 8 + 3 * 32) / 6)
+    assert 0 < result["experts_per_token"] <= 8
+    for row in result["rows"]:
+        assert row["decode_ratio_low"] <= row["decode_ratio"] <= row["decode_ratio_high"]
+        assert 0 < row["tokens_per_second"] < row["decode_tokens_per_second"] * 4 / 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("generate", "--batches=1,x"), "--batches must be numbers above 0, such as 1,8,64"),
+        (("generate", "--tokens=1"), "--tokens must be 2 or more, not 1"),
+        (("generate", "--gin.Sampling.beams=2"), "needs Sampling.temperature = 0"),
         (("routing", "--size=XL"), "unknown size 'XL'; known: XS, S, M, L"),
         (("routing", "--routers=swich"), "unknown router 'swich'"),
         (("routing", "--dispatches=gathr"), "unknown dispatch 'gathr'"),

@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from moe_jax.commands.console import make_console
-from moe_jax.commands.samples import next_commands, print_samples
+from moe_jax.commands.samples import next_commands, print_samples, print_stream
 from moe_jax.data.config import DataConfig
 
 
@@ -27,6 +27,16 @@ def test_answers_are_apart_from_their_question(capsys):
     assert lines == ["question: sst2 sentence: fine", "answer 1: positive", "answer 2: good"]
     print_samples(make_console(), "sst2 sentence: fine", ["positive"], are_answers=True)
     assert "\nanswer: positive\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("is_answer", [True, False])
+def test_a_streamed_text_is_printed_as_a_whole_one(capsys, is_answer):
+    pieces = (" swam [/red]", iter([" 1.\nIt", " sang."]))
+    text = print_stream(make_console(), "The whale", pieces, is_answer)
+    streamed = capsys.readouterr().out
+    assert text == " swam [/red] 1.\nIt sang."
+    print_samples(make_console(), "The whale", [text], is_answer)
+    assert streamed == capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

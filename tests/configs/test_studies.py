@@ -8,7 +8,7 @@ import tpu_compiler
 from moe_jax import cli, config
 from moe_jax.compare.arms import load_arms
 from moe_jax.compare.study import load_study
-from moe_jax.compare.study_files import is_study
+from moe_jax.compare.study_files import plan_kind
 from moe_jax.config_source import ConfigSource
 from moe_jax.cost_model.topologies import parse_topology
 from moe_jax.data.pipeline import input_pipeline
@@ -17,7 +17,9 @@ from moe_jax.pods.compiler import CompileJob
 from moe_jax.pods.sweep import compile_and_report
 
 STUDIES = [
-    name for name in config.shipped() if name.startswith("runs/") and is_study(ConfigSource([name]))
+    name
+    for name in config.shipped()
+    if name.startswith("runs/") and plan_kind(ConfigSource([name])) == "Study"
 ]
 LAPTOP = [name for name in STUDIES if not name.endswith("_100m.gin")]
 PAPER_SIZE = [name for name in STUDIES if name.endswith("_100m.gin")]

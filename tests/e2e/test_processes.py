@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -89,16 +88,10 @@ def start(home, index, address, argv, processes=2, devices=2):
     return forked.Forked([*argv, *flags, f"--cpu_devices={devices}"], log)
 
 
-def free_address():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
 @pytest.fixture(scope="module")
 def stopped(home):
     """Returns a run of two processes of which one got a SIGTERM: step, codes and outputs."""
-    address = free_address()
+    address = forked.free_address()
     both = [start(home, index, address, arguments(home, "stopped")) for index in range(2)]
     metrics = home / "stopped" / "metrics.jsonl"
     while all(p.poll() is None for p in both) and not (
@@ -165,7 +158,7 @@ def test_any_number_of_processes_goes_on(home, stopped, whole, source, processes
 
 
 def test_processes_that_differ_are_refused(home):
-    address = free_address()
+    address = forked.free_address()
     argv = arguments(home, "differ")
     both = [
         start(home, 0, address, argv),
@@ -184,10 +177,10 @@ def test_processes_that_differ_are_refused(home):
 
 
 def test_a_missing_process_is_named(home):
-    address = free_address()
+    address = forked.free_address()
     argv = arguments(home, "missing", "--start_timeout=4")
     here = [start(home, index, address, argv, processes=3) for index in (0, 2)]
-    late = start(home, 1, free_address(), argv)
+    late = start(home, 1, forked.free_address(), argv)
     for process in here:
         assert process.wait(PATIENCE) == 1
         err = process.err.read_text()

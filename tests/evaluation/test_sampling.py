@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from tiers import mostly_slow
 
 from moe_jax.errors import UserError
-from moe_jax.evaluation.sampling import SamplingConfig, sample_tokens
+from moe_jax.evaluation.sampling import SamplingConfig, _draw, _nucleus, sample_tokens
 
 DRAWS = 4000
 # Not sorted, so that ids and ranks differ.
@@ -18,7 +19,7 @@ def draw_many(config, probabilities=PROBABILITIES, seed=0):
     """Returns how often each token is drawn from the logits of these probabilities."""
     # A constant changes nothing.
     logits_BV = jnp.tile(jnp.log(jnp.asarray(probabilities)) + 3.0, (DRAWS, 1))
-    drawn = sample_tokens(logits_BV, jax.random.key(seed), config)
+    drawn = sample_tokens(logits_BV, jax.random.split(jax.random.key(seed), DRAWS), config)
     assert drawn.shape == (DRAWS,)
     assert drawn.dtype == jnp.int32
     return np.bincount(drawn, minlength=len(probabilities))
@@ -53,7 +54,8 @@ def assert_drawn_from(counts, probabilities):
 )
 def test_limits_are_arg_max(settings):
     logits = np.random.default_rng(0).normal(size=(64, 33)).astype(np.float32)
-    drawn = sample_tokens(jnp.asarray(logits), jax.random.key(1), SamplingConfig(**settings))
+    keys = jax.random.split(jax.random.key(1), 64)
+    drawn = sample_tokens(jnp.asarray(logits), keys, SamplingConfig(**settings))
     np.testing.assert_array_equal(drawn, logits.argmax(-1))
     assert drawn.dtype == jnp.int32
 
@@ -107,12 +109,35 @@ def test_rows_are_cut_and_drawn_one_by_one():
     logits[0, :2], logits[1, 6:] = 2.0, 2.5
     logits[0, 1], logits[1, 7] = 1.9, 2.4
     config = SamplingConfig(temperature=1.0, top_k=2, top_p=1.0)
-    keys = jax.random.split(jax.random.key(3), 200)
-    drawn = np.asarray(jax.vmap(lambda key: sample_tokens(jnp.asarray(logits), key, config))(keys))
+    keys = jax.random.split(jax.random.key(3), 400)
+    rows = jnp.tile(jnp.asarray(logits), (200, 1))
+    drawn = np.asarray(sample_tokens(rows, keys, config)).reshape(200, 2)
     assert set(drawn[:, 0]) == {0, 1}
     assert set(drawn[:, 1]) == {6, 7}
     # Independent rows agree in about half of the draws: 100 +- 5 standard deviations.
     assert 65 < np.sum(drawn[:, 0] == drawn[:, 1] - 6) < 135
+
+
+@pytest.mark.parametrize("top_p", mostly_slow([0.9, 0.02, 0.5, 0.999]))
+def test_the_nucleus_of_a_large_vocabulary_is_that_of_a_sort(top_p):
+    """3,000 tokens in several blocks, a third tied; drawn at every twentieth of the mass."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=3000).astype(np.float32)
+    logits[::3] = logits[0]
+    p = np.exp(logits.astype(np.float64))
+    order = np.lexsort((np.arange(3000), -logits))
+    kept = order[: np.searchsorted(np.cumsum(p[order]) / p.sum(), top_p) + 1]
+    found = np.flatnonzero(np.asarray(_nucleus(jax.nn.softmax(jnp.asarray(logits)), top_p)))
+    # Sums in float32 decide about a token at the boundary.
+    assert len(set(found) ^ set(kept)) <= 1
+    inside = np.where(np.isin(np.arange(3000), found), p, 0.0)
+    share = (np.arange(20) + 0.5) / 20
+    wanted = np.searchsorted(np.cumsum(inside) / inside.sum(), share)
+    row = np.log(inside, where=inside > 0, out=np.full(3000, -np.inf))
+    p_V = jax.nn.softmax(jnp.asarray(row, jnp.float32))
+    drawn = jax.vmap(_draw, (None, 0))(p_V, jnp.asarray(share, jnp.float32))
+    assert np.abs(np.asarray(drawn) - wanted).max() <= 2
+    assert inside[np.asarray(drawn)].min() > 0
 
 
 def test_same_key_same_draw():
@@ -129,6 +154,9 @@ def test_same_key_same_draw():
         ({"top_k": -1}, "top_k must be a whole number, 0"),
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, not 0.0"),
         ({"top_p": 1.5}, "top_p must be above 0 and at most 1, not 1.5"),
+        ({"beams": 0}, "beams must be a whole number above 0, not 0"),
+        ({"beams": 4}, "beams = 4 needs Sampling.temperature = 0, not 0.8: beam search does not"),
+        ({"length_penalty": -1.0}, "length_penalty must be 0 or more, not -1.0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, message):

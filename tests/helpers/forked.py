@@ -11,6 +11,7 @@ import faulthandler
 import functools
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from multiprocessing import forkserver
@@ -60,6 +61,13 @@ def _run(argv: list[str], variables: dict[str, str], out: str, err: str, paths: 
     # A forked process would leave them out.
     atexit._run_exitfuncs()
     sys.exit(code)
+
+
+def free_address() -> str:
+    """Returns the address of a port of this machine that nothing uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 class Forked:

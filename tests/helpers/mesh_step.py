@@ -29,13 +29,15 @@ LOSS = LossConfig(
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How the step is computed; none of it may change what it computes, but `accumulation`."""
+    """How the step is computed; none of it may change what it computes, but `accumulation` and
+    `dropout`, which is both that of the residual stream and that of the experts."""
 
     accumulation: int = 1
     remat: str = "none"
     scan_layers: bool = True
     num_layers: int = 1
     dispatch: str = "grouped"
+    dropout: float = 0.0
 
 
 def label(value: object) -> str:
@@ -96,6 +98,8 @@ def run(router: Router | None, setting: Setting, mesh: MeshConfig | None) -> Res
         remat=setting.remat,
         scan_layers=setting.scan_layers,
         dispatch=setting.dispatch,
+        dropout=setting.dropout,
+        expert_dropout=setting.dropout,
         num_experts=0 if router is None else 4,
     )
     model = LanguageModel(config, router, partition)
@@ -128,14 +132,17 @@ def initial_state(model: LanguageModel) -> TrainState:
 
 
 @functools.cache
-def reference(router: Router | None, accumulation: int, num_layers: int) -> Result:
+def reference(
+    router: Router | None, accumulation: int, num_layers: int, dropout: float = 0.0
+) -> Result:
     """Returns the step on one device, in the plainest form."""
-    return run(router, Setting(accumulation=accumulation, num_layers=num_layers), None)
+    setting = Setting(accumulation=accumulation, num_layers=num_layers, dropout=dropout)
+    return run(router, setting, None)
 
 
 def check(router: Router | None, mesh: MeshConfig | None, setting: Setting = Setting()) -> None:
     """Compares a step with the one on one device: metrics, gradients, router state."""
-    expected = reference(router, setting.accumulation, setting.num_layers)
+    expected = reference(router, setting.accumulation, setting.num_layers, setting.dropout)
     actual = run(router, setting, mesh)
     assert actual.metrics.keys() == expected.metrics.keys()
     for name, value in expected.metrics.items():

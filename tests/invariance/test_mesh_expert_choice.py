@@ -75,6 +75,37 @@ def test_settings(setting):
     check(OWN, MESHES["fsdp 2, expert 2, tensor 2"], setting)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting(accumulation=2, remat="full", num_layers=2, dropout=0.4),
+        slow(Setting(num_layers=4, scan_layers=False, dropout=0.4)),
+        slow(Setting(dispatch="gather", dropout=0.4)),
+        slow(Setting(dispatch="oracle", dropout=0.4)),
+    ],
+    ids=label,
+)
+def test_dropout(setting):
+    """The masks do not depend on the mesh, on micro-batches' sharding or on recomputation."""
+    check(OWN, MESHES["fsdp 2, expert 2, tensor 2"], setting)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting(dispatch="gather", dropout=0.4),
+        Setting(dispatch="oracle", dropout=0.4),
+        Setting(remat="full", num_layers=2, dropout=0.4),
+        Setting(remat="dots", num_layers=2, scan_layers=False, dropout=0.4),
+    ],
+    ids=label,
+)
+def test_dropout_on_one_device(setting):
+    """Nor on the dispatch and the form of the loop."""
+    check(OWN, None, setting)
+
+
 @pytest.mark.slow
 def test_dense_weights_in_parts_over_two_axes():
     """The layout of `mesh/pod_64_experts.gin`."""

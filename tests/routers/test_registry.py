@@ -28,6 +28,7 @@ def test_names():
         "glam_top2",
         "gshard_top2",
         "hash",
+        "predicted_expert_choice",
         "random",
         "switch",
         "thor",

@@ -5,6 +5,7 @@ from etils import epath
 
 from moe_jax.errors import UserError
 from moe_jax.runs import loading
+from moe_jax.training.checkpointing.best import Ranking
 
 DIRECTORY = epath.Path("run")
 RUN = loading.Run(DIRECTORY, None, "")
@@ -72,3 +73,49 @@ def test_what_is_not_there(monkeypatch, steps, step, message):
     fake(monkeypatch, (steps, steps))
     with pytest.raises(UserError, match=message):
         loading.load_variables(RUN, step, None)
+
+
+class Checkpoints:
+    """Checkpoints with the metrics that they were saved with."""
+
+    def __init__(self, metrics, steps=(2, 4, 6)):
+        self._metrics, self._steps = metrics, list(steps)
+
+    def metrics(self):
+        return self._metrics
+
+    def steps(self):
+        return self._steps
+
+
+SCORES = {2: {"causal_loss": 3.0, "f1": 0.5}, 4: {"causal_loss": 1.0, "f1": 0.25}}
+
+
+@pytest.mark.parametrize(
+    ("step", "best_is", "chosen"),
+    [
+        (None, "", 6),
+        ("latest", "", 6),
+        (4, "", 4),
+        ("best", "", 4),
+        ("best", "f1", 2),
+        ("best", "-f1", 4),
+    ],
+)
+def test_a_step_is_a_number_the_latest_or_the_best(step, best_is, chosen):
+    checkpoints = Checkpoints(SCORES)
+    assert loading.choose_step(DIRECTORY, checkpoints, step, Ranking.of(best_is)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("step", "checkpoints", "message"),
+    [
+        ("best", Checkpoints({}), "no checkpoint whose evaluation has causal_loss.*: 2, 4, 6"),
+        (3, Checkpoints(SCORES), "no checkpoint at step 3; it has: 2, 4, 6"),
+        ("best", Checkpoints({}, []), "has no complete checkpoint yet"),
+    ],
+)
+def test_a_step_that_is_not_there_is_one_line(step, checkpoints, message):
+    with pytest.raises(UserError, match=message) as error:
+        loading.choose_step(DIRECTORY, checkpoints, step, Ranking.of(""))
+    assert "\n" not in str(error.value)

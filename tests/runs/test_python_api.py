@@ -46,6 +46,7 @@ def test_a_run_says_what_it_is(run):
 def test_it_generates_what_the_verb_generates(run, home, capsys):
     found = verb(capsys, "generate", f"--checkpoint={home / 'run'}", "--prompt=The whale")
     assert run.generate("The whale") == found["texts"][0]
+    assert run.generate(["Call me", "The whale"])[1] == found["texts"][0]
     assert len(run.tokenize(run.generate("The whale", max_new_tokens=2, temperature=0.0))) <= 2
     assert run.generate("The whale", seed=1) != run.generate("The whale", seed=2)
 

@@ -52,6 +52,11 @@ def rate(step):
         ((ROUTER, "embedding"), {ROUTER, "embedding"}),
         (("*", "!experts"), set(NAMES) - EXPERTS),
         (("*", "!router_kernel"), set(NAMES) - {ROUTER}),
+        (("all_but_experts",), set(NAMES) - EXPERTS),
+        (("router",), {ROUTER}),
+        (("all_but_router",), set(NAMES) - {ROUTER}),
+        (("*", "!router", "embedding"), set(NAMES) - {ROUTER}),
+        (("all_but_experts", "!embedding"), set(NAMES) - EXPERTS - {"embedding"}),
         (("*", "!ffn", "experts"), set(NAMES) - {ROUTER, "groups/layers/1/ffn/wi"}),
     ],
 )
@@ -62,7 +67,9 @@ def test_patterns_match_components_of_names(patterns, frozen):
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
-        (("router",), r"has 'router', which matches .* Did you mean 'router_kernel'\?"),
+        (("rooter",), r"has 'rooter', which matches .* Did you mean 'router'\?"),
+        (("all_but_expert",), r"Did you mean 'all_but_experts'\?"),
+        (("*", "!all_but_experts"), r"has '!all_but_experts': after '!' .* such as 'experts'"),
         (("experts", "!expert"), r"has '!expert', .* Did you mean 'experts'\?"),
         (("attention/qurey",), r"Did you mean 'attention/query'\?"),
         (("kernel",), r"Names consist of: attention, embedding, experts, ffn, final_norm, groups,"),

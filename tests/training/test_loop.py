@@ -11,6 +11,7 @@ from etils import epath
 
 from moe_jax.errors import UserError
 from moe_jax.training import loop as loops
+from moe_jax.training.checkpointing.best import EarlyStop, Ranking
 from moe_jax.training.loop import Instruments, Loop, TrainConfig
 from moe_jax.training.loss_spike_guard import GuardConfig, SkipReason
 from moe_jax.training.monitoring.goodput_recorder import GoodputRecorder
@@ -101,7 +102,7 @@ def train(tmp_path, monkeypatch):
     """Returns a function that runs the loop from a step to another with a recorder."""
     monkeypatch.setattr(loops, "PreemptionNotice", lambda notice: contextlib.nullcontext())
 
-    def run(recorder, first=0, limit=2, lacks_evaluation=False, **config):
+    def run(recorder, first=0, limit=2, lacks_evaluation=False, early_stop=None, **config):
         instruments = Instruments(
             writer=recorder,
             reporter=recorder,
@@ -122,6 +123,7 @@ def train(tmp_path, monkeypatch):
             instruments=instruments,
             guard=GuardConfig(limit=limit),
             lacks_evaluation=lacks_evaluation,
+            early_stop=early_stop or EarlyStop(Ranking.of("")),
         )
         return loop.run(types.SimpleNamespace(step=first, variables=f"variables {first}"))
 
@@ -224,3 +226,49 @@ def test_the_last_step_is_evaluated_though_the_run_is_to_stop(train):
     assert train(recorder, steps=5, eval_every=2)[1] is None
     assert ("write", "eval", 5) in recorder.events
     assert recorder.saved[-1] == 5
+
+
+def test_training_ends_early_with_a_checkpoint_and_without_a_signal(train):
+    """All evaluations are equal: the first is the best, and two more are no better."""
+    recorder = Recorder()
+    stop = EarlyStop(Ranking.of(""), 2)
+    state, signal_number = train(recorder, steps=20, eval_every=3, early_stop=stop)
+    assert (state.step, signal_number) == (9, None)
+    assert recorder.saved[-1] == 9
+    events = recorder.events
+    assert ("step", 10) not in events
+    assert events.index(("write", "eval", 9)) < events.index(("save", 9))
+    assert events[-1][1].startswith("Stopped early after step 9: 2 evaluations without improvement")
+    # Run again with these evaluations on record, it has nothing to do.
+    again = Recorder()
+    again.saved.append(9)
+    state, _ = train(again, first=9, steps=20, eval_every=3, early_stop=stop)
+    assert state.step == 9
+    assert ("batch",) not in again.events
+
+
+def test_an_early_stop_at_the_last_step_is_none(train):
+    recorder = Recorder()
+    stop = EarlyStop(Ranking.of(""), 2)
+    state, _ = train(recorder, steps=9, eval_every=3, early_stop=stop)
+    assert state.step == 9
+    assert not any("Stopped early" in str(event) for event in recorder.events)
+
+
+def test_a_signal_before_the_last_evaluation_leaves_it_for_the_next_time(train):
+    recorder, stop = Recorder(stopped_at=9), EarlyStop(Ranking.of(""), 2)
+    state, signal_number = train(recorder, steps=20, eval_every=3, early_stop=stop)
+    assert (state.step, signal_number) == (9, signal.SIGTERM)
+    assert ("write", "eval", 9) not in recorder.events
+    again = Recorder()
+    again.saved.append(9)
+    settings = {"steps": 20, "eval_every": 3, "lacks_evaluation": True, "early_stop": stop}
+    state, signal_number = train(again, first=9, **settings)
+    assert (state.step, signal_number) == (9, None)
+    assert ("write", "eval", 9) in again.events
+    assert ("batch",) not in again.events
+
+
+def test_patience_needs_evaluations():
+    with pytest.raises(UserError, match=r"Train.patience = 2 counts evaluations"):
+        TrainConfig(steps=4, eval_every=0, patience=2)

@@ -494,3 +494,30 @@ def test_options_of_the_tpu_compiler_are_ignored_elsewhere():
     batch = make_batch()
     losses = [float(run(make_state(model, SGD, seed=0), batch)[1]["loss"]) for run in (step, plain)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+def test_masks_of_dropout_are_a_function_of_seed_step_and_micro_batch():
+    """The loss of a step is the mean of those of its micro-batches, with the keys of each."""
+    model = make_model(dropout=0.3, expert_dropout=0.3, **ONE)
+    variables, batch = make_variables(dropout=0.3, expert_dropout=0.3, **ONE), make_batch()
+    metrics, _, _ = sgd_step(variables, batch, model, accumulation=2)
+
+    @jax.jit
+    def nll(part, key):
+        bound, context = Variables(variables.params, variables.router_state), RoutingContext(key)
+        output = forward(model, bound, part, context)
+        logits = model.bind(bound).logits(output.hidden_BSD)
+        nll_BS = optax.softmax_cross_entropy_with_integer_labels(logits, part.targets_BS)
+        return jnp.sum(nll_BS * part.weights_BS)
+
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), 0), 2)
+    # Micro-batch i has the rows i, i + 2, ...
+    parts = [jax.tree.map(lambda a, i=i: a[i::2], batch) for i in (0, 1)]
+    sums = [nll(part, jax.random.fold_in(key, 0)) for part, key in zip(parts, keys, strict=True)]
+    np.testing.assert_allclose(metrics["loss"], sum(sums) / batch.weights_BS.sum(), rtol=1e-5)
+    # Other masks in the other micro-batch, and without dropout.
+    swapped = [
+        nll(part, jax.random.fold_in(key, 0)) for part, key in zip(parts, keys[::-1], strict=True)
+    ]
+    assert abs(sum(swapped) - sum(sums)) > 1e-2

@@ -1,4 +1,4 @@
-"""`moe-jax bench step | data | routing | adaptive`: measurements on this machine."""
+"""`moe-jax bench step | generate | data | routing | adaptive`: measurements on this machine."""
 
 import argparse
 from typing import Any
@@ -14,8 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_gin_flags(parser)
     parser.add_argument(
         "what",
-        choices=("step", "data", "routing", "adaptive"),
-        help="step: where a training step's time goes; data: tokens a second of the data pipeline, "
+        choices=("step", "generate", "data", "routing", "adaptive"),
+        help="step: where a training step's time goes; generate: tokens a second of generation, "
+        "beside a dense model; data: tokens a second of the data pipeline, "
         "by stage; routing: every router and dispatch beside "
         "a dense layer; adaptive: time by share of one-expert tokens",
     )
@@ -30,8 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dispatches", default="grouped,gather", metavar="A,B", help="routing")
     parser.add_argument("--dtype", default="float32", help="routing, adaptive: of the experts")
     parser.add_argument(
-        "--rounds", type=int, default=5, help="routing, adaptive: runs of each case"
+        "--rounds", type=int, default=5, help="routing, adaptive, generate: runs of each case"
     )
+    parser.add_argument("--batches", default="1,8,64", metavar="A,B", help="generate: rows at once")
+    parser.add_argument("--tokens", type=int, default=128, help="generate: new tokens of a row")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -42,6 +45,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """
     if args.rounds < 1 or args.steps < 1:
         raise UserError("--rounds and --steps must be above 0")
+    if args.tokens < 2:
+        raise UserError(f"--tokens must be 2 or more, not {args.tokens}")
     if args.what == "adaptive":
         from moe_jax.commands.bench.adaptive import bench_adaptive
 
@@ -58,6 +63,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         from moe_jax.commands.bench.data import bench_data
 
         return bench_data(source, args.seconds, debug=args.debug)
+    if args.what == "generate":
+        from moe_jax.commands.bench.generation import bench_generate, read_batches
+
+        batches = read_batches(args.batches)
+        return bench_generate(source, batches, args.tokens, args.rounds, debug=args.debug)
     from moe_jax.commands.bench.step import bench_step
 
     return bench_step(source, args.steps, debug=args.debug)

@@ -7,16 +7,18 @@ from moe_jax import config, experiments
 from moe_jax.commands.console import line_printer, make_console
 from moe_jax.compare.arms import load_arms
 from moe_jax.compare.study import load_study
-from moe_jax.compare.study_files import is_study
+from moe_jax.compare.study_files import plan_kind
 from moe_jax.config_source import ConfigSource
 from moe_jax.errors import UserError, combined
+from moe_jax.finetuning.plan import load_finetuning
 from moe_jax.runs import dry_run
 
 
 def check(source: ConfigSource) -> dict[str, Any]:
     """Checks a configuration, or each of the package's runs if no file is given.
 
-    Of a study (`moe_jax.compare`), it checks the configuration of every arm.
+    Of a study (`moe_jax.compare`), it checks the configuration of every arm; of a fine-tuning study
+    its own settings, as its runs need a checkpoint.
 
     Raises:
         UserError: for all mistakes, one in a line.
@@ -27,7 +29,7 @@ def check(source: ConfigSource) -> dict[str, Any]:
     for checked in runs:
         name = ", ".join(checked.files)
         try:
-            found, unused = _check_study(checked) if is_study(checked) else _check_run(checked)
+            found, unused = _CHECKS[plan_kind(checked)](checked)
         except UserError as error:
             found, unused = str(error).splitlines(), []
         if found:
@@ -51,10 +53,19 @@ def _check_study(source: ConfigSource) -> tuple[list[str], list[str]]:
     return list(_mistakes_in_arms(source)), []
 
 
+def _check_finetuning(source: ConfigSource) -> tuple[list[str], list[str]]:
+    """Checks the settings of a fine-tuning study."""
+    load_finetuning(source)
+    return [], []
+
+
 def _mistakes_in_arms(source: ConfigSource) -> Iterator[str]:
     for name, arm in load_arms(load_study(source)).items():
         for line in dry_run.mistakes(arm.experiment):
             yield f"arm {name}: {line}"
+
+
+_CHECKS = {None: _check_run, "Study": _check_study, "Finetuning": _check_finetuning}
 
 
 def _shipped_runs() -> list[str]:

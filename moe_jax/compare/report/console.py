@@ -36,7 +36,7 @@ def _table(comparison: Comparison) -> list[str]:
     head = ["arm", "causal loss", "as trained", f"speed-up in {unit}", "95% interval", "p (Holm)"]
     rows = [[*head, "seeds"]]
     rows += [_row(comparison, arm) for arm in comparison.arms.values()]
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _row(comparison: Comparison, arm: ArmResult) -> list[str]:
@@ -56,7 +56,7 @@ def _row(comparison: Comparison, arm: ArmResult) -> list[str]:
     return [name, *losses, ratio, interval or digits.DASH, p, str(len(arm.runs))]
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Returns rows as lines with columns of equal width, numbers at the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

@@ -79,7 +79,7 @@ def make_page(comparison: Comparison) -> Page:
 
 def _sections(comparison: Comparison) -> tuple[Section, ...]:
     targets, plan = costs.targets_table(comparison), comparison.plan
-    environment = reproduction.environment_table(comparison)
+    environment = reproduction.environments_table(comparison.environments)
     lines = comparison.left_out
     marked = tuple(line.removeprefix(_MARKED) for line in lines if line.startswith(_MARKED))
     refused = tuple(line for line in lines if not line.startswith(_MARKED))

@@ -1,7 +1,7 @@
 """What is needed to make a study again: commands, configuration, versions, commit, devices."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from moe_jax.compare.report import shell
@@ -40,9 +40,9 @@ def commands(comparison: Comparison) -> tuple[Code, ...]:
     return tuple(code for code in found if code.text.strip())
 
 
-def environment_table(comparison: Comparison) -> Table | None:
+def environments_table(distinct: Sequence[Mapping[str, Any]]) -> Table | None:
     """Returns versions, commit and devices, a column for each distinct environment."""
-    environments = [dict(_flat(environment)) for environment in comparison.environments]
+    environments = [dict(_flat(environment)) for environment in distinct]
     names = list(dict.fromkeys(name for found in environments for name in found))
     if not names:
         return None

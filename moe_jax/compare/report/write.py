@@ -1,12 +1,13 @@
 """Writes the files of a report."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from etils import epath
 
 from moe_jax.compare.report import render
-from moe_jax.compare.report.figures import draw_figures
-from moe_jax.compare.report.page import make_page
+from moe_jax.compare.report.figures import Figure, draw_figures
+from moe_jax.compare.report.page import Page, make_page
 from moe_jax.compare.results import Comparison
 from moe_jax.errors import UserError
 from moe_jax.training.run_directory.atomic_file import write_atomically
@@ -28,14 +29,22 @@ class ReportFiles:
 
 
 def write_report(comparison: Comparison, directory: epath.Path) -> ReportFiles:
-    """Writes `report.html`, `report.md` and `figures/` into a directory.
+    """Writes the report on a comparison.
 
     The files depend on the comparison alone: two reports of equal records are equal byte for byte.
 
     Raises:
         UserError: if a file cannot be written.
     """
-    page, figures = make_page(comparison), draw_figures(comparison)
+    return write_page(make_page(comparison), draw_figures(comparison), directory)
+
+
+def write_page(page: Page, figures: Sequence[Figure], directory: epath.Path) -> ReportFiles:
+    """Writes `report.html`, `report.md` and `figures/` into a directory.
+
+    Raises:
+        UserError: if a file cannot be written.
+    """
     folder = directory / "figures"
     files = ReportFiles(
         html=directory / "report.html",

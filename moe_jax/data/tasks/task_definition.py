@@ -28,6 +28,9 @@ class TaskDefinition:
         targets_length: tokens reserved for the target.
         num_train_examples: published number of training examples: the task's rate in a mixture,
             0 for none.
+        classes: texts of all targets, for rank classification; empty if they are not a fixed list.
+        choices_feature: feature of an example with the texts that it chooses between; empty if the
+            examples have none.
     """
 
     name: str
@@ -38,3 +41,5 @@ class TaskDefinition:
     metric_fns: tuple[MetricFn, ...]
     targets_length: int
     num_train_examples: int
+    classes: tuple[str, ...] = ()
+    choices_feature: str = ""

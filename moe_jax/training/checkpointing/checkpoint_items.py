@@ -16,6 +16,16 @@ from moe_jax.training.state import TrainState
 _GUARD_FIELDS = dataclasses.fields(GuardState)
 
 
+# 3: shapes and checksums of all arrays, and the guard's state.
+# 2: the position in the data by stream; 1 had that of the only stream.
+FORMAT_VERSION = 3
+READABLE_FORMATS = (1, 2, 3)
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint that cannot be read, or whose arrays differ from those that were saved."""
+
+
 def checkpoint_arrays(state: TrainState) -> dict[str, dict[str, Any]]:
     """Returns the arrays of a state, or of an abstract state, by item and name."""
     return {
@@ -58,7 +68,7 @@ def finite_metrics(metrics: Mapping[str, float] | None) -> dict[str, float] | No
     """Returns the finite metrics of an evaluation; None if its causal loss is not finite."""
     if metrics is None or not math.isfinite(metrics["causal_loss"]):
         return None
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
 
 def describe_non_finite(names: dict[str, list[str]]) -> str:

@@ -6,9 +6,10 @@ all that evaluation needs), `optimizer`, `guard`, `data` (the position in the tr
 processes of a run save and restore together; the contents do not depend on their number.
 """
 
+import contextlib
 import datetime
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -20,6 +21,9 @@ from moe_jax.models.functional import LanguageModel, Variables
 from moe_jax.sharding.processes import barrier, is_main
 from moe_jax.training.checkpointing.checkpoint_config import CheckpointConfig
 from moe_jax.training.checkpointing.checkpoint_items import (
+    FORMAT_VERSION,
+    READABLE_FORMATS,
+    DamagedCheckpoint,
     checkpoint_arrays,
     describe_non_finite,
     finite_metrics,
@@ -36,20 +40,11 @@ from moe_jax.training.checkpointing.checkpointable import (
     CheckpointableSave,
 )
 from moe_jax.training.checkpointing.checksums import compile_inspect_arrays, inspect_arrays, shapes
-from moe_jax.training.checkpointing.mismatch import CheckpointMismatch
+from moe_jax.training.checkpointing.mismatch import CheckpointMismatch, differing
 from moe_jax.training.error_message import one_line
 from moe_jax.training.loss_spike_guard import GuardState
 from moe_jax.training.optimizers import Optimizer
 from moe_jax.training.state import TrainState, abstract_state
-
-# 3: shapes and checksums of all arrays, and the guard's state.
-# 2: the position in the data by stream; 1 had that of the only stream.
-FORMAT_VERSION = 3
-_READABLE = (1, 2, 3)
-
-
-class DamagedCheckpoint(Exception):
-    """A checkpoint that cannot be read, or whose arrays differ from those that were saved."""
 
 
 class CheckpointManager:
@@ -71,22 +66,22 @@ class CheckpointManager:
         check: Callable[[], None] = lambda: None,
     ):
         self._check = check
-        self._config, self._report, self._directory = (
-            config or CheckpointConfig(),
-            report,
-            directory,
-        )
+        self._config = config or CheckpointConfig()
+        self._report, self._directory = report, directory
         self._failed, self._is_writing = 0, False
+        self._evaluations: dict[int, Mapping[str, float]] = {}
         self._manager = ocp.CheckpointManager(
             directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=self._config.policy(),
+                preservation_policy=self._config.policy(self._evaluations),
                 cleanup_tmp_directories=config is not None,
                 create=config is not None,
                 # In the background, a directory that cannot be created would block until a timeout.
                 async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             ),
         )
+        if self._config.keep_best:
+            self._evaluations |= self.metrics()
 
     def latest(self) -> int | None:
         """Returns the step of the latest complete checkpoint, or None."""
@@ -95,6 +90,17 @@ class CheckpointManager:
     def steps(self) -> list[int]:
         """Returns the steps of all complete checkpoints, in order."""
         return sorted(self._manager.all_steps())
+
+    def metrics(self) -> dict[int, dict[str, float]]:
+        """Returns the metrics of the evaluation that each checkpoint was saved with, by step.
+
+        Checkpoints without an evaluation, or whose evaluation was not finite, are left out.
+        """
+        found = {}
+        for step in self.steps():
+            with contextlib.suppress(DamagedCheckpoint, UserError):
+                found[step] = self._meta(step).get("metrics")
+        return {step: metrics for step, metrics in found.items() if metrics is not None}
 
     def is_due(self, step: int) -> bool:
         """Returns True if a checkpoint is due at this step."""
@@ -134,12 +140,15 @@ class CheckpointManager:
         arrays = checkpoint_arrays(state)
         examined = {name: inspect_arrays(tree) for name, tree in arrays.items()}
         self._refuse_not_finite(step, {name: bad for name, (_, bad) in examined.items() if bad})
-        meta = {
+        meta: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "step": step,
             "shapes": {name: shapes(tree) for name, tree in arrays.items()},
             "digests": {name: sums for name, (sums, _) in examined.items()},
+            "metrics": finite_metrics(metrics),
         }
+        if meta["metrics"] is not None:
+            self._evaluations[step] = meta["metrics"]
         # The previous save may still be in progress.
         self.wait()
         try:
@@ -155,7 +164,6 @@ class CheckpointManager:
                     data=CheckpointableSave(batches),
                     meta=ocp.args.JsonSave(meta),
                 ),
-                metrics=finite_metrics(metrics),
                 force=True,
             )
             self._is_writing = True
@@ -254,6 +262,12 @@ class CheckpointManager:
         abstract = abstract_state(model, optimizer)
         wanted = checkpoint_arrays(abstract)
         meta = self._meta(step)
+        if "optimizer" not in meta.get("shapes", wanted):
+            raise UserError(
+                f"the checkpoint at step {step} in {self._directory} has the model only, without "
+                "the state of an optimizer: training cannot go on in this run; give another "
+                "--output_dir"
+            )
         self._check_shapes(step, meta, wanted)
         variables = with_default_sharding(variables_tree(abstract.variables))
         items = {
@@ -280,11 +294,39 @@ class CheckpointManager:
             UserError: if the checkpoint belongs to another model, or is damaged.
         """
         tree = variables_tree(model.abstract())
-        try:
+        return Variables(**self.restore_items(step, {"variables": tree})["variables"])
+
+    def shapes(self, step: int) -> dict[str, dict[str, str]]:
+        """Returns type and shape of each array, such as `float32[8,64]`, by item and name.
+
+        Empty for the formats 1 and 2.
+
+        Raises:
+            UserError: if the checkpoint is damaged.
+        """
+        with self._explaining_damage(step):
+            return dict(self._meta(step).get("shapes", {}))
+
+    def restore_items(self, step: int, trees: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+        """Restores whole items, given trees of the shapes, types and shardings of their arrays.
+
+        Raises:
+            UserError: if an item has other arrays, or is damaged.
+        """
+        with self._explaining_damage(step):
             meta = self._meta(step)
-            self._check_shapes(step, meta, {"variables": flatten_names(tree)})
-            items = {"variables": ocp.args.StandardRestore(with_default_sharding(tree))}
-            return Variables(**self._read(step, meta, items)["variables"])
+            self._check_shapes(step, meta, {n: flatten_names(tree) for n, tree in trees.items()})
+            items = {
+                name: ocp.args.StandardRestore(with_default_sharding(tree))
+                for name, tree in trees.items()
+            }
+            return dict(self._read(step, meta, items))
+
+    @contextlib.contextmanager
+    def _explaining_damage(self, step: int) -> Iterator[None]:
+        """Replaces a `DamagedCheckpoint` by a `UserError` that names the other checkpoints."""
+        try:
+            yield
         except DamagedCheckpoint as error:
             self._manager.reload()
             others = ", ".join(str(s) for s in self.steps() if s != step) or "none"
@@ -301,8 +343,8 @@ class CheckpointManager:
             version = meta["format_version"]
         except Exception as error:
             raise DamagedCheckpoint(orbax_message(error)) from error
-        if version not in _READABLE:
-            readable = ", ".join(map(str, _READABLE))
+        if version not in READABLE_FORMATS:
+            readable = ", ".join(map(str, READABLE_FORMATS))
             raise UserError(f"the checkpoint has format {version}, this program reads {readable}")
         return meta
 
@@ -312,21 +354,10 @@ class CheckpointManager:
         """Refuses a checkpoint of another model or optimiser, naming the first differences."""
         for item, arrays in wanted.items():
             saved, now = meta.get("shapes", {}).get(item), shapes(arrays)
-            if saved is None or saved == now:
-                continue
-            names = sorted({*saved, *now})
-            changed = [
-                f"{name}: {saved.get(name, 'none')} -> {now.get(name, 'none')}"
-                for name in names
-                if saved.get(name) != now.get(name)
-            ]
-            raise CheckpointMismatch(
-                f"the checkpoint at step {step} in {self._directory} does not fit this "
-                f"configuration: {'; '.join(changed[:3])}"
-                + (f" and {len(changed) - 3} more" if len(changed) > 3 else ""),
-                item,
-                step,
-            )
+            if saved is not None and saved != now:
+                where = f"the checkpoint at step {step} in {self._directory}"
+                message = f"{where} does not fit this configuration: {differing(saved, now)}"
+                raise CheckpointMismatch(message, item, step)
 
     def _read(
         self,

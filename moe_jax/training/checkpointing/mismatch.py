@@ -14,6 +14,8 @@ _WITHOUT_ARRAYS = (
     "bidirectional_prefix",
     "compute_dtype",
     "dispatch",
+    "dropout",
+    "expert_dropout",
     "relative_max_distance",
     "remat",
     "remat_names",
@@ -34,6 +36,17 @@ class CheckpointMismatch(UserError):
     def __init__(self, message: str, item: str, step: int):
         super().__init__(message)
         self.item, self.step = item, step
+
+
+def differing(saved: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Returns the first arrays whose types or shapes differ, as `NAME: SAVED -> NOW`."""
+    changed = [
+        f"{name}: {saved.get(name, 'none')} -> {now.get(name, 'none')}"
+        for name in sorted({*saved, *now})
+        if saved.get(name) != now.get(name)
+    ]
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return "; ".join(changed[:3]) + more
 
 
 @contextlib.contextmanager
@@ -63,18 +76,27 @@ def mismatch_error(
     changed = changed_settings(before, config_bindings(now), error.item)
     if not changed:
         return error
+    elsewhere = "start in another directory (--output_dir), or " if trains else ""
+    return UserError(
+        f"the checkpoint at step {error.step} in {run} does not fit: {set_back(changed, elsewhere)}"
+    )
+
+
+def set_back(changed: Mapping[str, tuple[str, str]], elsewhere: str = "") -> str:
+    """Returns what differs, and the flags that set it back.
+
+    Args:
+        changed: earlier and present values by name, at least one.
+        elsewhere: what could be done instead.
+    """
     differences = [
         f"{_label(name)} was {_shown(name, old)} and is now {_shown(name, new)}"
         for name, (old, new) in changed.items()
     ]
     more = f", and {len(differences) - _MAX_NAMED} more" if len(differences) > _MAX_NAMED else ""
     back = " ".join(f"--gin.{name}={_quoted(old)}" for name, (old, _) in changed.items())
-    elsewhere = "start in another directory (--output_dir), or set " if trains else "set "
     them = "it" if len(differences) == 1 else "them"
-    return UserError(
-        f"the checkpoint at step {error.step} in {run} does not fit: "
-        f"{', '.join(differences[:_MAX_NAMED])}{more}; {elsewhere}{them} back: {back}"
-    )
+    return f"{', '.join(differences[:_MAX_NAMED])}{more}; {elsewhere}set {them} back: {back}"
 
 
 def changed_settings(

@@ -3,11 +3,14 @@
 | settings                                                     | affect                     |
 |--------------------------------------------------------------|----------------------------|
 | `Checkpoints`, `Watchdog`, `Writers`, `Sampling`,            | saving, logging and        |
+| `TaskScores`,                                                |                            |
 | `Train.log_every`, `.eval_every`, `.profile_*`, `Data.eval_*`| evaluation                 |
+| `Initial`                                                    | where training started     |
 | `Mesh`, `Model.remat*`, `.scan_layers`, `.dispatch`,         | how and where the step is  |
 | `Loss.chunk`, `Train.compiler_options`,                      | computed                   |
 | `Data.tfds_data_dir`, `.cache_dir`, `.rows_dir`              |                            |
-| `Train.steps`, and settings equal to it in both              | the length of training     |
+| `Train.steps`, and settings equal to it in both;             | the length of training     |
+| `Train.patience`                                             |                            |
 | all others                                                   | the trained model          |
 """
 
@@ -17,9 +20,9 @@ import re
 from moe_jax.sharding.processes import config_bindings
 
 _NOT_THE_MODEL = re.compile(
-    r"(Checkpoints|Watchdog|Writers|Sampling|Mesh)\..*"
-    r"|Experiment\.(checkpoints|watchdog|writers|sampling|mesh)"
-    r"|Train\.(steps|log_every|eval_every|profile_.*|compiler_options)"
+    r"(Checkpoints|Watchdog|Writers|Sampling|TaskScores|Mesh|Initial)\..*"
+    r"|Experiment\.(checkpoints|watchdog|writers|sampling|task_scores|mesh|initial)"
+    r"|Train\.(steps|patience|log_every|eval_every|profile_.*|compiler_options)"
     r"|Data\.(eval_.*|tfds_data_dir|cache_dir|rows_dir)"
     r"|Model\.(remat|remat_names|scan_layers|dispatch)"
     r"|Loss\.chunk"

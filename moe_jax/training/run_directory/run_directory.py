@@ -169,6 +169,13 @@ def write_record(directory: epath.Path, mesh: Mapping[str, int], **facts: Any) -
     write_atomically(path, strict_json.dumps(record, indent=2) + "\n")
 
 
+def update_record(directory: epath.Path, **facts: Any) -> None:
+    """Changes facts in `run.json`; nothing if there is none."""
+    if record := read_record(directory):
+        text = strict_json.dumps(record | facts, indent=2)
+        write_atomically(directory / RUN_FILE, text + "\n")
+
+
 def read_record(directory: epath.Path) -> dict[str, Any]:
     """Returns the contents of `run.json`; empty if it is missing or incomplete."""
     path = directory / RUN_FILE

@@ -225,6 +225,39 @@ def test_what_is_kept(tmp_path, model, step):
     checkpoints.close()
 
 
+def test_the_best_by_a_score_of_the_task(tmp_path, model):
+    """The highest, and its step is found again from what was saved, also by another metric."""
+    config = CheckpointConfig(every=1, keep=1, keep_best=1, best_is="task/accuracy")
+    directory = epath.Path(tmp_path) / "checkpoints"
+    checkpoints = CheckpointManager(directory, config)
+    state, scores = make_state(model, OPTIMIZER, 0), {1: 0.5, 2: 0.75, 3: 0.25, 4: 0.5}
+    for number, score in scores.items():
+        metrics = {"causal_loss": float(number), "task/accuracy": score}
+        checkpoints.save(number, state, Position(), metrics=metrics)
+    checkpoints.save(5, state, Position())
+    checkpoints.wait()
+    assert checkpoints.steps() == [2, 5]
+    checkpoints.close()
+    reader = CheckpointManager(directory)
+    assert reader.metrics() == {2: {"causal_loss": 2.0, "task/accuracy": 0.75}}
+    assert config.ranking.best(reader.metrics()) == 2
+    reader.close()
+
+
+def test_the_best_is_kept_by_a_process_that_goes_on(tmp_path, model):
+    """It did not make the evaluations of the first one, and knows them from the checkpoints."""
+    config = CheckpointConfig(every=1, keep=1, keep_best=1)
+    state = make_state(model, OPTIMIZER, 0)
+    for numbers in ((1, 2), (3, 4)):
+        checkpoints = CheckpointManager(epath.Path(tmp_path) / "checkpoints", config)
+        for number in numbers:
+            metrics = {"causal_loss": {1: 1.0, 2: 3.0, 3: 2.0, 4: 4.0}[number]}
+            checkpoints.save(number, state, Position(), metrics=metrics)
+        checkpoints.wait()
+        assert checkpoints.steps() == [1, numbers[-1]]
+        checkpoints.close()
+
+
 def test_a_save_that_fails_is_reported_and_the_next_is_tried(tmp_path, model, step):
     """A file stands where the directory was."""
     directory, lines = epath.Path(tmp_path) / "checkpoints", []
@@ -323,7 +356,11 @@ def test_an_evaluation_that_is_not_finite_is_never_the_best(tmp_path, model):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"keep_every": 3, "every": 2}, "not a multiple"), ({"keep_best": -1}, "keep_best")],
+    [
+        ({"keep_every": 3, "every": 2}, "not a multiple"),
+        ({"keep_best": -1}, "keep_best"),
+        ({"best_is": "loss"}, "write '-loss' for the lowest"),
+    ],
 )
 def test_settings_that_cannot_be_are_refused(change, message):
     with pytest.raises(UserError, match=message):

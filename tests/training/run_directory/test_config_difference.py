@@ -11,9 +11,11 @@ TASK = 'text:a.txt'
 
 # Parameters for Model:
 Data.task = %TASK
+Experiment.initial = @Initial()
 Experiment.router = @ExpertChoice()
 Experiment.writers = @Writers()
 ExpertChoice.capacity_factor = 2.0
+Initial.checkpoint = 'runs/base'
 Model.d_model = 16
 Model.remat_names = \\
     ('moe_in',
@@ -63,6 +65,7 @@ def test_what_decides_the_model(old, new, line):
         ("log_every = 10", "log_every = 1", "Train.log_every is 1, was 10"),
         ("profile_at = 0", "profile_at = 5", "Train.profile_at is 5, was 0"),
         ("fsdp = 1", "fsdp = 8", "Mesh.fsdp is 8, was 1"),
+        ("'runs/base'", "'b'", "Initial.checkpoint is 'b', was 'runs/base'"),
         (
             "= @Writers()",
             "= @two/Writers()",

@@ -67,6 +67,21 @@ def expert_choice_score(metrics_by_task: Figures) -> float:
     return _mean(_figure(metrics_by_task, task, "accuracy") for task in EXPERT_CHOICE_TASKS)
 
 
+def main_figures(task: str, figures: Iterable[str]) -> tuple[str, ...]:
+    """Returns the names of the figures whose mean is the score of a task.
+
+    They are the benchmark's for its tasks; for others the accuracy or, without one, all figures but
+    `unparsed`.
+
+    Args:
+        task: full name of the task.
+        figures: names of the figures that its metrics return.
+    """
+    has = [name for name in figures if name != "unparsed"]
+    wanted = _SCORED.get(task, ("accuracy",))
+    return wanted if set(wanted) <= set(has) else tuple(has)
+
+
 def _task_score(metrics_by_task: Figures, task: str) -> float:
     names = _SCORED.get(task, ("accuracy",))
     return _mean(_figure(metrics_by_task, task, name) for name in names)

@@ -21,8 +21,9 @@ _FRAGMENT = re.compile("^'([^']*)'")
 def format_dataset(
     dataset: tf.data.Dataset, *, task: str, text_format: TextFormat
 ) -> tf.data.Dataset:
-    """Converts examples to `inputs`, `targets` and the features that the task's metrics need.
+    """Converts examples to `inputs`, `targets`, `idx` and the features that metrics need.
 
+    A nested `idx`, as MultiRC has, becomes `idx/paragraph`, `idx/question`, `idx/answer`.
     It uses TensorFlow operations only, so that an iterator over the examples can be saved.
 
     Raises:
@@ -33,7 +34,8 @@ def format_dataset(
     )
 
     def convert(example: Example) -> dict[str, tf.Tensor]:
-        texts, others = text_format.convert(example), text_format.metric_features(example)
+        texts = text_format.convert(example)
+        others = {**_identifiers(example), **text_format.metric_features(example)}
         if text_format.one_to_many:
             count = tf.size(texts["targets"])
             others = {name: _repeat(value, count) for name, value in others.items()}
@@ -76,6 +78,14 @@ def _decode(task: str, value: Any) -> Any:
         return np.vectorize(tf.compat.as_text, otypes=[object])(value).tolist()
     except UnicodeDecodeError as error:
         raise UserError(f"a row of {task} is not UTF-8: {error}") from None
+
+
+def _identifiers(example: Example) -> dict[str, tf.Tensor]:
+    """Returns the numbers by which the benchmark knows an example, if it has any."""
+    idx = example.get("idx", {})
+    if isinstance(idx, Mapping):
+        return {f"idx/{name}": value for name, value in idx.items()}
+    return {"idx": idx}
 
 
 def _repeat(value: tf.Tensor, count: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ from moe_jax.data.tasks.glue.task_builder import (
     classification_task,
     make_task,
 )
-from moe_jax.data.tasks.glue.text_formats import similarity
+from moe_jax.data.tasks.glue.text_formats import SIMILARITIES, similarity
 from moe_jax.data.tasks.glue.winograd_nli import winograd_nli
 from moe_jax.data.tasks.metrics import (
     accuracy,
@@ -64,7 +64,7 @@ TASKS: tuple[FormattedTask, ...] = (
         "glue_stsb_v002",
         "glue/stsb",
         similarity(),
-        Evaluation((pearson, spearman), string_to_float),
+        Evaluation((pearson, spearman), string_to_float, SIMILARITIES),
     ),
     _mnli("mnli", _MNLI_SPLITS),
     _mnli("mnli_mismatched", SPLITS[1:]),

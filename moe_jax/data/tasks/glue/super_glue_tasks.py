@@ -5,6 +5,7 @@ Features stand in the order of their names, as in T5, but for MultiRC and WiC.
 
 from collections.abc import Mapping
 
+from moe_jax.data.dataset_info import DATASETS
 from moe_jax.data.tasks.glue import postprocessors
 from moe_jax.data.tasks.glue.task_builder import (
     NOUN_LENGTH,
@@ -54,13 +55,17 @@ _SENTENCE_TASKS: tuple[FormattedTask, ...] = (
         "super_glue_multirc_v102",
         "super_glue/multirc",
         multirc(),
-        Evaluation((multirc_f1_over_all_answers, multirc_exact_match), postprocessors.multirc),
+        Evaluation(
+            (multirc_f1_over_all_answers, multirc_exact_match),
+            postprocessors.multirc,
+            classes=DATASETS["super_glue/multirc"].labels,
+        ),
     ),
     make_task(
         "super_glue_record_v102",
         "super_glue/record",
         record(),
-        Evaluation((record_em_f1,), postprocessors.record),
+        Evaluation((record_em_f1,), postprocessors.record, choices_feature="entities"),
         targets_length=NOUN_LENGTH,
     ),
     _rte("rte", accuracy, splits=SPLITS),

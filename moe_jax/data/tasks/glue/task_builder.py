@@ -44,10 +44,14 @@ class Evaluation:
     Attributes:
         metric_fns: metrics of the task; none if its labels are not published.
         postprocessor: from text to the values that the metrics compare; None leaves the text.
+        classes: see `TaskDefinition`.
+        choices_feature: see `TaskDefinition`.
     """
 
     metric_fns: tuple[MetricFn, ...] = ()
     postprocessor: Postprocessor | None = None
+    classes: tuple[str, ...] = ()
+    choices_feature: str = ""
 
 
 def make_task(
@@ -79,6 +83,8 @@ def make_task(
         metric_fns=(*evaluation.metric_fns, unparsed) if evaluation.metric_fns else (),
         targets_length=targets_length,
         num_train_examples=num_mixture_examples(dataset) if "train" in by_name else 0,
+        classes=evaluation.classes,
+        choices_feature=evaluation.choices_feature,
     )
     return FormattedTask(definition, text_format)
 
@@ -103,7 +109,7 @@ def classification_task(
     """
     by_name = features if isinstance(features, Mapping) else {name: name for name in features}
     labels = DATASETS[dataset].labels
-    evaluation = Evaluation(metric_fns, string_label_to_class_id(labels))
+    evaluation = Evaluation(metric_fns, string_label_to_class_id(labels), labels)
     return make_task(
         name, dataset, classification(prefix, by_name, labels), evaluation, splits=splits
     )

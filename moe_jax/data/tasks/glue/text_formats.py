@@ -25,6 +25,9 @@ SCORE = tf.TensorSpec([], tf.float32)
 # The target of an example whose label is withheld.
 NO_LABEL = "<unk>"
 
+# The targets of STS-B: 0.0, 0.2, ..., 5.0.
+SIMILARITIES = tuple(f"{fifths / 5:.1f}" for fifths in range(26))
+
 
 @dataclasses.dataclass(frozen=True)
 class TextFormat:
@@ -123,6 +126,7 @@ def record() -> TextFormat:
     def metric_features(example: Example) -> dict[str, tf.Tensor]:
         return {
             "answers": example["answers"],
+            "entities": example["entities"],
             "idx/passage": example["idx"]["passage"],
             "idx/query": example["idx"]["query"],
         }

@@ -8,6 +8,7 @@ from moe_jax.data.tasks.glue import (
     glue_score,
     super_glue_score,
 )
+from moe_jax.data.tasks.glue.benchmark_scores import main_figures
 from moe_jax.errors import UserError
 
 GLUE = {
@@ -75,3 +76,23 @@ def test_a_missing_task_or_figure_is_named(score, figures, needed):
             score(less)
         with pytest.raises(UserError, match=f"needs .* of {task}, which has unparsed"):
             score({**less, task: {"unparsed": 0.0}})
+
+
+@pytest.mark.parametrize(
+    ("task", "figures", "main"),
+    [
+        ("glue_mrpc_v002", ("f1", "accuracy", "unparsed"), ("f1", "accuracy")),
+        ("glue_cola_v002", ("matthews_corrcoef", "accuracy"), ("matthews_corrcoef",)),
+        ("super_glue_record_v102", ("em", "f1", "unparsed"), ("f1", "em")),
+        ("my_task", ("accuracy", "loss", "unparsed"), ("accuracy",)),
+        ("squad_v010_allanswers", ("em", "f1"), ("em", "f1")),
+        (
+            "cnn_dailymail_v002",
+            ("rouge1", "rouge2", "rougeLsum"),
+            ("rouge1", "rouge2", "rougeLsum"),
+        ),
+        ("glue_ax_v002", (), ()),
+    ],
+)
+def test_main_figures(task, figures, main):
+    assert main_figures(task, figures) == main

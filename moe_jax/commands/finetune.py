@@ -1,0 +1,102 @@
+"""`moe-jax finetune`: fine-tune models on tasks over seeds, and report."""
+
+import argparse
+import shlex
+from typing import Any
+
+from moe_jax.commands import arguments
+from moe_jax.errors import UserError
+
+NAME, HELP = "finetune", "fine-tune on tasks over seeds, and report with intervals"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `finetune`."""
+    arguments.add_gin_flags(parser)
+    arguments.add_cache_flags(parser)
+    parser.add_argument(
+        "path",
+        nargs="?",
+        metavar="PATH",
+        help="report on a study or its results.jsonl; no training",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="[NAME=]RUN",
+        help="a trained run to start from; repeatable",
+    )
+    parser.add_argument("--output_dir", required=True, metavar="DIR", help="study and report")
+    parser.add_argument(
+        "--parallel", type=int, default=1, metavar="N", help="runs at a time; a GPU for each"
+    )
+    parser.add_argument(
+        "--print_commands",
+        action="store_true",
+        help="print the command of every missing run, for another scheduler; run nothing",
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Runs a fine-tuning study, writes the report, prints and returns the summary.
+
+    Raises:
+        UserError: for mistakes in the study or the flags, and for runs that failed.
+        Interrupted: after Ctrl-C or SIGTERM, once the running jobs have saved.
+    """
+    _check(args)
+    import jax
+
+    # The devices are left to the child processes; for this one only.
+    jax.config.update("jax_platforms", "cpu")
+    from moe_jax.commands.console import line_printer, make_main_console
+    from moe_jax.commands.this_process import command_line
+    from moe_jax.compare.study_directory import absolute, make_directory, no_empty_directory
+
+    console = make_main_console()
+    say, command = line_printer(console), shlex.join(command_line())
+    directory = absolute(args.output_dir)
+    with no_empty_directory(directory):
+        if args.path:
+            make_directory(directory)
+            return _report(args.path, args, say)
+        from moe_jax.commands import finetuning_console
+        from moe_jax.commands.study_console import failure
+
+        if args.print_commands:
+            return finetuning_console.print_commands(args, command, say)
+        failed = finetuning_console.train_models(args, command, console)
+        result = _report(args.output_dir, args, say)
+        if failed:
+            raise failure(failed)
+        return result
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuses flags that do not fit together.
+
+    Raises:
+        UserError: in one line.
+    """
+    if args.parallel < 1:
+        raise UserError(f"--parallel must be above 0, not {args.parallel}")
+    if args.path and (args.checkpoint or args.gin_file or args.print_commands):
+        raise UserError(
+            "give either a study to report on, or --checkpoint and --gin_file to train, not both"
+        )
+    if not args.path and not args.checkpoint:
+        raise UserError("which model is to be fine-tuned? Give --checkpoint=RUN")
+
+
+def _report(path: str, args: argparse.Namespace, say: Any) -> dict[str, Any]:
+    from moe_jax.compare.study_directory import absolute
+    from moe_jax.finetuning.report import make_report, summary_lines
+    from moe_jax.finetuning.results import json_summary
+    from moe_jax.finetuning.submit import write_submissions
+
+    directory = absolute(args.output_dir)
+    results, files = make_report(path, directory)
+    for line in (*summary_lines(results, files), *write_submissions(results, directory)):
+        say(line)
+    return {**json_summary(results), "report": str(files.html)}
