@@ -13,7 +13,7 @@ from moe_jax.compare.records import Record, RunRecord, StudyPlan
 from moe_jax.compare.results_file import RESULTS_FILE, read_records
 from moe_jax.compare.run_reader import read_run
 from moe_jax.compare.study_directory import STUDY_FILE, absolute, holds_study
-from moe_jax.compare.task_records import AnyRecord, FinetuningPlan, TaskBaseline, TaskRun
+from moe_jax.compare.task_records import AnyRecord, FinetuningPlan, TaskBaseline, FinetunedRun
 from moe_jax.errors import UserError, combined
 from moe_jax.run_files import CHECKPOINTS, CONFIG_FILE, RUN_FILE
 from moe_jax.waiting import waiting
@@ -92,7 +92,7 @@ def _comparable(records: Sequence[AnyRecord], path: str) -> list[Record]:
     """
     kept: list[Record] = []
     for record in records:
-        if isinstance(record, TaskRun | TaskBaseline | FinetuningPlan):
+        if isinstance(record, FinetunedRun | TaskBaseline | FinetuningPlan):
             raise UserError(
                 f"{path} is a fine-tuning study, which has scores of tasks: `moe-jax finetune "
                 f"{path}` reports on it"

@@ -21,7 +21,7 @@ from etils import epath
 from moe_jax import strict_json
 from moe_jax.compare.json_values import decode, encode
 from moe_jax.compare.records import LeakTest, RunRecord, StepTimes, StudyPlan
-from moe_jax.compare.task_records import AnyRecord, FinetuningPlan, TaskBaseline, TaskRun
+from moe_jax.compare.task_records import AnyRecord, FinetuningPlan, TaskBaseline, FinetunedRun
 from moe_jax.errors import UserError, nearest
 from moe_jax.training.run_directory.atomic_file import is_remote, write_atomically
 
@@ -30,7 +30,7 @@ VERSION = 1
 # Time limit for locking the file.
 _LOCK_SECONDS = 60.0
 
-_CLASSES = (RunRecord, StepTimes, LeakTest, StudyPlan, TaskRun, TaskBaseline, FinetuningPlan)
+_CLASSES = (RunRecord, StepTimes, LeakTest, StudyPlan, FinetunedRun, TaskBaseline, FinetuningPlan)
 _KINDS: dict[str, Any] = {cls.kind: cls for cls in _CLASSES}
 
 

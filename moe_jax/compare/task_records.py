@@ -8,7 +8,7 @@ from moe_jax.compare.records import Record, RunRecord
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskRun(RunRecord):
+class FinetunedRun(RunRecord):
     """A model that was fine-tuned on a task with one seed.
 
     Attributes:
@@ -24,7 +24,7 @@ class TaskRun(RunRecord):
         score_curve: values of `metric` in percent, one per evaluation.
     """
 
-    kind: ClassVar[str] = "task_run"
+    kind: ClassVar[str] = "finetuned_run"
 
     task: str = ""
     metric: str = ""

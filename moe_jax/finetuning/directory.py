@@ -10,7 +10,7 @@ from etils import epath
 from moe_jax.compare.jobs import Job
 from moe_jax.compare.records import RunRecord
 from moe_jax.compare.study_directory import StudyDirectory
-from moe_jax.compare.task_records import TaskRun
+from moe_jax.compare.task_records import FinetunedRun
 from moe_jax.finetuning.jobs import TaskJob
 from moe_jax.run_files import predictions_file
 from moe_jax.training.metric_writers.jsonl_writer import read_metrics
@@ -63,7 +63,7 @@ class FinetuningDirectory(StudyDirectory):
         if run.outcome == "finished" and not _has_predictions(directory, run.settings):
             run = dataclasses.replace(run, outcome="unfinished")
         best = scores.best(job.metric)
-        return TaskRun(
+        return FinetunedRun(
             **{field.name: getattr(run, field.name) for field in dataclasses.fields(run)},
             task=job.task,
             metric=job.metric,
@@ -77,9 +77,9 @@ class FinetuningDirectory(StudyDirectory):
             score_curve=tuple(found.get(job.metric, math.nan) for found in scores.trained),
         )
 
-    def task_runs(self) -> dict[str, TaskRun]:
+    def task_runs(self) -> dict[str, FinetunedRun]:
         """Returns the records of fine-tuned models, by name."""
-        return {name: run for name, run in self.runs().items() if isinstance(run, TaskRun)}
+        return {name: run for name, run in self.runs().items() if isinstance(run, FinetunedRun)}
 
 
 def read_scores(records: Iterable[Mapping[str, Any]]) -> Scores:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from moe_jax.compare import intervals
 from moe_jax.compare.results import Estimate
-from moe_jax.compare.task_records import AnyRecord, FinetuningPlan, TaskBaseline, TaskRun
+from moe_jax.compare.task_records import AnyRecord, FinetuningPlan, TaskBaseline, FinetunedRun
 from moe_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskResult:
+class TaskSummary:
     """The result of one arm on one task.
 
     Attributes:
@@ -21,7 +21,7 @@ class TaskResult:
         last: the metric at the last evaluations.
     """
 
-    runs: Mapping[int, TaskRun]
+    runs: Mapping[int, FinetunedRun]
     score: Estimate | None
     causal: Estimate | None
     last: Estimate | None
@@ -43,14 +43,14 @@ class FinetuningResults:
     """
 
     plan: FinetuningPlan
-    tasks: Mapping[str, Mapping[str, TaskResult]]
+    tasks: Mapping[str, Mapping[str, TaskSummary]]
     averages: Mapping[str, Estimate | None]
     differences: Mapping[str, Estimate | None]
     baselines: Mapping[str, Mapping[str, TaskBaseline]]
     missing: tuple[str, ...]
 
     @property
-    def runs(self) -> list[TaskRun]:
+    def runs(self) -> list[FinetunedRun]:
         """All finished runs."""
         return [
             run
@@ -72,8 +72,8 @@ def summarise(records: Sequence[AnyRecord]) -> FinetuningResults:
             "these are not the results of a fine-tuning study: they have no plan of one"
         )
     plan = plans[-1]
-    latest = {record.name: record for record in records if isinstance(record, TaskRun)}
-    tasks: dict[str, dict[str, TaskResult]] = {arm: {} for arm in plan.arms}
+    latest = {record.name: record for record in records if isinstance(record, FinetunedRun)}
+    tasks: dict[str, dict[str, TaskSummary]] = {arm: {} for arm in plan.arms}
     for arm in plan.arms:
         for task, metric in plan.tasks.items():
             runs = {
@@ -81,7 +81,7 @@ def summarise(records: Sequence[AnyRecord]) -> FinetuningResults:
                 for run in latest.values()
                 if (run.arm, run.task, run.outcome) == (arm, task, "finished")
             }
-            tasks[arm][task] = _task_result(runs, plan.seeds, metric)
+            tasks[arm][task] = _summary(runs, plan.seeds, metric)
     averages = {arm: _averages(plan, tasks[arm]) for arm in plan.arms}
     baselines: dict[str, dict[str, TaskBaseline]] = {task: {} for task in plan.tasks}
     for record in records:
@@ -97,10 +97,10 @@ def summarise(records: Sequence[AnyRecord]) -> FinetuningResults:
     )
 
 
-def _task_result(runs: Mapping[int, TaskRun], seeds: Sequence[int], metric: str) -> TaskResult:
+def _summary(runs: Mapping[int, FinetunedRun], seeds: Sequence[int], metric: str) -> TaskSummary:
     kept = {seed: runs[seed] for seed in seeds if seed in runs}
     causal = [run.causal_scores for run in kept.values()]
-    return TaskResult(
+    return TaskSummary(
         runs=kept,
         score=_estimate(run.scores.get(metric, math.nan) for run in kept.values()),
         causal=_estimate(c.get(metric, math.nan) for c in causal) if any(causal) else None,
@@ -108,7 +108,7 @@ def _task_result(runs: Mapping[int, TaskRun], seeds: Sequence[int], metric: str)
     )
 
 
-def _averages(plan: FinetuningPlan, results: Mapping[str, TaskResult]) -> dict[int, float]:
+def _averages(plan: FinetuningPlan, results: Mapping[str, TaskSummary]) -> dict[int, float]:
     """Returns the mean over the tasks for every seed that has all of them."""
     complete = [
         seed for seed in plan.seeds if all(seed in results[task].runs for task in plan.tasks)
@@ -147,7 +147,7 @@ def _estimate(values: Iterable[float]) -> Estimate | None:
     return intervals.estimate(listed) if listed else None
 
 
-def _missing(plan: FinetuningPlan, runs: Mapping[str, TaskRun]) -> list[str]:
+def _missing(plan: FinetuningPlan, runs: Mapping[str, FinetunedRun]) -> list[str]:
     outcomes = {(run.arm, run.task, run.seed): run.outcome for run in runs.values()}
     lines = []
     for arm in plan.arms:
@@ -182,7 +182,7 @@ def json_summary(results: FinetuningResults) -> dict[str, object]:
     }
 
 
-def _json_of(result: TaskResult, metric: str) -> dict[str, object]:
+def _json_of(result: TaskSummary, metric: str) -> dict[str, object]:
     values = [run.scores.get(metric, math.nan) for run in result.runs.values()]
     mean = math.fsum(values) / len(values)
     spread = math.fsum((value - mean) ** 2 for value in values)

@@ -7,9 +7,9 @@ from typing import Any
 from etils import epath
 
 from moe_jax.compare.jobs import RUNS
-from moe_jax.compare.task_records import TaskRun
+from moe_jax.compare.task_records import FinetunedRun
 from moe_jax.errors import UserError
-from moe_jax.finetuning.results import FinetuningResults, TaskResult
+from moe_jax.finetuning.results import FinetuningResults, TaskSummary
 from moe_jax.finetuning.submission import missing_files, submission_files
 from moe_jax.run_files import predictions_file
 
@@ -54,13 +54,13 @@ def write_submissions(results: FinetuningResults, directory: epath.Path) -> list
     return lines
 
 
-def _best(result: TaskResult, metric: str) -> TaskRun | None:
+def _best(result: TaskSummary, metric: str) -> FinetunedRun | None:
     """Returns the run with the highest score, the first of equal ones."""
     runs = [run for run in result.runs.values() if metric in run.scores]
     return max(runs, key=lambda run: run.scores[metric], default=None)
 
 
-def _predictions(directory: epath.Path, run: TaskRun) -> epath.Path:
+def _predictions(directory: epath.Path, run: FinetunedRun) -> epath.Path:
     return directory / RUNS / run.name / predictions_file(_SPLIT)
 
 

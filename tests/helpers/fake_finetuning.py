@@ -8,7 +8,7 @@ import fake_study
 
 from moe_jax import config, experiments
 from moe_jax.compare.records import Curve, Health
-from moe_jax.compare.task_records import FinetuningPlan, TaskBaseline, TaskRun
+from moe_jax.compare.task_records import FinetuningPlan, TaskBaseline, FinetunedRun
 from moe_jax.config_source import ConfigSource
 from moe_jax.finetuning.models import PretrainedModel
 from moe_jax.finetuning.plan import load_finetuning
@@ -79,7 +79,7 @@ def run(arm, task, seed, score, **changes):
         "score_steps": (10, 20, 30),
         "score_curve": (score - 3, score, score - 2),
     }
-    return TaskRun(**{**values, **changes})
+    return FinetunedRun(**{**values, **changes})
 
 
 def records():
