@@ -13,7 +13,7 @@ from moe_jax.compare.records import Record, RunRecord, StudyPlan
 from moe_jax.compare.results_file import RESULTS_FILE, read_records
 from moe_jax.compare.run_reader import read_run
 from moe_jax.compare.study_directory import STUDY_FILE, absolute, holds_study
-from moe_jax.compare.task_records import AnyRecord, FinetuningPlan, TaskBaseline, FinetunedRun
+from moe_jax.compare.task_records import AnyRecord, FinetunedRun, FinetuningPlan, TaskBaseline
 from moe_jax.errors import UserError, combined
 from moe_jax.run_files import CHECKPOINTS, CONFIG_FILE, RUN_FILE
 from moe_jax.waiting import waiting

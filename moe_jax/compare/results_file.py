@@ -21,7 +21,7 @@ from etils import epath
 from moe_jax import strict_json
 from moe_jax.compare.json_values import decode, encode
 from moe_jax.compare.records import LeakTest, RunRecord, StepTimes, StudyPlan
-from moe_jax.compare.task_records import AnyRecord, FinetuningPlan, TaskBaseline, FinetunedRun
+from moe_jax.compare.task_records import AnyRecord, FinetunedRun, FinetuningPlan, TaskBaseline
 from moe_jax.errors import UserError, nearest
 from moe_jax.training.run_directory.atomic_file import is_remote, write_atomically
 

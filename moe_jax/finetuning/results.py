@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from moe_jax.compare import intervals
 from moe_jax.compare.results import Estimate
-from moe_jax.compare.task_records import AnyRecord, FinetuningPlan, TaskBaseline, FinetunedRun
+from moe_jax.compare.task_records import AnyRecord, FinetunedRun, FinetuningPlan, TaskBaseline
 from moe_jax.errors import UserError
 
 

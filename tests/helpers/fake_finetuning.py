@@ -8,7 +8,7 @@ import fake_study
 
 from moe_jax import config, experiments
 from moe_jax.compare.records import Curve, Health
-from moe_jax.compare.task_records import FinetuningPlan, TaskBaseline, FinetunedRun
+from moe_jax.compare.task_records import FinetunedRun, FinetuningPlan, TaskBaseline
 from moe_jax.config_source import ConfigSource
 from moe_jax.finetuning.models import PretrainedModel
 from moe_jax.finetuning.plan import load_finetuning
