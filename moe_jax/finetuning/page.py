@@ -9,9 +9,8 @@ from moe_jax.compare.report.table import NO_SEEDS, ONE_SEED, Cell, Table
 from moe_jax.compare.results import Estimate
 from moe_jax.finetuning.paper_results import PAPER_ROWS
 from moe_jax.finetuning.results import FinetuningResults
-from moe_jax.finetuning.words import interval, percent, short_task
+from moe_jax.finetuning.words import METHODS, interval, percent, short_task
 
-_METHODS = {"majority": "most frequent class", "bag_of_words": "bag of words"}
 _INTERVALS = (
     "Scores in percent: the mean over seeds of the value at each run's best evaluation, and its "
     "95% t-interval. The best evaluation is chosen on the same split that is reported, as in the "
@@ -49,7 +48,8 @@ def answer(results: FinetuningResults) -> str:
         sign = "+" if found.value >= 0 else ""
         verdict = "a difference" if found.is_difference else "no difference detected"
         p = digits.p_value(found.p_holm)
-        p_text = "" if p == digits.DASH else f", p = {p} corrected for {len(others)} comparisons"
+        corrected = f" corrected for {len(others)} comparisons" if len(others) > 1 else ""
+        p_text = "" if p == digits.DASH else f", p = {p}{corrected}"
         text += f" {arm} minus {first}: {sign}{_estimate(found)} ({verdict}{p_text})."
     return text
 
@@ -85,7 +85,7 @@ def scores_table(results: FinetuningResults) -> Table:
     for arm, description in results.plan.arms.items():
         cells = [_cell(results.tasks[arm][task].score) for task in results.plan.tasks]
         rows.append((Cell(arm, description), *cells, _cell(results.averages[arm])))
-    for name, words in _METHODS.items():
+    for name, words in METHODS.items():
         found = {task: by_name.get(name) for task, by_name in results.baselines.items()}
         if not any(found.values()):
             continue

@@ -2,7 +2,7 @@
 
 from moe_jax.compare.report.figures import canvas
 from moe_jax.finetuning.results import FinetuningResults
-from moe_jax.finetuning.words import interval, percent, short_task
+from moe_jax.finetuning.words import METHODS, interval, percent, short_task
 
 NAME = "scores"
 TITLE = "Scores by task"
@@ -52,7 +52,7 @@ def draw(results: FinetuningResults) -> canvas.Figure | None:
                     values, places, mark, color=canvas.INK, ms=9, linestyle="none"
                 )
                 handles.append(handle)
-                names.append(method.replace("_", " "))
+                names.append(METHODS[method])
         axes.set_yticks(range(len(tasks)), [short_task(task) for task in reversed(tasks)])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)

@@ -6,6 +6,8 @@ import re
 from moe_jax.compare.report.digits import DASH
 from moe_jax.compare.results import Estimate
 
+# The yardsticks, by the name of the method.
+METHODS = {"majority": "most frequent class", "bag_of_words": "bag of words"}
 _NAMES = {
     "boolq": "BoolQ",
     "cb": "CB",
