@@ -109,6 +109,7 @@ STOP = [
 ]
 
 
+@pytest.mark.slow
 def test_early_stop_by_a_score_of_the_task(base, tmp_path, capsys, monkeypatch):
     """Step 0 has 0.25, then 0.5, 0.75, 0.5, 0.75: two evaluations without a better one."""
     monkeypatch.setattr(task_evaluation, "TaskScorer", Scorer)

@@ -91,7 +91,8 @@ def test_a_sample_that_was_one_pool_is_routed_as_in_training(capacity_factor):
     assert [layer.max_load for layer in gap.layers] == [1.0] * 3
 
 
-@pytest.mark.parametrize("kind", ["sequence", pytest.param("position", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sequence", "position"])
 def test_several_passes_are_layer_by_layer_calibration(kind, monkeypatch):
     """One layer after the other: route causally, sort the scores of a layer, set its thresholds."""
     monkeypatch.setattr(calibration, "LOAD_TOLERANCE", 0.0)

@@ -43,6 +43,7 @@ def cross_entropy(predictor, features, chosen):
     return (np.logaddexp(0.0, logits) - chosen * logits).sum()
 
 
+@pytest.mark.slow
 def test_experts_choose_as_in_expert_choice():
     """And the gradient of the model is the same: the predictor's ends before it."""
     predicted, plain = (cls(1.5, Pool("batch")) for cls in (PredictedExpertChoice, ExpertChoice))
