@@ -3,6 +3,9 @@
 It is not registered: training does not use it.
 """
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
