@@ -49,8 +49,8 @@ class Finetuning(Settings):
             factors; without any, there is one way.
         task_items: items of the runs of single tasks, by the task's name.
         metrics: the metric that chooses the best checkpoint of a task and is reported, by the
-            task's name; by default `accuracy`, for STS-B `pearson_corrcoef`, and `f1` for MultiRC
-            and ReCoRD.
+            task's name; by default `accuracy`, for STS-B `pearson_corrcoef`, `f1` for MultiRC and
+            ReCoRD, and `score`, the mean over its tasks, for a mixture.
         baselines: also score the most frequent class and a bag of words.
         test_split: also write the predictions for the test split.
     """
@@ -135,6 +135,8 @@ class Finetuning(Settings):
         given = {catalog.full_name(name): metric for name, metric in self.metrics.items()}
         if full in given:
             return given[full]
+        if full in catalog.mixtures():
+            return "score"
         return next((m for start, m in _METRICS.items() if full.startswith(start)), "accuracy")
 
     def items_of(self, task: str) -> tuple[str, ...]:

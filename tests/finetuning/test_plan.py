@@ -29,6 +29,7 @@ def test_the_metric_of_a_task():
     plan = load("TASKS=['glue_stsb', 'super_glue_multirc', 'glue_sst2']").finetuning
     assert plan.metric("glue_stsb_v002") == plan.metric("glue_stsb") == "pearson_corrcoef"
     assert plan.metric("super_glue_multirc") == "f1"
+    assert load("TASKS=['glue']").finetuning.metric("glue") == "score"
     given = load("Finetuning.metrics={'glue_sst2_v002': 'f1'}").finetuning
     assert given.metric("glue_sst2") == "f1"
 
