@@ -53,7 +53,7 @@ def write(run):
 
 
 def test_every_split_has_a_file_and_is_not_predicted_twice(tmp_path, loaded):
-    run = make_run(tmp_path, BOTH, "Checkpoints.best_is='task/accuracy'")
+    run = make_run(tmp_path, BOTH, "Checkpoints.best_is='-loss'")
     validation, test = (tmp_path / f"predictions_{s}.jsonl" for s in ("validation", "test"))
     assert write(run) == [
         f"3 predictions of step 7 in {validation}",
