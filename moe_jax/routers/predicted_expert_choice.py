@@ -53,8 +53,7 @@ class PredictedExpertChoice(ExpertChoice):
 
     def init_state(self, experts: int) -> RouterState:
         """Returns thresholds, and the predictor with the moments of its gradient, [E, E + 1]."""
-        bias_E1 = jnp.zeros((experts, 1), jnp.float32)
-        predictor = jnp.concatenate([jnp.eye(experts, dtype=jnp.float32), bias_E1], axis=1)
+        predictor = initial_predictor(experts)
         return {
             **super().init_state(experts),
             "predictor": predictor,
@@ -131,6 +130,10 @@ class PredictedExperts(Router):
         """The capacity factor."""
         return self.capacity_factor
 
+    def init_state(self, experts: int) -> RouterState:
+        """Returns the predictor before training, [E, E + 1]."""
+        return {"predictor": initial_predictor(experts)}
+
     def __call__(self, scores: RouterScores, state: RouterState) -> RouterOutput:
         """Chooses by the sign of the predictor; the weight is the probability."""
         features_PNF = predictor_features(scores)
@@ -141,6 +144,12 @@ class PredictedExperts(Router):
             losses={"router_z": router_z_loss(scores)},
             metrics=health(pairs, scores),
         )
+
+
+def initial_predictor(experts: int) -> jax.Array:
+    """Returns the predictor of a threshold of 1 / E, [E, E + 1]."""
+    bias_E1 = jnp.zeros((experts, 1), jnp.float32)
+    return jnp.concatenate([jnp.eye(experts, dtype=jnp.float32), bias_E1], axis=1)
 
 
 def predictor_features(scores: RouterScores) -> ScoresPNE:
