@@ -72,6 +72,19 @@ def step(text: str) -> int | str:
     return text if text in ("best", "latest") else int(text)
 
 
+def add_study_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of verbs that train the runs of a study."""
+    parser.add_argument("--output_dir", required=True, metavar="DIR", help="study and report")
+    parser.add_argument(
+        "--parallel", type=int, default=1, metavar="N", help="runs at a time; a GPU for each"
+    )
+    parser.add_argument(
+        "--print_commands",
+        action="store_true",
+        help="print the command of every missing run, for another scheduler; run nothing",
+    )
+
+
 def add_cache_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of verbs that compile a model."""
     parser.add_argument(

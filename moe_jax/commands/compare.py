@@ -17,15 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths", nargs="*", metavar="PATH", help="run or study directories, or results.jsonl files"
     )
-    parser.add_argument("--output_dir", required=True, metavar="DIR", help="study and report")
-    parser.add_argument(
-        "--parallel", type=int, default=1, metavar="N", help="runs at a time; a GPU for each"
-    )
-    parser.add_argument(
-        "--print_commands",
-        action="store_true",
-        help="print the command of every missing run, for another scheduler; run nothing",
-    )
+    arguments.add_study_flags(parser)
     parser.add_argument(
         "--report_only", action="store_true", help="report on what is recorded; train nothing"
     )

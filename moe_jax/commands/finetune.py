@@ -27,15 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]RUN",
         help="a trained run to start from; repeatable",
     )
-    parser.add_argument("--output_dir", required=True, metavar="DIR", help="study and report")
-    parser.add_argument(
-        "--parallel", type=int, default=1, metavar="N", help="runs at a time; a GPU for each"
-    )
-    parser.add_argument(
-        "--print_commands",
-        action="store_true",
-        help="print the command of every missing run, for another scheduler; run nothing",
-    )
+    arguments.add_study_flags(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
