@@ -30,7 +30,11 @@ _PREDICTOR = "predictor"
 
 
 def fit_predictors(
-    model: LanguageModel, variables: Variables, batches: Sequence[Batch], capacity_factor: float
+    model: LanguageModel,
+    variables: Variables,
+    batches: Sequence[Batch],
+    capacity_factor: float,
+    ridge: float = RIDGE,
 ) -> Calibration:
     """Fits the predictors of all layers to the choices for some batches.
 
@@ -41,6 +45,7 @@ def fit_predictors(
         variables: its arrays, which stay as they are.
         batches: the sample, placed on the model's devices.
         capacity_factor: c, of the router.
+        ridge: the weight of half the squared norm of an expert's predictor in the objective.
 
     Raises:
         UserError: if the experts take no token.
@@ -51,7 +56,7 @@ def fit_predictors(
         seen.append(jax.block_until_ready(observe(variables, batch)))
     replicated = model.partition.replicated if model.partition.is_sharded else None
     fit = jax.jit(_fit, out_shardings=replicated)
-    predictor_LEF, real = jax.block_until_ready(fit(*map(list, zip(*seen, strict=True))))
+    predictor_LEF, real = jax.block_until_ready(fit(*map(list, zip(*seen, strict=True)), ridge))
     state: Arrays = {
         path: predictor_LEF if path.rsplit("/", 1)[-1] == _PREDICTOR else value
         for path, value in variables.router_state.items()
@@ -86,14 +91,14 @@ def features_of(probabilities: jax.Array) -> jax.Array:
 
 
 def _fit(
-    features: list[jax.Array], chosen: list[jax.Array], masks: list[jax.Array]
+    features: list[jax.Array], chosen: list[jax.Array], masks: list[jax.Array], ridge: float
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the fitted weights of all experts, [L, E, F], and the number of real tokens."""
     features_KLBSF, chosen_KLBSE = jnp.stack(features), jnp.stack(chosen)
     mask_KBS = jnp.stack(masks).astype(jnp.float32)
     tokens = jnp.maximum(mask_KBS.sum(), 1.0)
     width, experts = features_KLBSF.shape[-1], chosen_KLBSE.shape[-1]
-    ridge_FF = RIDGE * jnp.eye(width)
+    ridge_FF = ridge * jnp.eye(width)
     gram_LFF = jnp.einsum("klbsf,klbsg,kbs->lfg", features_KLBSF, features_KLBSF, mask_KBS)
     bound_LFF = gram_LFF / (4.0 * tokens) + ridge_FF
     factors = jax.scipy.linalg.cho_factor(bound_LFF)
@@ -102,7 +107,7 @@ def _fit(
         logits_KLBSE = jnp.einsum("klbsf,lef->klbse", features_KLBSF, weight_LEF)
         error_KLBSE = (jax.nn.sigmoid(logits_KLBSE) - chosen_KLBSE) * mask_KBS[:, None, ..., None]
         gradient_LEF = jnp.einsum("klbse,klbsf->lef", error_KLBSE, features_KLBSF) / tokens
-        gradient_LFE = (gradient_LEF + RIDGE * weight_LEF).swapaxes(1, 2)
+        gradient_LFE = (gradient_LEF + ridge * weight_LEF).swapaxes(1, 2)
         return weight_LEF - jax.scipy.linalg.cho_solve(factors, gradient_LFE).swapaxes(1, 2)
 
     layers = features_KLBSF.shape[1]

@@ -8,7 +8,6 @@ import pytest
 import tiny
 from scipy.optimize import minimize
 
-from moe_jax.evaluation import predictor_fit
 from moe_jax.evaluation.predictor_fit import features_of, fit_predictors, read_predictors
 from moe_jax.models.functional import LanguageModel
 from moe_jax.models.layer_routing import RoutingContext
@@ -36,13 +35,12 @@ def observed(model, variables):
     return tuple(np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
 
 
-def test_it_is_the_minimum_that_scipy_finds(monkeypatch):
-    monkeypatch.setattr(predictor_fit, "RIDGE", 1e-2)
+def test_it_is_the_minimum_that_scipy_finds():
     model, variables = tiny.make(PredictedExpertChoice(1.0, Pool("sequence")))
     kernel = "groups/layers/0/ffn/router_kernel"
     params = variables.params | {kernel: variables.params[kernel] * 3}
     variables = dataclasses.replace(variables, params=params)
-    found = fit_predictors(model, variables, BATCHES, 1.0)
+    found = fit_predictors(model, variables, BATCHES, 1.0, ridge=1e-2)
     assert (found.tokens, found.tokens_per_expert) == (23 * 12, 23 * 3)
     fitted = read_predictors(found.variables)
     score_LTE, chosen_LTE = observed(model, variables)
