@@ -52,20 +52,25 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with no_empty_directory(absolute(args.output_dir)):
         if not args.gin_file or args.report_only:
             return _report(args, command, say)
-        from moe_jax.commands import study_console
+        return _train(args, command, console, say)
 
-        if args.print_commands:
-            return study_console.print_commands(args, command, say)
-        failed = study_console.train_study(args, command, console)
-        try:
-            result = _report(args, command, say)
-        except UserError as error:
-            if failed:
-                raise UserError(f"{study_console.failure(failed)}\nno report: {error}") from None
-            raise
-        if failed:
-            raise study_console.failure(failed)
-        return result
+
+def _train(args: argparse.Namespace, command: str, console: Any, say: Any) -> dict[str, Any]:
+    from moe_jax.commands import study_console
+    from moe_jax.compare.grouping import change_plan
+    from moe_jax.compare.run_study import plan_study, run_study
+    from moe_jax.compare.study import load_study
+
+    loaded = load_study(study_console.plan_source(args, "Study"))
+    # Before hours of training.
+    change_plan(loaded.plan(command), args.baseline, args.matched_by)
+    options = study_console.study_options(args, command)
+    study = plan_study(loaded, options)
+    if args.print_commands:
+        return study_console.print_commands(study, options, say)
+    return study_console.train_and_report(
+        study, options, run_study, lambda: _report(args, command, say), console
+    )
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -53,16 +53,28 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if args.path:
             make_directory(directory)
             return _report(args.path, args, say)
-        from moe_jax.commands import finetuning_console
-        from moe_jax.commands.study_console import failure
+        return _train(args, command, console, say)
 
-        if args.print_commands:
-            return finetuning_console.print_commands(args, command, say)
-        failed = finetuning_console.train_models(args, command, console)
-        result = _report(args.output_dir, args, say)
-        if failed:
-            raise failure(failed)
-        return result
+
+def _train(args: argparse.Namespace, command: str, console: Any, say: Any) -> dict[str, Any]:
+    from moe_jax.commands import study_console
+    from moe_jax.finetuning.models import find_models
+    from moe_jax.finetuning.plan import load_finetuning
+    from moe_jax.finetuning.study import plan_finetuning, run_finetuning
+    from moe_jax.library_output import suppress_library_output
+    from moe_jax.waiting import waiting
+
+    source = study_console.plan_source(args, "Finetuning")
+    options = study_console.study_options(args, command)
+    models = find_models(args.checkpoint)
+    # The names of tasks are those that seqio knows, which imports TensorFlow.
+    with waiting("checking the runs"), suppress_library_output(args.debug):
+        study = plan_finetuning(load_finetuning(source), models, options)
+    if args.print_commands:
+        return study_console.print_commands(study, options, say)
+    return study_console.train_and_report(
+        study, options, run_finetuning, lambda: _report(args.output_dir, args, say), console
+    )
 
 
 def _check(args: argparse.Namespace) -> None:

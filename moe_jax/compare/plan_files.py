@@ -37,15 +37,6 @@ def is_file(item: str) -> bool:
     return item.endswith(".gin") and "=" not in item
 
 
-def not_an_item(where: str, items: Iterable[str]) -> list[str]:
-    """Returns a message for each item that is neither a gin file nor a binding."""
-    return [
-        f"{where}: {item!r} is neither a gin file (it would end in .gin) nor a binding (NAME=VALUE)"
-        for item in items
-        if not is_file(item) and "=" not in item
-    ]
-
-
 def read_plan(
     source: ConfigSource,
     name: str,

@@ -1,44 +1,24 @@
 """Runs a study: trains what is missing, then times the arms' steps and tests them for leaks."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moe_jax.compare import jobs as study_jobs
 from moe_jax.compare.arms import Arm, load_arms, matching_notes
-from moe_jax.compare.children import Start, device_variables, find_devices, starter
+from moe_jax.compare.children import Start, device_variables, find_devices
 from moe_jax.compare.jobs import Job
-from moe_jax.compare.journal import Journal
 from moe_jax.compare.leak_test import describe, run_leak_test
 from moe_jax.compare.learning_rates import choose_rate
+from moe_jax.compare.planned_runs import Say, StudyOptions, measure, training
 from moe_jax.compare.records import LeakTest, RunRecord, StudyPlan
-from moe_jax.compare.scheduler import Observer, Scheduler, failed
+from moe_jax.compare.scheduler import Observer, failed
 from moe_jax.compare.step_times import are_missing, measure_step_times
 from moe_jax.compare.study import LoadedStudy
 from moe_jax.compare.study_directory import StudyDirectory
-from moe_jax.errors import Interrupted, UserError
+from moe_jax.errors import UserError
 from moe_jax.routing.router import Router
-from moe_jax.training.run_directory.directory_lock import DirectoryLock
 from moe_jax.waiting import waiting
-
-Say = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class StudyOptions:
-    """Settings of one process that runs a study.
-
-    Attributes:
-        directory: the directory of the study.
-        command: the command line of this process, for messages and the report.
-        parallel: number of jobs at a time.
-        cache_flags: flags of the compilation cache, passed on to the children.
-    """
-
-    directory: str
-    command: str = ""
-    parallel: int = 1
-    cache_flags: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +70,10 @@ class PlannedStudy:
             self._jobs[key] = study_jobs.comparison_jobs(study, self.arms, chosen)
         return self._jobs[key]
 
+    def expected_jobs(self) -> list[Job]:
+        """Returns all jobs, with the learning rates that are chosen so far."""
+        return [*self.trials(), *self.comparison({})]
+
     def known_jobs(self) -> list[Job]:
         """Returns the jobs whose configuration is known: of the comparison, those with a rate."""
         return [*self.trials(), *self.known_comparison()]
@@ -111,41 +95,6 @@ def plan_study(loaded: LoadedStudy, options: StudyOptions) -> PlannedStudy:
     return PlannedStudy(
         loaded, arms, StudyDirectory(options.directory), loaded.plan(options.command)
     )
-
-
-def missing_commands(study: PlannedStudy, cache_flags: Sequence[str] = ()) -> list[str]:
-    """Returns the command line of every job that has not ended.
-
-    Jobs that have ended are recorded first. Where learning rates are still to be chosen, only the
-    trials are returned.
-
-    Raises:
-        UserError: if the configuration of a job has changed since it was trained.
-    """
-    Scheduler(study.directory, starter(())).check(study.known_jobs())
-    _record_ended(study, study.trials())
-    _record_ended(study, study.known_comparison())
-    runs = study.directory.runs()
-    return [
-        job.command(study.directory.path, cache_flags)
-        for job in study.known_jobs()
-        if job.name not in runs or runs[job.name].outcome == "unfinished"
-    ]
-
-
-def _record_ended(study: PlannedStudy, jobs: Sequence[Job]) -> None:
-    """Records the jobs that have ended and are not recorded, as another scheduler leaves them."""
-    runs = study.directory.runs()
-    for job in jobs:
-        if job.name in runs and runs[job.name].outcome != "unfinished":
-            continue
-        try:
-            record = study.directory.read(job)
-        except UserError:  # Training may still read it, and says why if not.
-            continue
-        if record is not None and record.outcome != "unfinished":
-            study.directory.append_plan(study.plan)
-            study.directory.append(record)
 
 
 def run_study(
@@ -171,47 +120,28 @@ def run_study(
         UserError: if the configuration of a job has changed since it was trained.
         Interrupted: after Ctrl-C or SIGTERM, once the running jobs have saved.
     """
-    devices = find_devices(options.parallel)
-    journal = Journal(study.directory, study.plan, study.known_jobs, observe)
-    scheduler = Scheduler(
-        study.directory,
-        start or starter(devices),
-        options.parallel,
-        journal.note,
-        options.cache_flags,
-    )
-    study.directory.append_plan(study.plan)
-    for note in matching_notes(list(study.arms.values()), study.loaded.study.matched_by):
-        say(note)
-    try:
+    with training(study, options, observe, start) as scheduler:
+        for note in matching_notes(list(study.arms.values()), study.loaded.study.matched_by):
+            say(note)
         scheduler.check(study.known_jobs())
         scheduler.run(study.trials())
         # Without the arms of which a trial has failed.
         scheduler.run(study.known_comparison())
-        _measure(study, devices, say)
-    except Interrupted as error:
-        number = error.args[0]
-        message = "Stopped; what was running is saved. To go on, run the same command again:"
-        raise Interrupted(number, f"{message}\n  {options.command}") from None
-    finally:
-        journal.note(scheduler.progress)
+        _measure(study, find_devices(options.parallel), say)
     return failed(scheduler.progress)
 
 
 def _measure(study: PlannedStudy, devices: Sequence[str], say: Say) -> None:
-    """Times the steps and tests the routers for leaks, where that is not recorded.
-
-    An error of these does not end the study, whose runs are done.
-    """
+    """Times the steps and tests the routers for leaks, where that is not recorded."""
     if not _first_jobs_to_time(study) and not _routers_to_test(study):
         return
-    try:
-        # Of several machines one measures: times of arms are compared round by round.
-        with DirectoryLock(study.directory.path, ["moe-jax", "compare"], say):
-            _time_steps(study, devices)
-            _test_leaks(study, say)
-    except UserError as error:
-        say(f"not measured: {error}")
+
+    def take() -> None:
+        _time_steps(study, devices)
+        _test_leaks(study, say)
+
+    # On one machine: times of arms are compared round by round.
+    measure(study, "compare", say, take)
 
 
 def _first_jobs_to_time(study: PlannedStudy) -> list[Job]:

@@ -13,20 +13,24 @@ An item of `Study.common` or of an arm is a gin file, if it ends in `.gin`, or a
 """
 
 import dataclasses
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from moe_jax.compare import plan_files
+from moe_jax.compare.plan_rules import (
+    bad_names,
+    check_distinct,
+    check_items,
+    check_seeds,
+    raise_all,
+)
 from moe_jax.compare.records import StudyPlan
 from moe_jax.config_source import ConfigSource
-from moe_jax.errors import UserError, combined, nearest
+from moe_jax.errors import UserError, nearest
 from moe_jax.registration import configurable
 from moe_jax.settings import Name, Positive, Seed, Settings, counted, rule
 
 MatchedBy = Literal["steps", "tokens", "slots", "flops", "seconds"]
-# Names of arms are names of directories.
-_ARM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Appended to the name of the baseline in the directory of its A/A runs.
 AA_SUFFIX = "_aa"
 # Added to the seed of the A/A runs' initial parameters.
@@ -91,7 +95,7 @@ class Study(Settings):
             "descriptions": list(descriptions),
             "arm_rates": list(arm_rates),
         }
-        _raise(
+        raise_all(
             f"Study.{setting} names the arm {name!r}, which is not in Study.arms; arms: "
             f"{', '.join(arms)}.{nearest(name, arms)}"
             for setting, names in named.items()
@@ -104,12 +108,7 @@ class Study(Settings):
     def _arms_can_be_directories(arms: Mapping[str, tuple[str, ...]], baseline: str) -> None:
         if not arms:
             raise UserError("Study.arms has no arm")
-        _raise(
-            f"Study.arms: the name {name!r} cannot be that of a directory; letters, digits, '_', "
-            "'-' and '.' can"
-            for name in arms
-            if not _ARM_NAME.fullmatch(name)
-        )
+        raise_all(f"Study.arms: {message}" for message in bad_names(arms))
         if baseline + AA_SUFFIX in arms:
             raise UserError(
                 f"Study.arms: the name {baseline + AA_SUFFIX!r} is that of the baseline's A/A runs"
@@ -120,12 +119,8 @@ class Study(Settings):
     def _items_are_files_or_bindings(
         common: tuple[str, ...], arms: Mapping[str, tuple[str, ...]]
     ) -> None:
-        named = {"common": common, **{f"arms[{name!r}]": items for name, items in arms.items()}}
-        _raise(
-            message
-            for where, items in named.items()
-            for message in plan_files.not_an_item(f"Study.{where}", items)
-        )
+        own = {f"arms[{name!r}]": items for name, items in arms.items()}
+        check_items("Study", {"common": common, **own})
 
     @staticmethod
     @rule
@@ -134,17 +129,11 @@ class Study(Settings):
         learning_rates: tuple[float, ...],
         arm_rates: Mapping[str, tuple[float, ...]],
     ) -> None:
-        if not seeds:
-            raise UserError("Study.seeds has no seed")
-        lists: dict[str, tuple[float, ...]] = {"seeds": seeds, "learning_rates": learning_rates}
+        check_seeds("Study", seeds)
+        lists = {"learning_rates": learning_rates}
         lists |= {f"arm_rates[{name!r}]": rates for name, rates in arm_rates.items()}
-        _raise(
-            f"Study.{name} has a value twice: {values}"
-            for name, values in lists.items()
-            if len(set(values)) < len(values)
-        )
-        del lists["seeds"]
-        _raise(
+        check_distinct("Study", lists)
+        raise_all(
             f"Study.{name}: two of {values} have the same name to six digits, which is that of "
             "their directories"
             for name, values in lists.items()
@@ -239,9 +228,3 @@ def _items(study: Study) -> list[str]:
 def rate_text(rate: float) -> str:
     """Returns a learning rate as it is written in the names of its trials."""
     return f"{rate:g}"
-
-
-def _raise(messages: Iterable[str]) -> None:
-    """Raises an error of several messages, if there are any."""
-    if found := list(messages):
-        raise combined(found)

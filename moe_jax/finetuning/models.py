@@ -6,8 +6,8 @@ import os
 import re
 from collections.abc import Sequence
 
+from moe_jax.compare.plan_rules import bad_names
 from moe_jax.errors import UserError, combined
-from moe_jax.finetuning.plan import bad_names
 from moe_jax.run_files import CONFIG_FILE
 from moe_jax.training.run_directory import run_directory
 

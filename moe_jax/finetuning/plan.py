@@ -12,20 +12,18 @@ common items, those of the variant, and those of the task.
 """
 
 import dataclasses
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from moe_jax.compare import plan_files
+from moe_jax.compare.plan_rules import bad_names, check_items, check_seeds, raise_all
 from moe_jax.config_source import ConfigSource
 from moe_jax.data.tasks import catalog
-from moe_jax.errors import UserError, combined, nearest
+from moe_jax.errors import UserError, nearest
 from moe_jax.registration import configurable
 from moe_jax.settings import Name, Seed, Settings, rule
 
 # The macros of `runs/finetune.gin` that the plan itself reads.
 MACROS = ("TASKS", "SEEDS")
-# Names of models and variants are names of directories.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Metrics that are reported of tasks without a plain accuracy, by the start of their names.
 _METRICS = {
     "glue_stsb": "pearson_corrcoef",
@@ -70,13 +68,13 @@ class Finetuning(Settings):
     def _tasks_are_known(tasks: tuple[str, ...]) -> None:
         if not tasks:
             raise UserError("Finetuning.tasks has no task")
-        _raise(
+        raise_all(
             f"Finetuning.tasks: {message}"
             for task in tasks
             if (message := catalog.unknown_task(task)) is not None
         )
         full = [catalog.full_name(task) for task in tasks]
-        _raise(
+        raise_all(
             f"Finetuning.tasks has {task!r} twice"
             for place, task in enumerate(tasks)
             if full[place] in full[:place]
@@ -90,7 +88,7 @@ class Finetuning(Settings):
         metrics: Mapping[str, str],
     ) -> None:
         full = {catalog.full_name(task) for task in tasks}
-        _raise(
+        raise_all(
             f"Finetuning.{setting} names the task {name!r}, which is not in Finetuning.tasks."
             f"{nearest(name, tasks)}"
             for setting, names in {"task_items": task_items, "metrics": metrics}.items()
@@ -101,7 +99,7 @@ class Finetuning(Settings):
     @staticmethod
     @rule
     def _variants_can_be_directories(variants: Mapping[str, tuple[str, ...]]) -> None:
-        _raise(f"Finetuning.variants: {message}" for message in bad_names(variants))
+        raise_all(f"Finetuning.variants: {message}" for message in bad_names(variants))
 
     @staticmethod
     @rule
@@ -115,19 +113,12 @@ class Finetuning(Settings):
             **{f"variants[{name!r}]": items for name, items in variants.items()},
             **{f"task_items[{name!r}]": items for name, items in task_items.items()},
         }
-        _raise(
-            message
-            for where, items in named.items()
-            for message in plan_files.not_an_item(f"Finetuning.{where}", items)
-        )
+        check_items("Finetuning", named)
 
     @staticmethod
     @rule
     def _seeds_are_distinct(seeds: tuple[int, ...]) -> None:
-        if not seeds:
-            raise UserError("Finetuning.seeds has no seed")
-        if len(set(seeds)) < len(seeds):
-            raise UserError(f"Finetuning.seeds has a value twice: {seeds}")
+        check_seeds("Finetuning", seeds)
 
     def metric(self, task: str) -> str:
         """Returns the metric that is reported of a task."""
@@ -179,21 +170,6 @@ def load_finetuning(source: ConfigSource) -> LoadedFinetuning:
     return LoadedFinetuning(read.plan, read.bindings, read.search_paths, read.text)
 
 
-def bad_names(names: Iterable[str]) -> list[str]:
-    """Returns a message for each name that cannot be that of a directory."""
-    return [
-        f"the name {name!r} cannot be that of a directory; letters, digits, '_', '-' and '.' can"
-        for name in names
-        if not _NAME.fullmatch(name)
-    ]
-
-
 def _items(plan: Finetuning) -> list[str]:
     groups = (plan.common, *plan.variants.values(), *plan.task_items.values())
     return [item for items in groups for item in items]
-
-
-def _raise(messages: Iterable[str]) -> None:
-    """Raises an error of several messages, if there are any."""
-    if found := list(messages):
-        raise combined(found)

@@ -7,7 +7,6 @@ import fake_study
 import pytest
 
 from moe_jax import cli
-from moe_jax.commands import study_console
 from moe_jax.compare import run_study, scheduler
 
 
@@ -19,9 +18,10 @@ def compare(tmp_path, monkeypatch, capsys):
 
     def fake(study, options, observe, say):
         children = fake_study.FakeChildren(study, behaviour)
-        return run_study.run_study(study, options, observe, say, children)
+        return train(study, options, observe, say, children)
 
-    monkeypatch.setattr(study_console, "run_study", fake)
+    train = run_study.run_study
+    monkeypatch.setattr(run_study, "run_study", fake)
 
     def run(*argv):
         code = cli.main(["compare", f"--output_dir={tmp_path / 'study'}", *argv])

@@ -8,7 +8,6 @@ import pytest
 from fake_finetuning import FinetuningChildren, pretrained
 
 from moe_jax import cli
-from moe_jax.commands import finetuning_console
 from moe_jax.compare import scheduler
 from moe_jax.compare.task_records import TaskBaseline
 from moe_jax.finetuning import study as finetuning_study
@@ -29,9 +28,10 @@ def finetune(tmp_path, monkeypatch, capsys):
 
     def fake(study, options, observe, say):
         children = FinetuningChildren(study, lambda job: scores.get(job.seed))
-        return finetuning_study.run_finetuning(study, options, observe, say, children)
+        return train(study, options, observe, say, children)
 
-    monkeypatch.setattr(finetuning_console, "run_finetuning", fake)
+    train = finetuning_study.run_finetuning
+    monkeypatch.setattr(finetuning_study, "run_finetuning", fake)
 
     def run(*argv, checkpoint=f"--checkpoint={model.checkpoint}"):
         flags = [f"--output_dir={tmp_path / 'study'}", *([checkpoint] if checkpoint else [])]

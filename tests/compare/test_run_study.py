@@ -94,28 +94,6 @@ def test_an_arm_without_all_trials_is_not_compared_and_the_others_are(tmp_path):
     assert study.directory.runs()["ec/seed_1"].learning_rate == 0.002
 
 
-def test_commands_of_missing_runs(tmp_path):
-    study, _ = fake_study.plan(tmp_path)
-    fake_study.write_job(study, study.comparison({})[1])
-    commands = run_study.missing_commands(study, ["--no_cache"])
-    assert len(commands) == 5
-    assert all(c.startswith("moe-jax train ") and " --no_cache " in c for c in commands)
-    assert not any("runs/gshard/seed_1" in command for command in commands)
-
-
-def test_commands_before_the_rates_are_chosen(tmp_path):
-    study, options = fake_study.plan(tmp_path, *RATES, "Study.arm_rates={'ec': (5e-3,)}")
-    commands = run_study.missing_commands(study)
-    assert [c.rpartition("runs/")[2] for c in commands] == [
-        "gshard/rate_0.001",
-        "gshard/rate_0.002",
-        "ec/seed_1",
-    ]
-    run(study, options, {"ec/seed_1": "fails"})
-    (command,) = run_study.missing_commands(study)
-    assert command.endswith("runs/ec/seed_1")
-
-
 def test_a_stopped_study_says_how_to_go_on(tmp_path):
     study, options = fake_study.plan(tmp_path)
 
@@ -183,28 +161,6 @@ def test_what_cannot_be_measured_does_not_end_the_study(tmp_path, monkeypatch):
     failed, _, lines = run(study, options)
     assert failed == []
     assert lines == ["not measured: no memory"]
-
-
-def test_commands_of_the_next_jobs_once_the_trials_have_ended(tmp_path):
-    """Another scheduler has trained the trials: nothing has recorded them."""
-    study, _ = fake_study.plan(tmp_path, *RATES)
-    assert len(run_study.missing_commands(study)) == 4
-    for job in study.trials():
-        fake_study.write_job(study, job)
-    commands = run_study.missing_commands(study)
-    assert [c.rpartition("runs/")[2] for c in commands] == [
-        "ec/seed_1",
-        "gshard/seed_1",
-        "gshard_aa/seed_1",
-    ]
-    assert [record.kind for record in study.directory.records()] == ["study", *["run"] * 4]
-
-
-def test_a_broken_run_is_trained_again(tmp_path):
-    study, _ = fake_study.plan(tmp_path)
-    directory = fake_study.write_job(study, study.comparison({})[0])
-    (directory / "run.json").write_text("[]")
-    assert len(run_study.missing_commands(study)) == 6
 
 
 def test_a_failed_run_does_not_prevent_the_measurements(tmp_path, monkeypatch):

@@ -4,11 +4,11 @@ import pytest
 from fake_finetuning import FinetuningChildren, load, pretrained
 
 from moe_jax.compare import scheduler
-from moe_jax.compare.run_study import StudyOptions
+from moe_jax.compare.planned_runs import StudyOptions, missing_commands
 from moe_jax.compare.task_records import FinetuningPlan, TaskBaseline
 from moe_jax.errors import UserError
 from moe_jax.finetuning import study as finetuning_study
-from moe_jax.finetuning.study import missing_commands, plan_finetuning, run_finetuning
+from moe_jax.finetuning.study import plan_finetuning, run_finetuning
 
 BINDINGS = ("SEEDS=(1, 2)", "STEPS=30")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import fake_runs
 
-from moe_jax.compare.run_study import StudyOptions, plan_study
+from moe_jax.compare.planned_runs import StudyOptions
+from moe_jax.compare.run_study import plan_study
 from moe_jax.compare.study import load_study
 from moe_jax.config_source import ConfigSource
 
