@@ -57,6 +57,8 @@ _SUPER_GLUE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "super_glue_axb_v102": ("AX-b", _same),
     "super_glue_axg_v102": ("AX-g", _same),
 }
+# Its predictions are nouns.
+_WSC = "super_glue_wsc_v102_simple_eval"
 
 
 def submission_files(predictions: Mapping[str, Sequence[Row]]) -> dict[str, bytes]:
@@ -82,6 +84,8 @@ def submission_files(predictions: Mapping[str, Sequence[Row]]) -> dict[str, byte
         for task, rows in predictions.items()
         if task in _SUPER_GLUE
     }
+    if _WSC in predictions:
+        super_glue["WSC.jsonl"] = _nouns(predictions[_WSC])
     found = {"GLUE.zip": glue, "SuperGLUE.zip": super_glue}
     return {name: _zipped(files) for name, files in found.items() if files}
 
@@ -94,7 +98,11 @@ def missing_files(predictions: Mapping[str, Sequence[Row]]) -> dict[str, list[st
     }
     has = {
         "GLUE.zip": {_GLUE[task][0] for task in predictions if task in _GLUE},
-        "SuperGLUE.zip": {_SUPER_GLUE[t][0] for t in predictions if t in _SUPER_GLUE},
+        "SuperGLUE.zip": {
+            "WSC" if task == _WSC else _SUPER_GLUE[task][0]
+            for task in predictions
+            if task == _WSC or task in _SUPER_GLUE
+        },
     }
     return {name: sorted(needed[name] - has[name]) for name in needed if has[name]}
 
@@ -123,6 +131,22 @@ def _lines(task: str, rows: Sequence[Row]) -> str:
         numbered = sorted((_number(task, row), str(row["prediction"])) for row in rows)
         objects = [{"idx": number, "label": label(text)} for number, text in numbered]
     return "".join(strict_json.dumps(found) + "\n" for found in objects)
+
+
+def _nouns(rows: Sequence[Row]) -> str:
+    """Returns the lines of WSC: whether a predicted noun is that of the example, its target."""
+    from moe_jax.data.tasks.glue.postprocessors import wsc_simple  # It imports TensorFlow.
+
+    labels = {
+        _number(_WSC, row): wsc_simple(
+            str(row["prediction"]), {"targets_pretokenized": str(row["target"])}
+        )
+        for row in rows
+    }
+    return "".join(
+        strict_json.dumps({"idx": number, "label": str(label == 1)}) + "\n"
+        for number, label in sorted(labels.items())
+    )
 
 
 def _passages(task: str, rows: Sequence[Row], label: Callable[[str], Any]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Writes a study's files to submit, of the best run of every task by its validation score."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -35,12 +35,15 @@ def write_submissions(results: FinetuningResults, directory: epath.Path) -> list
     """
     lines = []
     for arm, by_task in results.tasks.items():
-        predictions = {}
+        predictions: dict[str, list[Mapping[str, Any]]] = {}
         for task, found in by_task.items():
             best = _best(found, results.plan.tasks[task])
             path = None if best is None else _predictions(directory, best)
             if path is not None and path.exists():
-                predictions[task] = _read(path)
+                # Those of a mixture are of several tasks; a run on one task goes before.
+                for name, rows in _by_task(_read(path)).items():
+                    if name == task or name not in predictions:
+                        predictions[name] = rows
         lacking = missing_files(predictions)
         for name, content in submission_files(predictions).items():
             place = directory / FOLDER / arm / name
@@ -64,11 +67,19 @@ def _predictions(directory: epath.Path, run: FinetunedRun) -> epath.Path:
     return directory / RUNS / run.name / predictions_file(_SPLIT)
 
 
+def _by_task(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["task"], []).append(row)
+    return found
+
+
 def _read(path: epath.Path) -> list[Mapping[str, Any]]:
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as predictions: {error}") from None
-    if not all(isinstance(row, dict) and "prediction" in row for row in rows):
-        raise UserError(f"{path} is no file of predictions: a line has no 'prediction'")
+    for key in ("task", "prediction", "target"):
+        if not all(isinstance(row, dict) and key in row for row in rows):
+            raise UserError(f"{path} is no file of predictions: a line has no {key!r}")
     return rows

@@ -66,6 +66,24 @@ def test_super_glue_has_objects_a_line():
     }
 
 
+def test_wsc_has_whether_the_noun_is_the_one_of_the_example():
+    nouns = [(1, "the cats", "The cat"), (0, "Tom's dog", "Tom"), (2, "dog", "the big dog")]
+    found = submission_files(
+        {
+            "super_glue_wsc_v102_simple_eval": [
+                {"index": place, "idx": number, "prediction": text, "target": noun}
+                for place, (number, text, noun) in enumerate(nouns)
+            ]
+        }
+    )
+    text = files_of(found["SuperGLUE.zip"])["WSC.jsonl"]
+    assert [json.loads(line) for line in text.splitlines()] == [
+        {"idx": 0, "label": "False"},
+        {"idx": 1, "label": "False"},
+        {"idx": 2, "label": "True"},
+    ]
+
+
 def test_multirc_is_nested():
     def row(paragraph, question, answer, text):
         idx = {"paragraph": paragraph, "question": question, "answer": answer}
@@ -106,6 +124,7 @@ def test_what_a_submission_lacks():
     assert "SST-2" in lacking["GLUE.zip"]
     assert "RTE" not in lacking["GLUE.zip"]
     assert "WSC" in lacking["SuperGLUE.zip"]
+    assert "WSC" not in missing_files({"super_glue_wsc_v102_simple_eval": []})["SuperGLUE.zip"]
     assert missing_files({"my_task": []}) == {}
 
 

@@ -1,8 +1,9 @@
-"""The page in a real browser: at two widths, light and dark, and in print."""
+"""The reports in a real browser: at two widths, light and dark, and in print."""
 
 import io
 import re
 
+import fake_finetuning
 import numpy as np
 import pytest
 from chromium import Page, browser, find_chromium
@@ -11,6 +12,8 @@ from matplotlib import image
 from sample_comparison import hostile_comparison, sample_comparison
 
 from moe_jax.compare.report import write_report
+from moe_jax.compare.results_file import write_records
+from moe_jax.finetuning.report import make_report
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,9 +34,23 @@ def opened(tmp_path_factory):
         yield found
 
 
-@pytest.fixture(scope="module", params=[sample_comparison, hostile_comparison])
+def comparison_report(directory):
+    return write_report(sample_comparison(), directory)
+
+
+def hostile_report(directory):
+    return write_report(hostile_comparison(), directory)
+
+
+def finetuning_report(directory):
+    records = directory / "records.jsonl"
+    write_records(records, fake_finetuning.records())
+    return make_report(str(records), directory)[1]
+
+
+@pytest.fixture(scope="module", params=[comparison_report, hostile_report, finetuning_report])
 def report(request, tmp_path_factory):
-    return write_report(request.param(), epath.Path(tmp_path_factory.mktemp("report"))).html
+    return request.param(epath.Path(tmp_path_factory.mktemp("report"))).html
 
 
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
@@ -43,7 +60,8 @@ def test_the_page(opened, report, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("document.body.innerText").strip()
     figures = page.evaluate(BOXES % "figure svg")
-    assert len(figures) == 4
+    assert len(figures) in (1, 4)
+    assert len(figures) == report.read_text().count("<figure")
     for left, right, top, bottom in figures:
         assert 0 <= left < right <= width
         assert right - left > 300

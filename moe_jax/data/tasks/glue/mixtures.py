@@ -20,11 +20,13 @@ def _rates(tasks: Iterable[str]) -> dict[str, int]:
 
 
 # Tasks and rates by name of mixture: T5's `glue_v002_proportional` (without WNLI, which T5 leaves
-# to the Winograd schemas) and `super_glue_v102_proportional` (with DPR). A task is sampled in
-# proportion to its training examples; one with rate 0 is evaluated only.
+# to the Winograd schemas) and `super_glue_v102_proportional` (with DPR), and WSC by itself, whose
+# training and evaluation are two tasks in T5's format. A task is sampled in proportion to its
+# training examples; one with rate 0 is evaluated only.
 MIXTURES: dict[str, dict[str, int]] = {
     "glue": _rates(_GLUE_TASKS),
     "super_glue": _rates(_SUPER_GLUE_TASKS),
+    "super_glue_wsc": _rates(task for task in _SUPER_GLUE_TASKS if "_wsc_" in task),
 }
 
 # The eleven tasks that Zhou et al. 2022 (Expert Choice routing, arXiv 2202.09368) fine-tune on,
