@@ -126,13 +126,19 @@ def _nucleus(p_V: jax.Array, top_p: float) -> jax.Array:
     # The tokens from `low` on have enough probability, those from `high` on do not.
     bounds = jnp.int32(0), bits.max() + 1
     low, _ = jax.lax.while_loop(lambda b: b[1] - b[0] > 1, halve, bounds)
-    bits_V = jax.lax.bitcast_convert_type(p_V, jnp.int32)
     missing = top_p - mass(low + 1)
     boundary = jax.lax.bitcast_convert_type(low, jnp.float32)
-    is_tie_V = bits_V == low
-    earlier_V = jnp.cumsum(is_tie_V.astype(jnp.int32)) - is_tie_V
-    is_needed_V = is_tie_V & (earlier_V.astype(jnp.float32) * boundary < missing)
-    return jnp.where((bits_V > low) | is_needed_V, p_V, 0.0)
+    bits_V = jax.lax.bitcast_convert_type(p_V, jnp.int32)
+
+    def without_some_ties() -> jax.Array:
+        is_tie_V = bits_V == low
+        earlier_V = jnp.cumsum(is_tie_V.astype(jnp.int32)) - is_tie_V
+        is_needed_V = is_tie_V & (earlier_V.astype(jnp.float32) * boundary < missing)
+        return jnp.where((bits_V > low) | is_needed_V, p_V, 0.0)
+
+    # Counting ties takes longer than all else, and nearly always there is one.
+    has_ties = (bits == low).sum(0).sum() > 1
+    return jax.lax.cond(has_ties, without_some_ties, lambda: jnp.where(bits_V >= low, p_V, 0.0))
 
 
 def _draw(p_V: jax.Array, uniform: jax.Array) -> jax.Array:

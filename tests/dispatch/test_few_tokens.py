@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiers import mostly_slow
 
-from moe_jax.dispatch.few_tokens import MOST_TOKENS, few_tokens
+from moe_jax.dispatch.few_tokens import MOST_SINGLE_ROWS, MOST_TOKENS, few_tokens
 from moe_jax.dispatch.network import ExpertNetwork
 from moe_jax.dispatch.oracle import oracle
 from moe_jax.routing.assignment import Pairs
@@ -57,6 +57,14 @@ def test_output_is_that_of_the_equation(tokens, is_split):
     run = jax.jit(few_tokens)
     found = run(pairs, jnp.asarray(x), network(wi, wo, is_split))
     np.testing.assert_allclose(found, by_hand(pairs, x, wi, wo), rtol=1e-5, atol=1e-5)
+
+
+def test_both_ways_of_computing_an_expert_are_tested():
+    pairs, *_ = inputs(8)
+    experts = np.asarray(pairs.expert_index_PNK)[np.asarray(pairs.chosen_PNK)]
+    counts = np.bincount(experts, minlength=E)
+    assert counts.min() == 0
+    assert 0 < sorted(counts)[2] <= MOST_SINGLE_ROWS < counts.max()
 
 
 @pytest.mark.parametrize("is_split", [True, False])
