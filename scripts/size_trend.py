@@ -19,6 +19,7 @@ from moe_jax.compare.report.arms import aa_speed_up
 from moe_jax.compare.report.figures import canvas
 from moe_jax.compare.results import Comparison, SpeedUp
 from moe_jax.compare.results_file import read_records
+from moe_jax.errors import UserError
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 PAGE = RESULTS / "convergence.md"
@@ -33,10 +34,21 @@ AA = "GShard itself (A/A)"
 
 
 def read(name: str) -> Comparison:
-    """Returns the comparison of a file of records."""
-    records = read_records(RESULTS / "convergence" / name)
+    """Returns the comparison of a file of records.
+
+    Raises:
+        UserError: if it is not there, or a run of its arms and seeds is missing.
+    """
+    file = RESULTS / "convergence" / name
+    if not file.exists():
+        raise UserError(f"there is no {file}: train the study and copy its results.jsonl")
+    records = read_records(file)
     plan = next(record for record in reversed(records) if isinstance(record, StudyPlan))
-    return compare(plan, records)
+    comparison = compare(plan, records)
+    for arm in (plan.baseline, *ARMS):
+        if len(comparison.arms[arm].runs) < len(plan.seeds):
+            raise UserError(f"{file}: runs of {arm} are missing; go on with the study")
+    return comparison
 
 
 def speed_ups(comparison: Comparison) -> dict[str, SpeedUp]:
@@ -119,7 +131,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    sizes = {width: read(name) for width, name in RECORDS.items()}
+    try:
+        sizes = {width: read(name) for width, name in RECORDS.items()}
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
     page = PAGE.read_text()
     before, rest = page.split(BEGIN)
     after = rest.split(END)[1]
