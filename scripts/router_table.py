@@ -13,6 +13,8 @@ import json
 import sys
 from pathlib import Path
 
+from page_table import write_or_check
+
 from moe_jax.routers import ROUTERS, get_router
 from moe_jax.routing.pools import KINDS, Pool
 from moe_jax.routing.router import Description, Router
@@ -116,16 +118,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    made = f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
-    if check:
-        if made != page:
-            print(f"{PAGE} is out of date: run python scripts/router_table.py", file=sys.stderr)
-        return int(made != page)
-    PAGE.write_text(made)
-    return 0
+    return write_or_check(PAGE, (BEGIN, END), table(), check)
 
 
 if __name__ == "__main__":

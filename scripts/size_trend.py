@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from page_table import write_or_check
+
 from moe_jax.compare.analysis import compare
 from moe_jax.compare.records import StudyPlan
 from moe_jax.compare.report import digits, units
@@ -23,7 +25,7 @@ from moe_jax.errors import UserError
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 PAGE = RESULTS / "convergence.md"
-BEGIN, END = "<!-- scripts/size_trend.py -->", "<!-- end -->"
+BEGIN, END = "<!-- sizes: begin -->", "<!-- sizes: end -->"
 RECORDS = {32: "size_32.jsonl", 64: "size_64.jsonl", 128: "study.jsonl"}
 ARMS = {
     "ec_batch": "expert choice (batch pool)",
@@ -136,17 +138,9 @@ def main() -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    made = f"{before}{BEGIN}\n\n{table(sizes)}\n\n{END}{after}"
-    if check:
-        if made != page:
-            print(f"{PAGE} is out of date: run python scripts/size_trend.py", file=sys.stderr)
-        return int(made != page)
-    PAGE.write_text(made)
-    (RESULTS / "convergence" / "figures" / "size_trend.svg").write_text(draw(sizes).svg)
-    return 0
+    if not check:
+        (RESULTS / "convergence" / "figures" / "size_trend.svg").write_text(draw(sizes).svg)
+    return write_or_check(PAGE, (BEGIN, END), table(sizes), check)
 
 
 if __name__ == "__main__":
