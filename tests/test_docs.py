@@ -26,9 +26,10 @@ NAME = re.compile(r"(?<![\w/.@-])moe_jax\.[a-z_]\w*(?:\.[A-Za-z_]\w*)*")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
-def test_the_table_of_routers_is_what_the_routers_say():
+@pytest.mark.parametrize("script", ["router_table.py", "size_trend.py"])
+def test_tables_are_what_the_routers_and_the_records_say(script):
     run = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "router_table.py", "--check"],
+        [sys.executable, ROOT / "scripts" / script, "--check"],
         capture_output=True,
         text=True,
         check=False,
