@@ -59,7 +59,6 @@ CountPE = Num[Array, "P E"]
 CountP = Int[Array, "P"]
 
 # Assignments.
-OrderPEN = Int[Array, "P E N"]
 IndexPEC = Int[Array, "P E C"]
 WeightPEC = Float[Array, "P E C"]
 MaskPEC = Bool[Array, "P E C"]

@@ -2,23 +2,23 @@
 
     python scripts/calibration_study.py     prints the table of docs/guides/pools.md
 
-The models are very small (3 layers of width 32, 4 experts) and are trained with expert choice in
-300 batches of 64 rows of 8 tokens out of 4. No causal model has an expected loss below ln 4 =
-1.386 nats on new batches. Every pool and seed is a model; thresholds and predictors are set from 40
-new batches, and losses are measured on 20 others.
+The models are those of the random-token test with a third layer (width 32, 4 experts) and are
+trained with expert choice in 300 batches of 64 rows of 8 tokens out of 4. No causal model has an
+expected loss below ln 4 = 1.386 nats on new batches. Every pool and seed is a model; thresholds and
+predictors are set from 40 new batches, and losses are measured on 20 others.
 """
 
 import argparse
+import dataclasses
 import statistics
 
 import jax
-import numpy as np
 
-from moe_jax.data.batch import Batch
+from moe_jax.compare import leak_test
+from moe_jax.compare.leak_test import random_batch
 from moe_jax.evaluation.calibration import calibrate_thresholds
 from moe_jax.evaluation.causal_gap import CausalVariant, measure_gaps
 from moe_jax.evaluation.predictor_fit import fit_predictors
-from moe_jax.models.config import ModelConfig
 from moe_jax.models.functional import LanguageModel
 from moe_jax.routers.expert_choice import ExpertChoice
 from moe_jax.routers.predicted_expert_choice import PredictedExpertChoice
@@ -27,20 +27,11 @@ from moe_jax.training.optimizers import adamw
 from moe_jax.training.state import make_state
 from moe_jax.training.step import LossConfig, make_train_step
 
-VOCABULARY, LENGTH, ROWS, STEPS = 4, 8, 64, 300
+STEPS = 300
 CAPACITY_FACTOR = 2.0
-MODEL = ModelConfig(
-    vocab_size=VOCABULARY + 1,
-    num_layers=3,
-    d_model=32,
-    num_heads=2,
-    head_dim=16,
-    d_ff=48,
-    num_experts=4,
-    moe_every=1,
-    position="rotary",
-    dispatch="oracle",
-)
+MODEL = dataclasses.replace(leak_test.MODEL, num_layers=3)
+# Seeds of the tokens that no model is trained on: of the calibration and of the losses.
+SAMPLE, HELD_OUT = 1_000_000, 2_000_000
 COLUMNS = (
     "loss as trained",
     "causal, before",
@@ -50,14 +41,6 @@ COLUMNS = (
     "flipped, thresholds",
     "flipped, predictor",
 )
-
-
-def random_batch(seed: int) -> Batch:
-    """Returns rows of uniform random tokens."""
-    targets = np.random.default_rng(seed).integers(1, VOCABULARY + 1, (ROWS, LENGTH))
-    inputs = np.pad(targets[:, :-1], ((0, 0), (1, 0)))
-    ones = np.ones(targets.shape, np.float32)
-    return Batch(inputs.astype(np.int32), targets.astype(np.int32), ones)
 
 
 def study(kind: Kind, seeds: int) -> list[list[float]]:
@@ -72,13 +55,13 @@ def study(kind: Kind, seeds: int) -> list[list[float]]:
     causal, by_predictor = model.causal(), predicted.causal()
     optimizer = adamw(lambda step: 3e-3, weight_decay=0.0)
     step = make_train_step(predicted, optimizer, LossConfig(z_loss=0.0))
-    sample = [random_batch(1_000_000 + number) for number in range(40)]
-    held_out = [random_batch(2_000_000 + number) for number in range(20)]
+    sample = [random_batch(SAMPLE, number) for number in range(40)]
+    held_out = [random_batch(HELD_OUT, number) for number in range(20)]
     rows = []
     for seed in range(seeds):
         state = make_state(predicted, optimizer, seed)
         for number in range(STEPS):
-            state, _ = step(state, random_batch(10_000 * seed + number))
+            state, _ = step(state, random_batch(seed, number))
             jax.block_until_ready(state.step)
         variables = state.variables
         thresholds = calibrate_thresholds(model, variables, sample, CAPACITY_FACTOR).variables

@@ -88,9 +88,8 @@ def route(
         logits_PNE = router_logits(x_PND, router_kernel, router.input_jitter, key)
     else:
         logits_PNE = jnp.zeros((*x_PND.shape[:2], router_kernel.shape[-1]), jnp.float32)
-    scores = RouterScores(
+    scores = RouterScores.from_logits(
         logits_PNE,
-        jax.nn.softmax(logits_PNE, axis=-1),
         jnp.ones(x_PND.shape[:2], jnp.bool_),
         tokens_PN=pool.split(tokens_BS),
         positions_PN=pool.split(positions_BS),

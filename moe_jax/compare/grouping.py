@@ -25,7 +25,7 @@ _NOT_THE_ARM = re.compile(
     r"(Train|Data)\.seed"
     r"|Train\.(eval_every|compiler_options)"
     r"|Data\.(eval_.*|task|vocabulary)"
-    r"|Model\.(remat|remat_names|scan_layers|dispatch)"
+    r"|Model\.(attention|remat|remat_names|scan_layers|dispatch)"
     r"|Loss\.chunk"
     r"|Mesh\..*"
 )

@@ -37,7 +37,7 @@ _LAST_SHARE = 0.4
 # Warm-ups are cut to this share of the steps, so that the routing after them is what is tested.
 _WARMUP_SHARE = 0.1
 
-_MODEL = ModelConfig(
+MODEL = ModelConfig(
     vocab_size=VOCABULARY + 1,
     num_layers=2,
     d_model=32,
@@ -119,7 +119,7 @@ def random_batch(seed: int, step: int) -> Batch:
 
 def _losses(router: Router, steps: int, seed: int) -> list[float]:
     """Returns the loss of every step on its batch, before the update."""
-    config = dataclasses.replace(_MODEL, num_experts=number_of_experts(router))
+    config = dataclasses.replace(MODEL, num_experts=number_of_experts(router))
     model = LanguageModel(config, router)
     optimizer = adamw(lambda step: 3e-3, weight_decay=0.0)
     state = make_state(model, optimizer, seed)

@@ -35,6 +35,9 @@ NON_COMPUTE_CUSTOM_CALLS = frozenset(
     }
 )
 
+# JAX's names of the kernels of attention.
+_ATTENTION = re.compile(r"\battention_(forward|backward)\b")
+
 
 @dataclasses.dataclass(frozen=True)
 class MatrixProduct:
@@ -50,6 +53,7 @@ class MatrixProduct:
         is_kernel: whether it is a custom call (Mosaic, Pallas). Its FLOPs are its own
             `cost_estimate`, which for `lax.ragged_dot` counts all rows of the static buffer, times
             the occupancy of the buffer.
+        is_attention: whether it is a kernel of `moe_jax.models.flash_attention`.
     """
 
     name: str
@@ -59,6 +63,7 @@ class MatrixProduct:
     flops: float | None
     executions: float
     is_kernel: bool
+    is_attention: bool = False
 
 
 def find_matrix_products(
@@ -69,8 +74,9 @@ def find_matrix_products(
     Args:
         module: the program.
         counts: executions of its computations.
-        kernel_occupancy: share of their rows that kernels process. The kernels are those of
-            `lax.ragged_dot` and its gradient, which skip tiles of unassigned rows.
+        kernel_occupancy: share of their rows that kernels process, except those of attention. The
+            others are those of `lax.ragged_dot` and its gradient, which skip tiles of unassigned
+            rows.
 
     Raises:
         UserError: if a product's dimensions cannot be read.
@@ -79,9 +85,12 @@ def find_matrix_products(
     for computation, position, outer, executions in counts.instructions(module):
         for holder, inner in module.inlined(computation, outer):
             is_kernel = _is_kernel(inner)
+            op_name = inner.op_name or outer.op_name
+            is_attention = is_kernel and _ATTENTION.search(op_name) is not None
             if is_kernel:
                 flops = kernel_flops(inner)
-                flops = flops if flops is None else flops * kernel_occupancy
+                if flops is not None and not is_attention:
+                    flops *= kernel_occupancy
             elif inner.opcode in ("dot", "convolution"):
                 flops = product_flops(holder, inner)
             else:
@@ -91,10 +100,11 @@ def find_matrix_products(
                     name=inner.name,
                     computation=computation.name,
                     position=position,
-                    op_name=inner.op_name or outer.op_name,
+                    op_name=op_name,
                     flops=flops,
                     executions=executions,
                     is_kernel=is_kernel,
+                    is_attention=is_attention,
                 )
             )
     return found

@@ -1,5 +1,7 @@
 """Causal self-attention, over whole rows or with a key-value cache."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,6 +9,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from moe_jax.models import softmax_attention
+from moe_jax.models.attention_choice import choose_attention
 from moe_jax.models.batch_context import BatchContext
 from moe_jax.models.config import ModelConfig
 from moe_jax.models.key_value_cache import KeyValueCache, attend_with_cache
@@ -68,9 +71,29 @@ class Attention(nnx.Module):
         heads = self.partition.computed(("heads",))[0]
         by_head = PartitionSpec(BATCH_AXES, None, heads)
         in_specs = (by_head, PartitionSpec(BATCH_AXES), PartitionSpec(None, heads))
-        attend = self.partition.shard_map(self._by_blocks, in_specs, by_head)
+        choice = choose_attention(self.config, self.partition.platform, q.shape[1])
+        attend_rows = self._by_blocks
+        if choice.is_kernel:
+            attend_rows = functools.partial(self._by_kernel, interpret=choice.interpret)
+        attend = self.partition.shard_map(attend_rows, in_specs, by_head)
         attended: KeysBSHK = attend((q, k, v), batch, table)
         return attended
+
+    def _by_kernel(
+        self,
+        qkv: tuple[KeysBSHK, KeysBSHK, KeysBSHK],
+        batch: BatchContext,
+        table: jax.Array | None,
+        interpret: bool,
+    ) -> KeysBSHK:
+        """Computes attention in tiles, in one kernel."""
+        # Importing Pallas takes a second, which only those who use it should wait for.
+        from moe_jax.models.flash_attention import SQUARE, Bias, flash_attention
+
+        bias = None
+        if self.bias is not None and table is not None:
+            bias = Bias.of_row(self.bias.causal(table, 2 * SQUARE, 2 * SQUARE), table)
+        return flash_attention(*qkv, bias, batch.segments_BS, batch.prefix_BS, interpret=interpret)
 
     def _by_blocks(
         self,

@@ -10,6 +10,7 @@ from moe_jax.settings import LARGEST_INT, Decay, Name, PositiveInt, Range, Setti
 
 Position = Literal["relative", "rotary"]
 FeedForward = Literal["gated_gelu", "gelu"]
+AttentionKind = Literal["auto", "plain", "kernel"]
 Dtype = Literal["float32", "bfloat16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 # Activations that the remat policy `named` can keep.
@@ -49,6 +50,9 @@ class ModelConfig(Settings, called="Model"):
         position: `relative` (T5's buckets, a table per layer) or `rotary`.
         relative_buckets: number of buckets of the relative position bias.
         relative_max_distance: smallest distance of the last bucket, which has no upper limit.
+        attention: how attention is computed: `kernel` in tiles (`moe_jax.models.flash_attention`;
+            elsewhere than on TPU it is interpreted, which is slow), `plain` by the compiler, or
+            `auto`: by the kernel on TPU where it fits. Results differ by rounding only.
         bidirectional_prefix: the tokens before the targets (the inputs of a task, the prefix of a
             prefix language model, or the prompt in generation) attend to each other in both
             directions (Raffel et al. 2020, section 3.2.1). Otherwise attention is causal.
@@ -81,6 +85,7 @@ class ModelConfig(Settings, called="Model"):
     # Half of the buckets are exact distances; there must be at least one.
     relative_buckets: Annotated[int, Range(least=2, most=LARGEST_INT)] = 32
     relative_max_distance: PositiveInt = 128
+    attention: AttentionKind = "auto"
     bidirectional_prefix: bool = False
     dropout: Decay = 0.0
     expert_dropout: Decay = 0.0

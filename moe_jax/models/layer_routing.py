@@ -135,14 +135,12 @@ def router_scores(
         axes: see `RouterScores`.
     """
     split = router.pool.split
-    logits_PNE = split(logits_BSE)
     time_BS = jnp.broadcast_to(
         jnp.arange(batch.mask_BS.shape[1], dtype=jnp.int32), batch.mask_BS.shape
     )
-    return RouterScores(
-        logits_PNE=logits_PNE,
-        probabilities_PNE=jax.nn.softmax(logits_PNE, axis=-1),
-        mask_PN=split(batch.mask_BS),
+    return RouterScores.from_logits(
+        split(logits_BSE),
+        split(batch.mask_BS),
         tokens_PN=split(batch.tokens_BS),
         positions_PN=split(batch.positions_BS),
         time_PN=split(time_BS),

@@ -62,6 +62,8 @@ class MixtureOfExperts(nnx.Module):
         dropout: LayerDropout = NO_DROPOUT,
     ) -> tuple[ActivationsBSD, Routing]:
         """Returns the combined expert outputs (0 for tokens without an expert) and `Routing`."""
+        # 0 times what is not finite is not a number: an unfilled slot would pass it on.
+        x_BSD = jnp.where(batch.mask_BS[..., None], x_BSD, 0)
         with jax.named_scope("router"):
             logits_BSE = self._logits(x_BSD, context)
         inputs = MoEInputs(

@@ -4,11 +4,18 @@ Experts choose tokens by A, the solution of the entropy-regularised linear progr
 `moe_jax.routing.optimal_transport`, instead of by the scores: I = TopK(A, k). The combine weight
 is the softmax probability, as in expert choice.
 
-TopK(A, k) alone does not satisfy the cap: A is fractional, and has not converged after 100
-iterations, especially with large pools and sharp probabilities. Here experts therefore choose
-sequentially. Each takes the k tokens of highest A with remaining capacity, subject to the
-constraint that enough tokens are left for the experts after it. As a result, no token has more than
-b experts and every expert has exactly k tokens.
+TopK(A, k) alone does not satisfy the cap: A is fractional, and not fully converged. Here experts
+therefore choose sequentially. Each takes the k tokens with the largest
+
+    S + u - v - 0.1 max(0, 1 - d)
+
+among those with remaining capacity, where S + u - v orders tokens as A does, and d is the remaining
+capacity of the token minus the sum of A over the experts that choose later. Without the second
+term, experts fill up with tokens that are worth little to them, whose last place another expert
+needs. The factor 0.1 was found by experiment; half of it and twice as much are as good.
+
+Enough tokens are left for the experts that choose later. As a result, no token has more than b
+experts and every expert has exactly k tokens.
 
 Let r[n] be the remaining capacity of token n, and let m experts be left. All of them can choose k
 tokens if and only if sum_n min(r[n], m) >= k m (Gale 1957, Ryser 1957, for equal demands: the sum
@@ -17,8 +24,9 @@ with r[n] > m leaves the sum unchanged; taking any other token reduces it by 1. 
 sum exceeds k m by q, at least k - q of the chosen tokens must have r[n] > m: the expert takes the
 best of those first.
 
-Experts choose in the order of their index: if capacity is scarce, those with low indices have more
-choice.
+Experts choose in the order of their index. The sum of the chosen scores is within 0.1% of the
+optimum of the linear program on average over 50 random pools, and within 1% in the worst
+(`tests/routers/test_capped_expert_choice.py`).
 """
 
 import dataclasses
@@ -33,8 +41,12 @@ from moe_jax.routing.assignment import RouterScores
 from moe_jax.routing.losses import masked_mean
 from moe_jax.routing.optimal_transport import capped_transport
 from moe_jax.routing.router import Description
+from moe_jax.routing.top_mask import top_mask
 from moe_jax.settings import Positive, PositiveInt, rule
-from moe_jax.types import CountP, MaskPEN, MaskPN, OrderPEN, Scalar
+from moe_jax.types import CountP, MaskPEN, MaskPN, Scalar, ScoresPEN
+
+# Of a place that experts which choose later are expected to need, in units of the scores.
+_PRICE = 0.1
 
 
 @configurable
@@ -49,7 +61,7 @@ class CappedExpertChoice(ExpertChoice):
     Attributes:
         cap: b; 2 and 3 in the paper. With b = c every token has b experts, except for rounding.
         regularisation: lambda of the linear program.
-        iterations: number of iterations of Dykstra's algorithm.
+        iterations: number of iterations of the program's solver.
     """
 
     cap: PositiveInt = 2
@@ -88,58 +100,49 @@ class CappedExpertChoice(ExpertChoice):
             self.regularisation,
             self.iterations,
         )
-        order_PEN = jnp.argsort(log_a_PEN, axis=-1, descending=True).astype(jnp.int32)
-        return choose_in_turn(order_PEN, fill_P, self.cap, scores.mask_PN), {
-            "over_cap_share": _over_cap_share(order_PEN, fill_P, self.cap, scores.mask_PN)
+        assigned_PEN = jnp.exp(jnp.minimum(log_a_PEN, 0.0))
+        value_PEN = self.regularisation * log_a_PEN
+        return choose_in_turn(value_PEN, assigned_PEN, fill_P, self.cap, scores.mask_PN), {
+            "over_cap_share": _over_cap_share(log_a_PEN, fill_P, self.cap, scores.mask_PN)
         }
 
 
-def choose_in_turn(order_PEN: OrderPEN, k_P: CountP, cap: int, mask_PN: MaskPN) -> MaskPEN:
+def choose_in_turn(
+    value_PEN: ScoresPEN, assigned_PEN: ScoresPEN, k_P: CountP, cap: int, mask_PN: MaskPN
+) -> MaskPEN:
     """Chooses k tokens for each expert subject to the cap, [P, E, N] bool.
 
     Args:
-        order_PEN: the tokens of each expert in descending order of preference, int32.
+        value_PEN: how much an expert wants a token, in units of the scores.
+        assigned_PEN: A, from 0 to 1: what an expert is expected to take of a token.
         k_P: tokens per expert in each pool, at most b n / E for n real tokens.
         cap: maximum number of experts per token, b.
         mask_PN: true for real tokens.
     """
-    num_experts = order_PEN.shape[1]
-    k_P1 = k_P[:, None]
+    num_experts = value_PEN.shape[1]
 
-    def choose(room_PN: jax.Array, xs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        order_PN, experts_after = xs
+    def choose(
+        carry: tuple[jax.Array, jax.Array], xs: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        room_PN, expected_PN = carry
+        value_PN, assigned_PN, experts_after = xs
+        expected_PN -= assigned_PN
+        value_PN -= _PRICE * jnp.maximum(0.0, 1.0 - (room_PN - expected_PN))
         spare_P = jnp.minimum(room_PN, experts_after).sum(-1) - k_P * experts_after
-        forced_P1 = jnp.maximum(k_P - spare_P, 0)[:, None]
-        # The following arrays are in the order of the expert's preference.
-        sorted_room_PN = jnp.take_along_axis(room_PN, order_PN, axis=-1)
-        forced_PN = _first(sorted_room_PN > experts_after, forced_P1)
-        others_PN = _first((sorted_room_PN > 0) & ~forced_PN, k_P1 - forced_P1)
-        taken_PN = _place(order_PN, forced_PN | others_PN)
-        return room_PN - taken_PN, taken_PN
+        forced_P = jnp.maximum(k_P - spare_P, 0)
+        forced_PN = top_mask(value_PN, room_PN > experts_after, forced_P)
+        taken_PN = forced_PN | top_mask(value_PN, (room_PN > 0) & ~forced_PN, k_P - forced_P)
+        return (room_PN - taken_PN, expected_PN), taken_PN
 
     room_PN = jnp.where(mask_PN, cap, 0).astype(jnp.int32)
     experts_after_E = jnp.arange(num_experts - 1, -1, -1, dtype=jnp.int32)
-    _, taken_EPN = jax.lax.scan(choose, room_PN, (order_PEN.swapaxes(0, 1), experts_after_E))
+    xs = (value_PEN.swapaxes(0, 1), assigned_PEN.swapaxes(0, 1), experts_after_E)
+    _, taken_EPN = jax.lax.scan(choose, (room_PN, assigned_PEN.sum(1)), xs)
     return taken_EPN.swapaxes(0, 1)
 
 
-def _first(is_candidate_PN: jax.Array, count_P1: jax.Array) -> jax.Array:
-    """Returns a mask of the first `count` candidates of each row."""
-    place_PN = jnp.cumsum(is_candidate_PN, axis=-1, dtype=jnp.int32)
-    return is_candidate_PN & (place_PN <= count_P1)
-
-
-def _place(index_PN: jax.Array, value_PN: jax.Array) -> jax.Array:
-    """Scatters the values of each row to the indices given by a permutation."""
-    rows_P1 = jnp.arange(index_PN.shape[0])[:, None]
-    return jnp.zeros_like(value_PN).at[rows_P1, index_PN].set(value_PN, unique_indices=True)
-
-
-def _over_cap_share(order_PEN: OrderPEN, k_P: CountP, cap: int, mask_PN: MaskPN) -> Scalar:
-    """Returns the fraction of real tokens that are among the first k of more than b experts."""
-    pools, _, tokens = order_PEN.shape
-    is_top_PEN = jnp.arange(tokens, dtype=jnp.int32) < k_P[:, None, None]
-    rows_P11 = jnp.arange(pools)[:, None, None]
-    count_PN = jnp.zeros((pools, tokens), jnp.int32)
-    count_PN = count_PN.at[rows_P11, order_PEN].add(is_top_PEN.astype(jnp.int32))
+def _over_cap_share(log_a_PEN: ScoresPEN, k_P: CountP, cap: int, mask_PN: MaskPN) -> Scalar:
+    """Returns the fraction of real tokens that are among the top k of more than b experts."""
+    by_expert = jax.vmap(top_mask, in_axes=(1, None, None), out_axes=1)
+    count_PN = by_expert(log_a_PEN, mask_PN, k_P).sum(1)
     return masked_mean((count_PN > cap).astype(jnp.float32), mask_PN)

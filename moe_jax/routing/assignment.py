@@ -7,6 +7,7 @@ accepts both.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,20 @@ class RouterScores:
     share_E: VectorE | None = None
     first_pool: jax.Array | int = 0
     axes: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
+
+    @classmethod
+    def from_logits(cls, logits_PNE: ScoresPNE, mask_PN: MaskPN, **others: Any) -> "RouterScores":
+        """Returns the scores of router logits, those of padding tokens replaced by 0.
+
+        Whatever padding holds, infinities included, therefore reaches no result and no gradient.
+
+        Args:
+            logits_PNE: the router logits.
+            mask_PN: true for real tokens.
+            others: the other attributes.
+        """
+        logits_PNE = jnp.where(mask_PN[..., None], logits_PNE, 0.0)
+        return cls(logits_PNE, jax.nn.softmax(logits_PNE, axis=-1), mask_PN, **others)
 
     def total(self, value: jax.Array) -> jax.Array:
         """Sums a value over the devices that the tokens of the batch are sharded over."""

@@ -5,24 +5,25 @@ For a pool of N tokens with scores S [N, E], k tokens per expert and at most b e
     max_A <S^T, A> + lambda H(A),   H(A) = -sum A log A,   A [E, N]
     s.t.  sum_n A[e, n] = k,   sum_e A[e, n] <= b,   0 <= A[e, n] <= 1
 
-The solution is the Kullback-Leibler projection of exp(S^T / lambda) onto the three constraint sets.
-Dykstra's algorithm computes it by projecting onto one set after the other, with corrections for the
-inequality constraints. The corrections are the Lagrange multipliers. With the multipliers u, v and
-w of the three sets, in units of the scores,
+With the Lagrange multipliers u and v of the sums, in units of the scores, the solution is
 
-    lambda log A[e, n] = S[n, e] + u[e] - v[n] - w[e, n],   v, w >= 0
+    A[e, n] = min(1, exp((S[n, e] + u[e] - v[n]) / lambda)),   v >= 0
 
-and one iteration, in log space, is
+where the multiplier of A <= 1 is what min(1, .) cuts off. One iteration moves u to where each row
+has the sum k if the m entries with A = 1 stay those that they are, and the others, with the sum U,
+all move by the same factor:
 
-    u[e] = lambda (log k - logsumexp_n((S - v - w) / lambda))
-    v[n] = lambda max(0, logsumexp_e((S + u - w) / lambda) - log b)
-    w[e, n] = max(0, S + u - v)
+    u[e] += lambda log((k - m) / U)
 
-w is recomputed where it is needed, so that errors do not accumulate over the iterations. The
-updates are coordinate ascent on the dual function, which converges from any starting point. From 0
-and with a small lambda, an expert's row gains only about one token per iteration; lambda therefore
-decreases geometrically from 0.1 over the first 90 % of the iterations, each of which starts from
-the multipliers of the one before. (The authors' code, lingvo's
+and then v[n] likewise with b, kept at 0 or above. Where m >= k, the step is
+lambda log(k / (m + U)). The paper's algorithm (Dykstra's) takes this step everywhere: where most of
+a row's k entries are 1, its sum hardly moves, and after 100 iterations the sums can be off by
+several tokens. The solution is the same. Two precautions: no step is longer than 2 lambda; and an
+entry changes from U to m gradually, while the exponent grows from 0 to 1, so that rounding does not
+decide what a step is.
+
+lambda decreases geometrically from 0.1 over the first 90 % of the iterations, each of which starts
+from the multipliers of the one before. (The authors' code, lingvo's
 `differentiable_assignment.max_assignment`, also decreases lambda, from 1.)
 """
 
@@ -35,6 +36,8 @@ from moe_jax.types import CountP, MaskPN, ScoresPEN
 _NEVER = -1e20
 _FIRST_REGULARISATION = 0.1
 _FALLING_SHARE = 0.9
+# Of one iteration, in units of lambda.
+_LONGEST_STEP = 2.0
 
 
 def capped_transport(
@@ -47,8 +50,8 @@ def capped_transport(
 ) -> ScoresPEN:
     """Returns (S + u - v) / lambda, from which A = exp(min(., 0)), [P, E, N] float32.
 
-    The result has the same order as A; where A is 1 it is w / lambda, which also orders the tokens
-    whose A is 1. It is -inf (A = 0) for padding and in pools with k = 0. There is no gradient.
+    The result has the same order as A, and also orders the tokens whose A is 1. It is -inf (A = 0)
+    for padding and in pools with k = 0. There is no gradient.
 
     Args:
         score_PEN: the scores S^T.
@@ -56,29 +59,37 @@ def capped_transport(
         cap: maximum number of experts per token, b.
         mask_PN: true for real tokens.
         regularisation: lambda (0.001 in the paper).
-        iterations: number of iterations of Dykstra's algorithm (100 in the paper).
+        iterations: number of iterations (100 in the paper, of Dykstra's algorithm).
     """
     score_PEN = jax.lax.stop_gradient(score_PEN).astype(jnp.float32)
     score_PEN = jnp.where(mask_PN[:, None, :], score_PEN, _NEVER)
-    log_k_P1 = jnp.log(jnp.maximum(k_P, 1).astype(jnp.float32))[:, None]
-    log_cap = jnp.log(jnp.float32(cap))
+    k_P1 = jnp.maximum(k_P, 1).astype(jnp.float32)[:, None]
 
     def iterate(i: jax.Array, duals: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         u_PE, v_PN = duals
         scale = _regularisation(i, regularisation, iterations)
-        y_PEN = score_PEN + u_PE[..., None] - v_PN[:, None, :]
-        w_PEN = jnp.maximum(y_PEN, 0.0)
-        u_PE += scale * (log_k_P1 - jax.nn.logsumexp((y_PEN - w_PEN) / scale, axis=-1))
-        y_PEN = (score_PEN + u_PE[..., None] - w_PEN) / scale
-        v_PN = scale * jnp.maximum(jax.nn.logsumexp(y_PEN, axis=1) - log_cap, 0.0)
+        z_PEN = (score_PEN + u_PE[..., None] - v_PN[:, None, :]) / scale
+        u_PE += scale * _log_factor(z_PEN, k_P1, axis=2)
+        z_PEN = (score_PEN + u_PE[..., None] - v_PN[:, None, :]) / scale
+        v_PN = jnp.maximum(v_PN - scale * _log_factor(z_PEN, cap, axis=1), 0.0)
         return u_PE, v_PN
 
-    # With this u, S + u is at most 0, so that w is 0.
+    # With this u, S + u is at most 0.
     start = (-score_PEN.max(-1), jnp.zeros(mask_PN.shape, jnp.float32))
     u_PE, v_PN = jax.lax.fori_loop(0, iterations, iterate, start)
     log_a_PEN = (score_PEN + u_PE[..., None] - v_PN[:, None, :]) / regularisation
     routed_PEN = mask_PN[:, None, :] & (k_P > 0)[:, None, None]
     return jnp.where(routed_PEN, log_a_PEN, -jnp.inf)
+
+
+def _log_factor(z_PEN: ScoresPEN, target: jax.Array | int, axis: int) -> jax.Array:
+    """Returns the change of z that brings sum min(1, exp(z)) over an axis closer to the target."""
+    # Of an entry with A = 1 this much counts as full, and the rest, A - full, as the others.
+    full_PEN = jnp.clip(z_PEN, 0.0, 1.0)
+    full = full_PEN.sum(axis)
+    others = (jnp.exp(jnp.minimum(z_PEN, 0.0)) - full_PEN).sum(axis)
+    factor = jnp.where(full < target, (target - full) / others, target / (full + others))
+    return jnp.clip(jnp.log(factor), -_LONGEST_STEP, _LONGEST_STEP)
 
 
 def _regularisation(iteration: jax.Array, last: float, iterations: int) -> jax.Array:

@@ -158,10 +158,9 @@ def loss_names(router: Router, batch: int, length: int, num_experts: int) -> lis
     def losses() -> dict[str, jax.Array]:
         logits_PNE = jnp.zeros((pools, tokens, num_experts))
         tokens_PN = jnp.zeros((pools, tokens), jnp.int32)
-        scores = RouterScores(
-            logits_PNE=logits_PNE,
-            probabilities_PNE=jax.nn.softmax(logits_PNE),
-            mask_PN=jnp.ones((pools, tokens), jnp.bool_),
+        scores = RouterScores.from_logits(
+            logits_PNE,
+            jnp.ones((pools, tokens), jnp.bool_),
             tokens_PN=tokens_PN,
             positions_PN=tokens_PN,
             time_PN=tokens_PN,

@@ -93,11 +93,9 @@ def scores_of_batch(
     split = router.pool.split
     time_BS = jnp.arange(inputs.mask_BS.shape[1], dtype=jnp.int32)
     time_PN = split(jnp.broadcast_to(time_BS, inputs.mask_BS.shape))
-    logits_PNE = split(logits_BSE)
-    return RouterScores(
-        logits_PNE=logits_PNE,
-        probabilities_PNE=jax.nn.softmax(logits_PNE, axis=-1),
-        mask_PN=split(inputs.mask_BS),
+    return RouterScores.from_logits(
+        split(logits_BSE),
+        split(inputs.mask_BS),
         tokens_PN=split(inputs.tokens_BS),
         positions_PN=time_PN,
         time_PN=time_PN,

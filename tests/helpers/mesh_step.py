@@ -38,6 +38,7 @@ class Setting:
     num_layers: int = 1
     dispatch: str = "grouped"
     dropout: float = 0.0
+    attention: str = "plain"
 
 
 def label(value: object) -> str:
@@ -98,6 +99,7 @@ def run(router: Router | None, setting: Setting, mesh: MeshConfig | None) -> Res
         remat=setting.remat,
         scan_layers=setting.scan_layers,
         dispatch=setting.dispatch,
+        attention=setting.attention,
         dropout=setting.dropout,
         expert_dropout=setting.dropout,
         num_experts=0 if router is None else 4,

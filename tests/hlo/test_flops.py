@@ -186,6 +186,10 @@ def test_kernels_count_what_their_author_says_and_others_are_listed():
     assert total_flops(found) == 1200 + 2 * 3 * 3 * 5
     assert [each.name for each in without_cost_estimate(found)] == ["q"]
     assert total_flops(products(KERNELS, fill=0.25)) == 300 + 2 * 3 * 3 * 5
+    # Attention has no rows of experts: its kernels are known by their names.
+    name = 'metadata={op_name="jit(step)/jvp(attention_forward)/pallas_call"}'
+    attention = KERNELS.replace('"7"}}}', f'"7"}}}}}}, {name}')
+    assert total_flops(products(attention, fill=0.25)) == 1200 + 2 * 3 * 3 * 5
 
 
 def test_loops_multiply_the_products_in_them():

@@ -68,6 +68,7 @@ def test_variants(router, mesh):
         slow(Setting(remat="full", num_layers=4, scan_layers=False)),
         Setting(remat="dots_no_batch", num_layers=4, accumulation=2),
         slow(Setting(dispatch="gather")),
+        slow(Setting(attention="kernel")),
     ],
     ids=label,
 )

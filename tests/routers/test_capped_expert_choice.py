@@ -10,7 +10,7 @@ import pytest
 import transport_oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiers import mostly_slow, slow
+from tiers import mostly_slow
 
 from moe_jax.errors import UserError
 from moe_jax.routers.capped_expert_choice import CappedExpertChoice, choose_in_turn
@@ -68,8 +68,7 @@ def random_logits(seed, experts, tokens, scale=1.0, pools=P):
     ],
 )
 def test_transport_of_cases_worked_out_by_hand(score_EN, k, cap, expected_EN):
-    """To 0.01; 100 iterations are too few for the third case with two tokens per expert."""
-    actual_EN = transport(score_EN, k, cap, iterations=300)
+    actual_EN = transport(score_EN, k, cap)
     np.testing.assert_allclose(actual_EN, expected_EN, atol=0.01)
 
 
@@ -120,8 +119,9 @@ def test_transport_of_padding_and_of_empty_pools_is_nothing():
     ],
 )
 def test_turns_of_experts_with_the_same_wishes(experts, tokens, k, cap, expected):
-    order_PEN = jnp.broadcast_to(jnp.arange(tokens), (1, experts, tokens))
-    taken_PEN = choose_in_turn(order_PEN, jnp.array([k]), cap, jnp.ones((1, tokens), bool))
+    value_PEN = jnp.broadcast_to(-jnp.arange(tokens, dtype=jnp.float32), (1, experts, tokens))
+    mask_PN = jnp.ones((1, tokens), bool)
+    taken_PEN = choose_in_turn(value_PEN, jnp.zeros_like(value_PEN), jnp.array([k]), cap, mask_PN)
     assert [np.flatnonzero(taken_N).tolist() for taken_N in taken_PEN[0]] == expected
 
 
@@ -129,14 +129,16 @@ def test_turns_of_experts_with_the_same_wishes(experts, tokens, k, cap, expected
 def test_turns_equal_trying_all_ways(experts, cap):
     """As many tokens per expert as there is room for, and one fewer; three to six real tokens."""
     rng = np.random.default_rng(0)
-    turns = jax.jit(choose_in_turn, static_argnums=2)
+    turns = jax.jit(choose_in_turn, static_argnums=3)
     for _ in range(12):
         mask_N = np.arange(6) < rng.integers(3, 7)
-        order_EN = np.stack([rng.permutation(6) for _ in range(experts)])
+        value_EN = rng.normal(size=(experts, 6), scale=0.2).astype("f")
+        assigned_EN = rng.choice([0.0, 0.25, 0.5, 1.0], (experts, 6))
         most = min(cap * mask_N.sum() // experts, mask_N.sum())
         for k in {most, max(most - 1, 0)}:
-            actual = turns(jnp.array(order_EN)[None], jnp.array([k]), cap, jnp.array(mask_N)[None])
-            expected_EN = transport_oracle.choose_in_turn(order_EN, k, cap, mask_N)
+            arrays = (jnp.array(a)[None] for a in (value_EN, assigned_EN, k))
+            actual = turns(*arrays, cap, jnp.array(mask_N)[None])
+            expected_EN = transport_oracle.choose_in_turn(value_EN, assigned_EN, k, cap, mask_N)
             np.testing.assert_array_equal(actual[0], expected_EN)
 
 
@@ -221,30 +223,37 @@ def test_pools_without_room_for_one_token_per_expert_stay_empty():
     assert float(output.statistics["pools"]) == 0
 
 
-@pytest.mark.parametrize(
-    ("scale", "cap", "iterations", "least"),
-    [
-        (1.0, 2, 100, 0.97),
-        slow(1.0, 3, 100, 0.999),
-        slow(2.5, 2, 100, 0.93),
-        slow(2.5, 2, 1000, 0.98),
-    ],
-)
-def test_choice_is_close_to_the_best_there_is(scale, cap, iterations, least):
-    """Sum of the chosen scores over the optimum of the program without entropy.
+# Tokens, experts, capacity factor, cap; 10 pools each.
+SHAPES = [(64, 8, 2, 2), (64, 8, 2, 3), (128, 16, 2, 2), (128, 8, 1, 1), (96, 4, 2, 2)]
 
-    8 experts, 64 tokens, c = 2, the worst of ten pools, logits of standard deviation `scale`:
-    with sharp probabilities 100 iterations are not enough to come near.
+
+@pytest.fixture(scope="module")
+def shortfalls():
+    """Returns by how much the chosen scores of 50 pools fall short of the optimum, as shares of it.
+
+    From flat to nearly one-hot probabilities, and experts of different popularity. The optimum is
+    that of the linear program without entropy, by HiGHS.
     """
-    router = CappedExpertChoice(2.0, cap=cap, iterations=iterations)
-    mask = np.ones((10, 64), bool)
-    logits = random_logits(7, 8, 64, scale, pools=10)
-    _, weight = oracles.assignment_table(route(router, logits, mask).assignment, 64)
-    score_PEN = oracles.softmax(logits).swapaxes(1, 2)
-    best = [transport_oracle.best_assignment(score_EN, 16, cap)[0] for score_EN in score_PEN]
-    ratio = weight.sum((1, 2)) / best
-    assert (ratio < 1 + 1e-6).all()
-    assert ratio.min() >= least
+    random, result = np.random.default_rng(0), []
+    for tokens, experts, factor, cap in SHAPES:
+        scale_P11 = np.repeat([0.5, 1.0, 2.5, 5.0, 10.0], 2)[:, None, None]
+        logits = scale_P11 * random.normal(size=(10, tokens, experts))
+        logits += 0.3 * scale_P11 * random.normal(size=(10, 1, experts))
+        logits, mask = logits.astype("f"), np.ones((10, tokens), bool)
+        output = route(CappedExpertChoice(factor, cap=cap), logits, mask)
+        _, weight = oracles.assignment_table(output.assignment, tokens)
+        for score_NE, weight_NE in zip(oracles.softmax(logits), weight, strict=True):
+            best, _ = transport_oracle.best_assignment(score_NE.T, tokens * factor // experts, cap)
+            result.append(1.0 - weight_NE.sum() / best)
+    return np.array(result)
+
+
+def test_choice_is_close_to_the_best_there_is(shortfalls):
+    """On average within 0.1% of the optimum, at worst within 1%."""
+    assert len(shortfalls) == 50
+    assert (shortfalls > -1e-6).all()
+    assert shortfalls.mean() < 1e-3
+    assert shortfalls.max() < 1e-2
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from moe_jax.training.run_directory.run_directory import CONFIG_FILE
 
 # Settings of a model that do not affect the shapes of its arrays.
 _WITHOUT_ARRAYS = (
+    "attention",
     "bidirectional_prefix",
     "compute_dtype",
     "dispatch",

@@ -7,7 +7,7 @@
 | `Train.log_every`, `.eval_every`, `.profile_*`, `Data.eval_*`| evaluation                 |
 | `Initial`                                                    | where training started     |
 | `Mesh`, `Model.remat*`, `.scan_layers`, `.dispatch`,         | how and where the step is  |
-| `Loss.chunk`, `Train.compiler_options`,                      | computed                   |
+| `.attention`, `Loss.chunk`, `Train.compiler_options`,        | computed                   |
 | `Data.tfds_data_dir`, `.cache_dir`, `.rows_dir`              |                            |
 | `Train.steps`, and settings equal to it in both;             | the length of training     |
 | `Train.patience`                                             |                            |
@@ -24,7 +24,7 @@ _NOT_THE_MODEL = re.compile(
     r"|Experiment\.(checkpoints|watchdog|writers|sampling|task_scores|mesh|initial)"
     r"|Train\.(steps|patience|log_every|eval_every|profile_.*|compiler_options)"
     r"|Data\.(eval_.*|tfds_data_dir|cache_dir|rows_dir)"
-    r"|Model\.(remat|remat_names|scan_layers|dispatch)"
+    r"|Model\.(attention|remat|remat_names|scan_layers|dispatch)"
     r"|Loss\.chunk"
 )
 _STEPS = "Train.steps"
