@@ -88,12 +88,13 @@ class Attention(nnx.Module):
     ) -> KeysBSHK:
         """Computes attention in tiles, in one kernel."""
         # Importing Pallas takes a second, which only those who use it should wait for.
-        from moe_jax.models.flash_attention import SQUARE, Bias, flash_attention
+        from moe_jax.models.attention_tiles import SQUARE, Bias
+        from moe_jax.models.flash_attention import flash_attention
 
         bias = None
         if self.bias is not None and table is not None:
             bias = Bias.of_row(self.bias.causal(table, 2 * SQUARE, 2 * SQUARE), table)
-        return flash_attention(*qkv, bias, batch.segments_BS, batch.prefix_BS, interpret=interpret)
+        return flash_attention(qkv, bias, batch.segments_BS, batch.prefix_BS, interpret=interpret)
 
     def _by_blocks(
         self,

@@ -6,12 +6,6 @@ The forward pass keeps a running maximum and sum for each query; the backward pa
 logits again from q, k and the logarithm of the softmax's denominator, L, and goes once over all
 tiles for all gradients (Dao et al. 2022, FlashAttention, algorithms 1 and 4). Tiles that no query
 sees are not computed.
-
-A tile holds `block` keys times `block` queries, keys first: sums over keys are then rows, as L is
-stored. The bias depends on the distance d of query and key only, and is the same from 129 on: a
-square of 128 x 128 on the diagonal, the square beside it, and a constant make every tile. Their
-gradients are sums over the squares of all tiles. The gradient of the constant needs no sum: those
-of all logits of a query add up to 0.
 """
 
 import dataclasses
@@ -25,37 +19,20 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from moe_jax.models.position_embeddings import MASKED
-from moe_jax.types import BiasHQS, KeysBSHK, MaskBS, TokensBS
+from moe_jax.models.attention_tiles import (
+    SQUARE,
+    Bias,
+    Refs,
+    TileShape,
+    add_bias_gradient,
+    dot,
+    for_kind,
+    tile_logits,
+)
+from moe_jax.types import KeysBSHK, MaskBS, TokensBS
 
-# Side of the squares of the bias: lanes of a vector register.
-SQUARE = 128
 # Sides of a tile, the best first.
 _BLOCKS = (512, 256, 128)
-
-Refs = dict[str, Any]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Bias:
-    """The bias of every head by distance.
-
-    Attributes:
-        near_HSQ: for keys 0 to 127 and queries 0 to 255 of a row, [heads, 128, 256]; `MASKED` where
-            the key is later than the query.
-        ahead_H: for keys that are later than the query, which it sees in a prefix.
-        far_H: for distances above 128.
-    """
-
-    near_HSQ: jax.Array
-    ahead_H: jax.Array
-    far_H: jax.Array
-
-    @classmethod
-    def of_row(cls, bias_HQS: BiasHQS, table: jax.Array) -> "Bias":
-        """Makes it from the causal bias of a row of 256 positions and the table of buckets."""
-        return cls(bias_HQS[:, :, :SQUARE].swapaxes(1, 2), table[0], table[-1])
 
 
 @jax.tree_util.register_dataclass
@@ -71,44 +48,8 @@ class _Inputs:
     prefix_BS: TokensBS | None
 
 
-@dataclasses.dataclass(frozen=True)
-class _Shape:
-    """The static facts of a call: sizes, and what there is beside the causal mask."""
-
-    batch: int
-    heads: int
-    length: int
-    head_dim: int
-    block: int
-    has_bias: bool
-    has_segments: bool
-    has_prefix: bool
-    interpret: bool
-
-    @property
-    def blocks(self) -> int:
-        return self.length // self.block
-
-    @property
-    def squares(self) -> int:
-        return self.block // SQUARE
-
-    def cost(self, products: int, arrays: int, itemsize: int) -> pl.CostEstimate:
-        """Returns the cost of so many products per tile, and so many arrays read or written."""
-        tiles = self.blocks**2 if self.has_prefix else self.blocks * (self.blocks + 1) // 2
-        pairs = self.batch * self.heads * tiles * self.block**2
-        size = self.batch * self.heads * self.length * self.head_dim * itemsize
-        return pl.CostEstimate(
-            flops=2 * products * pairs * self.head_dim,
-            transcendentals=pairs,
-            bytes_accessed=arrays * size,
-        )
-
-
 def flash_attention(
-    q_BSHK: KeysBSHK,
-    k_BSHK: KeysBSHK,
-    v_BSHK: KeysBSHK,
+    qkv_BSHK: tuple[KeysBSHK, KeysBSHK, KeysBSHK],
     bias: Bias | None = None,
     segments_BS: TokensBS | None = None,
     prefix_BS: TokensBS | MaskBS | None = None,
@@ -118,15 +59,13 @@ def flash_attention(
     """Returns y [B, S, H, K] in the precision of v; logits and softmax are in float32.
 
     Args:
-        q_BSHK: queries.
-        k_BSHK: keys.
-        v_BSHK: values.
+        qkv_BSHK: queries, keys and values.
         bias: added to the logits; none if absent.
         segments_BS: documents, which do not see each other.
         prefix_BS: nonzero or true for tokens that see each other in both directions.
         interpret: run on any platform, slowly, for tests.
     """
-    batch, length, heads, head_dim = q_BSHK.shape
+    batch, length, heads, head_dim = qkv_BSHK[0].shape
     padding = -length % SQUARE
     padded = length + padding
 
@@ -134,7 +73,7 @@ def flash_attention(
         # No real query sees padding, which is later than all of them and in no prefix.
         return jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2))
 
-    shape = _Shape(
+    shape = TileShape(
         batch=batch,
         heads=heads,
         length=padded,
@@ -148,17 +87,17 @@ def flash_attention(
     segments, prefix = (
         None if x is None else pad(x.astype(jnp.int32)) for x in (segments_BS, prefix_BS)
     )
-    q, k, v = (pad(x).swapaxes(1, 2) for x in (q_BSHK, k_BSHK, v_BSHK))
+    q, k, v = (pad(x).swapaxes(1, 2) for x in qkv_BSHK)
     y_BHSK = _attend(shape, _Inputs(q, k, v, bias, segments, prefix))
     return y_BHSK.swapaxes(1, 2)[:, :length]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(shape: _Shape, inputs: _Inputs) -> jax.Array:
+def _attend(shape: TileShape, inputs: _Inputs) -> jax.Array:
     return _forward(shape, inputs)[0]
 
 
-def _forward(shape: _Shape, inputs: _Inputs) -> tuple[jax.Array, Any]:
+def _forward(shape: TileShape, inputs: _Inputs) -> tuple[jax.Array, Any]:
     n, block, q = shape.blocks, shape.block, inputs.q_BHSK
     # A tile that is not computed is not loaded either: its index is that of the one before.
     seen = (lambda j, i: j) if shape.has_prefix else jnp.minimum
@@ -189,7 +128,7 @@ def _forward(shape: _Shape, inputs: _Inputs) -> tuple[jax.Array, Any]:
     return y_BHSK, (inputs, y_BHSK, log_BH1S)
 
 
-def _forward_kernel(shape: _Shape, names: Sequence[str], *refs: Any) -> None:
+def _forward_kernel(shape: TileShape, names: Sequence[str], *refs: Any) -> None:
     """Adds a tile of keys to the running softmax of a block of queries."""
     ref = _by_name(shape, names, refs)
     query, key = pl.program_id(2), pl.program_id(3)
@@ -202,17 +141,17 @@ def _forward_kernel(shape: _Shape, names: Sequence[str], *refs: Any) -> None:
 
     def add(kind: str) -> None:
         v_SK = ref["v"][0, 0]
-        logits_SQ = _logits(shape, ref, kind)
+        logits_SQ = tile_logits(shape, ref, kind)
         before_1Q = ref["largest"][...]
         largest_1Q = jnp.maximum(before_1Q, logits_SQ.max(0, keepdims=True))
         weights_SQ = jnp.exp(logits_SQ - largest_1Q)
         rescale_1Q = jnp.exp(before_1Q - largest_1Q)
         ref["largest"][...] = largest_1Q
         ref["sum"][...] = rescale_1Q * ref["sum"][...] + weights_SQ.sum(0, keepdims=True)
-        weighted_KQ = _dot(v_SK, weights_SQ.astype(v_SK.dtype), ((0,), (0,)))
+        weighted_KQ = dot(v_SK, weights_SQ.astype(v_SK.dtype), ((0,), (0,)))
         ref["total"][...] = rescale_1Q * ref["total"][...] + weighted_KQ
 
-    _for_kind(shape, query, key, add)
+    for_kind(shape, query, key, add)
 
     @pl.when(key == shape.blocks - 1)
     def _end() -> None:
@@ -221,7 +160,7 @@ def _forward_kernel(shape: _Shape, names: Sequence[str], *refs: Any) -> None:
         ref["log"][0, 0] = ref["largest"][...] + jnp.log(sum_1Q)
 
 
-def _backward(shape: _Shape, kept: Any, dy_BHSK: jax.Array) -> tuple[_Inputs]:
+def _backward(shape: TileShape, kept: Any, dy_BHSK: jax.Array) -> tuple[_Inputs]:
     inputs, y_BHSK, log_BH1S = kept
     q, n, block = inputs.q_BHSK, shape.blocks, shape.block
     full = jnp.float32
@@ -268,7 +207,7 @@ def _backward(shape: _Shape, kept: Any, dy_BHSK: jax.Array) -> tuple[_Inputs]:
     return (_Inputs(dq_BHSK, d["dk"], d["dv"], d_bias, None, None),)
 
 
-def _backward_kernel(shape: _Shape, names: Sequence[str], *refs: Any) -> None:
+def _backward_kernel(shape: TileShape, names: Sequence[str], *refs: Any) -> None:
     """Adds the gradients of a tile to those of its queries, its keys and values, and the bias."""
     ref = _by_name(shape, names, refs)
     key, query = pl.program_id(2), pl.program_id(3)
@@ -286,18 +225,18 @@ def _backward_kernel(shape: _Shape, names: Sequence[str], *refs: Any) -> None:
 
     def add(kind: str) -> None:
         q_QK, k_SK, v_SK, dy_QK = (ref[name][0, 0] for name in ("q", "k", "v", "dy"))
-        weights_SQ = jnp.exp(_logits(shape, ref, kind) - ref["log"][0, 0])
-        ref["dv_sum"][...] += _dot(weights_SQ.astype(dy_QK.dtype), dy_QK, ((1,), (0,)))
-        d_weights_SQ = _dot(v_SK, dy_QK, ((1,), (1,)))
+        weights_SQ = jnp.exp(tile_logits(shape, ref, kind) - ref["log"][0, 0])
+        ref["dv_sum"][...] += dot(weights_SQ.astype(dy_QK.dtype), dy_QK, ((1,), (0,)))
+        d_weights_SQ = dot(v_SK, dy_QK, ((1,), (1,)))
         d_logits_SQ = weights_SQ * (d_weights_SQ - ref["shift"][0, 0])
         low_SQ = d_logits_SQ.astype(q_QK.dtype)
-        ref["dk_sum"][...] += _dot(low_SQ, q_QK, ((1,), (0,)))
+        ref["dk_sum"][...] += dot(low_SQ, q_QK, ((1,), (0,)))
         rows = pl.ds(pl.multiple_of(query * shape.block, shape.block), shape.block)
-        ref["dq"][0, 0, rows, :] += _dot(low_SQ, k_SK, ((0,), (0,)))
+        ref["dq"][0, 0, rows, :] += dot(low_SQ, k_SK, ((0,), (0,)))
         if shape.has_bias:
-            _add_bias_gradient(shape, ref, kind, d_logits_SQ)
+            add_bias_gradient(shape, ref, kind, d_logits_SQ)
 
-    _for_kind(shape, query, key, add)
+    for_kind(shape, query, key, add)
 
     @pl.when(query == shape.blocks - 1)
     def _end() -> None:
@@ -310,7 +249,7 @@ _attend.defvjp(_forward, _backward)
 
 
 def _operands(
-    shape: _Shape,
+    shape: TileShape,
     inputs: _Inputs,
     query: Callable[[Any, Any], Any],
     key: Callable[[Any, Any], Any],
@@ -347,7 +286,7 @@ def _operands(
     return names, list(arrays), list(specs)
 
 
-def _by_name(shape: _Shape, names: Sequence[str], refs: Sequence[Any]) -> Refs:
+def _by_name(shape: TileShape, names: Sequence[str], refs: Sequence[Any]) -> Refs:
     """Returns the references of a kernel by name, with the two constants of the bias."""
     ref = dict(zip(names, refs, strict=True))
     if shape.has_bias:
@@ -361,108 +300,4 @@ def _parameters(parallel: int) -> pltpu.CompilerParams:
     order = pltpu.GridDimensionSemantics
     return pltpu.CompilerParams(
         dimension_semantics=(order.PARALLEL,) * parallel + (order.ARBITRARY,) * (4 - parallel)
-    )
-
-
-def _for_kind(shape: _Shape, query: Any, key: Any, run: Callable[[str], None]) -> None:
-    """Runs the variant of a tile's place: on the diagonal, beside it, before it or after it."""
-    kinds = {"diagonal": query == key, "beside": query == key + 1, "before": query > key + 1}
-    if not shape.has_bias:
-        kinds = {"diagonal": query == key, "before": query > key}
-    if shape.has_prefix:
-        kinds["ahead"] = query < key
-    for kind, condition in kinds.items():
-        pl.when(condition)(functools.partial(run, kind))
-
-
-def _logits(shape: _Shape, ref: Refs, kind: str) -> jax.Array:
-    """Returns the masked logits of a tile, [key, query]."""
-    logits_SQ = _dot(ref["k"][0, 0], ref["q"][0, 0], ((1,), (1,))) * shape.head_dim**-0.5
-    if shape.has_bias:
-        logits_SQ = logits_SQ + _bias_tile(shape, ref, kind)
-    visible_SQ = _visible(shape, ref, kind)
-    return logits_SQ if visible_SQ is None else jnp.where(visible_SQ, logits_SQ, MASKED)
-
-
-def _visible(shape: _Shape, ref: Refs, kind: str) -> jax.Array | None:
-    """Returns which keys the queries of a tile see, None if all."""
-    visible = ~_is_later(shape.block) if kind == "diagonal" else None
-    if shape.has_prefix and kind in ("diagonal", "ahead"):
-        both = (ref["key_prefix"][0] > 0) & (ref["query_prefix"][0] > 0)
-        visible = both if visible is None else visible | both
-    if shape.has_segments:
-        same = ref["key_segments"][0] == ref["query_segments"][0]
-        visible = same if visible is None else visible & same
-    return visible
-
-
-def _is_later(size: int) -> jax.Array:
-    """Returns where the key is later than the query in a square on the diagonal, [key, query]."""
-    key, query = (jax.lax.broadcasted_iota(jnp.int32, (size, size), axis) for axis in (0, 1))
-    return key > query
-
-
-def _bias_tile(shape: _Shape, ref: Refs, kind: str) -> jax.Array:
-    """Returns the bias of a tile, [key, query], or the constant that it is."""
-    ahead, far = ref["ahead"], ref["far"]
-    if kind == "before":
-        return far
-    if kind == "ahead":
-        return ahead
-    near = ref["near"][0]
-    at_0, at_1 = near[:, :SQUARE], near[:, SQUARE:]
-    if shape.has_prefix:
-        at_0 = jnp.where(_is_later(SQUARE), ahead, at_0)
-
-    def square(key: int, query: int) -> jax.Array:
-        offset = query - key + (shape.squares if kind == "beside" else 0)
-        if offset in (0, 1):
-            return at_1 if offset else at_0
-        return jnp.full((SQUARE, SQUARE), far if offset > 1 else ahead, jnp.float32)
-
-    places = range(shape.squares)
-    return jnp.concatenate(
-        [jnp.concatenate([square(key, query) for query in places], axis=1) for key in places],
-        axis=0,
-    )
-
-
-def _add_bias_gradient(shape: _Shape, ref: Refs, kind: str, d_logits_SQ: jax.Array) -> None:
-    """Adds the gradients of a tile's logits to those of the squares and of the keys ahead."""
-    if kind == "before":
-        return
-
-    def square(key: int, query: int) -> jax.Array:
-        rows = slice(key * SQUARE, (key + 1) * SQUARE)
-        return d_logits_SQ[rows, query * SQUARE : (query + 1) * SQUARE]
-
-    near, last = ref["d_near"], shape.squares - 1
-    if kind == "beside":
-        near[0, 0, :, SQUARE:] += square(last, 0)
-        return
-    if kind == "ahead":
-        sums_1Q = d_logits_SQ.sum(0, keepdims=True)
-        for place in range(shape.squares):
-            ref["d_ahead"][0, 0] += sums_1Q[:, place * SQUARE : (place + 1) * SQUARE]
-        return
-    on_diagonal = sum(square(place, place) for place in range(shape.squares))
-    if shape.has_prefix:
-        later = _is_later(SQUARE)
-        below = jnp.where(later, on_diagonal, 0.0)
-        for key in range(shape.squares):
-            for query in range(key):
-                below = below + square(key, query)
-        ref["d_ahead"][0, 0] += below.sum(0, keepdims=True)
-        on_diagonal = jnp.where(later, 0.0, on_diagonal)
-    near[0, 0, :, :SQUARE] += on_diagonal
-    for place in range(last):
-        near[0, 0, :, SQUARE:] += square(place, place + 1)
-
-
-def _dot(a: jax.Array, b: jax.Array, axes: tuple[tuple[int], tuple[int]]) -> jax.Array:
-    """Returns the product over an axis of each, summed in float32, and exact for float32."""
-    exact = a.dtype == jnp.float32
-    precision = jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT
-    return jax.lax.dot_general(
-        a, b, (axes, ((), ())), precision=precision, preferred_element_type=jnp.float32
     )
