@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -14,6 +15,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("NPROC", "16")
 # Errors are one line; on a busy machine what is waited for would be others.
 os.environ["MOE_JAX_WAITING"] = "0"
+
+# Ignored where a shell has started the tests in the background, and tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Compiled functions are shared by the two workers and by all processes that tests start: most of
 # them train the same tiny model. Made by the first process; the others find it in the environment.
