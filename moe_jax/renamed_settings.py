@@ -35,6 +35,7 @@ _ADDED = {
     "Initial.checkpoint": "None",
     "Initial.optimizer": "'fresh'",
     "Initial.step": "'latest'",
+    "Model.attention": "'auto'",
     "Model.dropout": "0.0",
     "Model.expert_dropout": "0.0",
     "Sampling.beams": "1",
