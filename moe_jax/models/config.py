@@ -52,7 +52,8 @@ class ModelConfig(Settings, called="Model"):
         relative_max_distance: smallest distance of the last bucket, which has no upper limit.
         attention: how attention is computed: `kernel` in tiles (`moe_jax.models.flash_attention`;
             elsewhere than on TPU it is interpreted, which is slow), `plain` by the compiler, or
-            `auto`: by the kernel on TPU where it fits. Results differ by rounding only.
+            `auto`: by the kernel on TPU. Where the kernel does not fit, attention is plain, as
+            `moe-jax config show` says. Results differ by rounding only.
         bidirectional_prefix: the tokens before the targets (the inputs of a task, the prefix of a
             prefix language model, or the prompt in generation) attend to each other in both
             directions (Raffel et al. 2020, section 3.2.1). Otherwise attention is causal.
