@@ -7,9 +7,9 @@ from moe_jax.models.position_embeddings import bucket_starts, distance_buckets
 
 # From this distance on, the kernel takes the bias to be constant.
 CONSTANT_FROM = 129
-# Positions times head width of a row whose gradient stays in the chip's memory, 4 bytes each; there
-# a head is as wide as a multiple of 128 lanes.
-_LARGEST_ROW, _LANES = 2**20, 128
+# Positions times head width of a row whose gradient stays in the chip's memory, beside tiles; a head
+# there is a multiple of 128 lanes wide. Twice as many do not fit on v4, which has 16 MiB.
+_LARGEST_ROWS, _LANES = {"bfloat16": 2**20, "float32": 2**19}, 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ def choose_attention(config: ModelConfig, platform: str, length: int) -> Attenti
 
 def _unfit(config: ModelConfig, length: int) -> str:
     """Returns why the kernel cannot compute this attention, or nothing if it can."""
-    if length * -(-config.head_dim // _LANES) * _LANES > _LARGEST_ROW:
+    if length * -(-config.head_dim // _LANES) * _LANES > _LARGEST_ROWS[config.compute_dtype]:
         return f"rows of {length} positions are too long for the kernel's backward pass"
     if config.position == "relative":
         buckets = distance_buckets(config.relative_buckets, config.relative_max_distance)
