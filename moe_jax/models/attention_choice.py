@@ -7,7 +7,7 @@ from moe_jax.models.position_embeddings import bucket_starts, distance_buckets
 
 # From this distance on, the kernel takes the bias to be constant.
 CONSTANT_FROM = 129
-# Positions times head width of a row whose gradient stays in the chip's memory, beside tiles; a head
+# Positions times head width of a row whose gradient stays on the chip, beside tiles; a head
 # there is a multiple of 128 lanes wide. Twice as many do not fit on v4, which has 16 MiB.
 _LARGEST_ROWS, _LANES = {"bfloat16": 2**20, "float32": 2**19}, 128
 
