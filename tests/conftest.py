@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import itertools
 import os
 import shutil
 import signal
@@ -100,13 +101,21 @@ def pytest_collection_modifyitems(items):
 
 
 # Of the 65,530 memory mappings that Linux allows a process by default (vm.max_map_count). XLA's CPU
-# programs have several each, and crash in many ways when there are no more.
-MAPPINGS = 20_000
+# programs have several each, and crash in many ways when there are no more. Compiled programs are
+# freed between files above the first number, and inside a file, whose tests share programs, above
+# the second: test_generate.py alone has 1,000 more after each of 26 tests.
+MAPPINGS, MAPPINGS_IN_FILE = 20_000, 40_000
+# Counting takes 10 ms; inside a file it is done after every fourth test.
+TESTS_BETWEEN_COUNTS = 4
+_tests = itertools.count(1)
 
 
 def pytest_runtest_teardown(item, nextitem):
-    """Between files, frees compiled programs if there are many; the cache on disk keeps them."""
-    if (nextitem is None or nextitem.path != item.path) and count_mappings() > MAPPINGS:
+    """Frees compiled programs if there are many; the cache on disk keeps them."""
+    is_last = nextitem is None or nextitem.path != item.path
+    if not is_last and next(_tests) % TESTS_BETWEEN_COUNTS:
+        return
+    if count_mappings() > (MAPPINGS if is_last else MAPPINGS_IN_FILE):
         jax.clear_caches()
         gc.collect()
 
