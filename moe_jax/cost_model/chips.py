@@ -8,6 +8,8 @@ publish:
 - The bandwidth of an ICI link is that of one direction, by "How to Scale Your Model" (Google
   DeepMind, https://jax-ml.github.io/scaling-book/tpus). It is 0.9 of Google's, whose pages sum all
   links of a chip in both directions: v5e's 400 GB/s over 4 links are 50 GB/s each way.
+- The matrix units of v6e and tpu7x are 256 x 256, those of earlier chips 128 x 128, by the same
+  book.
 - `hbm_limit` and `clock` are those of libtpu 0.0.52: the available HBM in its out-of-memory errors,
   and the clock of its estimated cycles. Those of tpu7x are from libtpu 0.0.42.1, whose errors have
   95.74 GiB for v5p, 31.25 GiB for v6e and the same for the others.
@@ -33,6 +35,7 @@ class Chip:
         ici_link_bandwidth: of an inter-chip link in one direction, bytes/s.
         torus_dimensions: 2 or 3; a chip has twice as many links.
         cores: TensorCores.
+        matrix_tile: rows and columns of the matrix unit, to whose multiples kernels pad products.
         clock: cycles/s of the TensorCores; None if it is not published.
         largest_slice: chips of the largest slice.
         name_counts: unit of the number in Google's slice names, `cores` or `chips`.
@@ -48,6 +51,7 @@ class Chip:
     ici_link_bandwidth: float
     torus_dimensions: int
     cores: int
+    matrix_tile: int
     clock: float | None
     largest_slice: int
     name_counts: str
@@ -83,6 +87,7 @@ CHIPS = (
         ici_link_bandwidth=45e9,
         torus_dimensions=3,
         cores=2,
+        matrix_tile=128,
         clock=1.05e9,
         largest_slice=4096,
         name_counts="cores",
@@ -96,6 +101,7 @@ CHIPS = (
         ici_link_bandwidth=45e9,
         torus_dimensions=2,
         cores=1,
+        matrix_tile=128,
         clock=1.5e9,
         largest_slice=256,
         name_counts="chips",
@@ -109,6 +115,7 @@ CHIPS = (
         ici_link_bandwidth=90e9,
         torus_dimensions=3,
         cores=2,
+        matrix_tile=128,
         clock=1.75e9,
         largest_slice=6144,  # Of a pod of 8,960.
         name_counts="cores",
@@ -121,6 +128,7 @@ CHIPS = (
         ici_link_bandwidth=90e9,
         torus_dimensions=2,
         cores=1,
+        matrix_tile=256,
         clock=1.75e9,
         largest_slice=256,
         name_counts="chips",
@@ -134,6 +142,7 @@ CHIPS = (
         ici_link_bandwidth=90e9,
         torus_dimensions=3,
         cores=2,
+        matrix_tile=256,
         clock=None,
         largest_slice=9216,
         name_counts="cores",

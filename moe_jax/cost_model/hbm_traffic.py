@@ -3,7 +3,7 @@
 Arrays in another memory (VMEM, the common memory of v4, the host's) do not count, nor do the bytes
 of a collective that fusions continue (continuation fusions). As in XLA's `HloCostAnalysis`, a slice
 reads only its result and an in-place update writes only the update, inside fusions too. Padding of
-tiles does not count.
+tiles counts, since it is read and written with them.
 Source: https://github.com/openxla/xla/blob/main/xla/service/hlo_cost_analysis.cc.
 """
 
@@ -118,12 +118,12 @@ def instruction_bytes(
         return _wrapped_bytes(module, operands, instruction)
     results = _results(instruction)
     if opcode in _SLICES:
-        taken = sum(array.bytes for array in results)
+        taken = sum(array.padded_bytes for array in results)
         read = taken if _is_in_hbm(operands[0].arrays[0]) else 0
         return read + _operand_bytes(operands[1:]), _bytes_in_hbm(results)
     if opcode in _UPDATES:
         update = operands[1] if opcode == "dynamic-update-slice" else operands[-1]
-        moved = update.bytes if _is_in_hbm(results[0]) else 0
+        moved = update.padded_bytes if _is_in_hbm(results[0]) else 0
         accumulated = moved if opcode == "scatter" else 0  # A scatter reads its target.
         return _operand_bytes(operands[1:]) + accumulated, moved
     return _operand_bytes(operands), _bytes_in_hbm(results)
@@ -145,7 +145,7 @@ def _is_in_hbm(array: ArrayShape) -> bool:
 
 
 def _bytes_in_hbm(arrays: tuple[ArrayShape, ...]) -> int:
-    return sum(array.bytes for array in arrays if _is_in_hbm(array))
+    return sum(array.padded_bytes for array in arrays if _is_in_hbm(array))
 
 
 def _operand_bytes(instructions: list[Instruction]) -> int:
@@ -183,7 +183,7 @@ def _body_bytes(
     """
     read = 0
     for number, parameter in called.parameters.items():
-        share = _bytes_read(module, called, parameter.name) / max(parameter.bytes, 1)
+        share = _bytes_read(module, called, parameter.name) / max(parameter.padded_bytes, 1)
         read += round(_operand_bytes([operands[number]]) * min(share, 1.0))
     root = called.root
     outputs = [called.by_name[o] for o in root.operands] if root.opcode == "tuple" else [root]
@@ -203,11 +203,11 @@ def _bytes_read(module: Module, called: Computation, name: str) -> int:
         if user.opcode in _VIEWS or user.opcode == "get-tuple-element":
             total += _bytes_read(module, called, user.name)
         elif user.opcode in _SLICES and 0 in positions:
-            total += user.bytes
+            total += user.padded_bytes
         elif user.opcode == "dynamic-update-slice" and positions == [0]:
             continue
         elif user.opcode == "scatter" and positions == [0]:
-            total += called.operand(user, -1).bytes
+            total += called.operand(user, -1).padded_bytes
         elif user.opcode == "fusion":
             inner = module.computation(user.called[0])
             total += sum(_bytes_read(module, inner, inner.parameters[i].name) for i in positions)
@@ -216,7 +216,7 @@ def _bytes_read(module: Module, called: Computation, name: str) -> int:
         elif collective_kind(user) and user.config("async_collective_fusion_config") is not None:
             continue
         else:
-            total += called.by_name[name].bytes
+            total += called.by_name[name].padded_bytes
     return total
 
 
@@ -231,8 +231,8 @@ def _bytes_written(module: Module, called: Computation, output: Instruction) -> 
         inner = module.computation(source.called[0])
         return _bytes_written(module, inner, inner.root)
     if source.opcode in _UPDATES and _update_target(called, source).opcode == "parameter":
-        return called.operand(source, 1 if source.opcode[0] == "d" else -1).bytes
-    return output.bytes
+        return called.operand(source, 1 if source.opcode[0] == "d" else -1).padded_bytes
+    return output.padded_bytes
 
 
 def _update_target(called: Computation, update: Instruction) -> Instruction:

@@ -4,18 +4,10 @@ A chip has three resources that work concurrently: compute units, which execute 
 order; links; and copies between memories. An asynchronous operation queues for its resource, and
 the instruction that needs its result waits for its end.
 
-| instruction          | seconds                                                           |
-|----------------------|-------------------------------------------------------------------|
-| matrix product       | the larger of FLOPs / (0.94 peak) and bytes / (0.8 HBM bandwidth) |
-| the same, with code  | the larger of the compiler's cycles / clock and FLOPs / peak      |
-| attention kernel     | FLOPs / (0.6 peak)                                                |
-| other                | bytes / (0.8 HBM bandwidth)                                       |
-| collective           | `moe_jax.cost_model.torus`: lower and upper estimate              |
+Instructions take the seconds of `moe_jax.cost_model.instruction_times`, collectives those of
+`moe_jax.cost_model.torus`, a lower and an upper estimate.
 
-0.94 is the compiler's own estimate for large products on v4, v5e and v5p; 0.8 is the efficiency of
-streaming kernels. 0.6 for attention in tiles is an assumption, bracketed by 0.4 and 0.9: the
-compiler does not price kernels. Latencies, and the time of gathers beyond their bytes, are not
-modelled. Iterations of a loop do not overlap; a loop whose trip count depends on data has the
+Iterations of a loop do not overlap; a loop whose trip count depends on data has the
 iterations that the caller gives; of a conditional the longest branch counts. Nothing here was
 measured on a TPU.
 """
@@ -26,15 +18,13 @@ from collections.abc import Mapping
 
 from moe_jax.cost_model.chips import Chip
 from moe_jax.cost_model.hbm_traffic import HbmTraffic
+from moe_jax.cost_model.instruction_times import PRICES, InstructionTimes, Location, Prices
 from moe_jax.cost_model.torus import Torus
 from moe_jax.hlo.collectives import Collective
 from moe_jax.hlo.execution_counts import ExecutionCounts
 from moe_jax.hlo.flops import MatrixProduct
 from moe_jax.hlo.module import Instruction, Module
-
-MATMUL_EFFICIENCY, HBM_EFFICIENCY, ATTENTION_EFFICIENCY = 0.94, 0.8, 0.6
-# Name of a computation, and position of an instruction in it.
-Location = tuple[str, int]
+from moe_jax.hlo.row_accesses import RowAccess, Sort
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +58,7 @@ class AnalyzedProgram:
         products: matrix products and kernels.
         traffic: HBM traffic of its instructions.
         collectives: its collectives.
+        rows: its gathers, scatters and sorts.
     """
 
     module: Module
@@ -75,10 +66,15 @@ class AnalyzedProgram:
     products: list[MatrixProduct]
     traffic: list[HbmTraffic]
     collectives: list[Collective]
+    rows: list[RowAccess | Sort] = dataclasses.field(default_factory=list)
 
 
 def estimate_step_time(
-    program: AnalyzedProgram, chip: Chip, torus: Torus, is_upper: bool
+    program: AnalyzedProgram,
+    chip: Chip,
+    torus: Torus,
+    is_upper: bool,
+    prices: Prices = PRICES,
 ) -> StepTime:
     """Simulates a step.
 
@@ -87,8 +83,10 @@ def estimate_step_time(
         chip: with its peaks.
         torus: with its links.
         is_upper: whether to use the upper estimate of the collectives' time.
+        prices: efficiencies and rates of instructions.
     """
-    return _Simulation(program, chip, torus, is_upper).run()
+    times = InstructionTimes(program.products, program.traffic, program.rows, chip, prices)
+    return _Simulation(program, times, torus, is_upper).run()
 
 
 @dataclasses.dataclass
@@ -115,24 +113,13 @@ class _Times:
 
 
 class _Simulation:
-    def __init__(self, program: AnalyzedProgram, chip: Chip, torus: Torus, is_upper: bool):
-        self.program, self.chip, self.torus, self.is_upper = program, chip, torus, is_upper
-        # Of one device; a chip may have two.
-        self.peak = chip.peak_flops / chip.devices
-        self.hbm_bandwidth = chip.hbm_bandwidth / chip.devices
+    def __init__(
+        self, program: AnalyzedProgram, times: InstructionTimes, torus: Torus, is_upper: bool
+    ):
+        self.program, self.times, self.torus, self.is_upper = program, times, torus, is_upper
         self.trip_counts = {
             (loop.computation, loop.name): loop.trip_count for loop in program.counts.loops
         }
-        self.flops: defaultdict[Location, float] = defaultdict(float)
-        self.kernels: set[Location] = set()
-        self.attention: set[Location] = set()
-        for product in program.products:
-            self.flops[product.computation, product.position] += product.flops or 0.0
-            if product.is_kernel:
-                self.kernels.add((product.computation, product.position))
-            if product.is_attention:
-                self.attention.add((product.computation, product.position))
-        self.traffic = {(each.computation, each.position): each for each in program.traffic}
         self.started: dict[Location, list[Collective]] = defaultdict(list)
         for collective in program.collectives:
             self.started[collective.computation, collective.start].append(collective)
@@ -175,14 +162,13 @@ class _Simulation:
             if instruction.opcode in ("while", "conditional", "call"):
                 self._called(times, name, instruction)
             elif instruction.opcode.endswith("-start") and location not in self.started:
-                free["copies"] = max(times.now, free["copies"]) + self._bytes_seconds(location)
+                free["copies"] = max(times.now, free["copies"])
+                free["copies"] += self.times.bytes_seconds(location)
                 done = _done_position(computation.users, computation.position, instruction)
                 ends[done].append(("copies", free["copies"], location))
-            elif location not in self.started or location in self.flops:
-                is_product = self.flops.get(location, 0.0) > 0 or location in self.kernels
-                seconds = (
-                    self._product_seconds(location) if is_product else self._bytes_seconds(location)
-                )
+            elif location not in self.started or self.times.has_products(location):
+                is_product = self.times.is_product(location)
+                seconds = self.times.seconds(location)
                 times.now += seconds
                 times.spent["matmul" if is_product else "other"] += seconds
                 times.names[instruction.op_name] += seconds
@@ -214,23 +200,6 @@ class _Simulation:
         else:
             branches = [self.computation(called) for called in instruction.called]
             times.add(max(branches, key=lambda branch: branch.now), 1)
-
-    def _bytes_seconds(self, location: Location) -> float:
-        traffic = self.traffic.get(location)
-        if traffic is None:
-            return 0.0
-        return traffic.bytes / (HBM_EFFICIENCY * self.hbm_bandwidth)
-
-    def _product_seconds(self, location: Location) -> float:
-        if location in self.attention:
-            return self.flops[location] / (ATTENTION_EFFICIENCY * self.peak)
-        traffic = self.traffic.get(location)
-        cycles = traffic.estimated_cycles if traffic else None
-        if cycles is not None and self.chip.clock is not None:
-            roofline = self.flops[location] / self.peak
-            return max(cycles / self.chip.clock, roofline, 0.0)
-        at_peak = self.flops[location] / (MATMUL_EFFICIENCY * self.peak)
-        return max(at_peak, self._bytes_seconds(location))
 
     def _collective_seconds(self, collective: Collective) -> float:
         return self.torus.collective_seconds(collective)[1 if self.is_upper else 0]

@@ -17,6 +17,7 @@ from moe_jax.errors import UserError
 from moe_jax.hlo.execution_counts import ExecutionCounts
 from moe_jax.hlo.lexer import parse_integers
 from moe_jax.hlo.module import Computation, Instruction, Module
+from moe_jax.hlo.mosaic import KernelWork, kernel_work
 
 # Custom calls that compute nothing: they arrange buffers or annotate the program.
 NON_COMPUTE_CUSTOM_CALLS = frozenset(
@@ -48,12 +49,14 @@ class MatrixProduct:
         computation: name of the scheduled computation that executes it.
         position: there, of it or of the fusion or wrapper that holds it.
         op_name: JAX's name of it.
-        flops: of one execution; None for a kernel without a cost estimate.
+        flops: of one execution; None for a kernel whose work is unknown.
         executions: in one step.
         is_kernel: whether it is a custom call (Mosaic, Pallas). Its FLOPs are its own
-            `cost_estimate`, which for `lax.ragged_dot` counts all rows of the static buffer, times
-            the occupancy of the buffer.
-        is_attention: whether it is a kernel of `moe_jax.models.flash_attention`.
+            `cost_estimate`, which for `lax.ragged_dot` counts all rows of the static buffer, or
+            else those of its code, times the occupancy.
+        work: of a kernel, by its code; None if that cannot be read.
+        occupancy: share of the kernel's work that is done: that of the rows of its buffer which
+            are assigned; 1 for kernels of fixed work, such as those of attention.
     """
 
     name: str
@@ -63,7 +66,8 @@ class MatrixProduct:
     flops: float | None
     executions: float
     is_kernel: bool
-    is_attention: bool = False
+    work: KernelWork | None = None
+    occupancy: float = 1.0
 
 
 def find_matrix_products(
@@ -86,11 +90,15 @@ def find_matrix_products(
         for holder, inner in module.inlined(computation, outer):
             is_kernel = _is_kernel(inner)
             op_name = inner.op_name or outer.op_name
-            is_attention = is_kernel and _ATTENTION.search(op_name) is not None
+            work, occupancy = None, 1.0
             if is_kernel:
+                work = _kernel_work(inner)
+                occupancy = 1.0 if _ATTENTION.search(op_name) else kernel_occupancy
                 flops = kernel_flops(inner)
-                if flops is not None and not is_attention:
-                    flops *= kernel_occupancy
+                if flops is None and work is not None:
+                    flops = work.flops()
+                if flops is not None:
+                    flops *= occupancy
             elif inner.opcode in ("dot", "convolution"):
                 flops = product_flops(holder, inner)
             else:
@@ -104,19 +112,20 @@ def find_matrix_products(
                     flops=flops,
                     executions=executions,
                     is_kernel=is_kernel,
-                    is_attention=is_attention,
+                    work=work,
+                    occupancy=occupancy,
                 )
             )
     return found
 
 
 def total_flops(products: list[MatrixProduct]) -> float:
-    """Returns the FLOPs of a step on one device, without kernels that have no cost estimate."""
+    """Returns the FLOPs of a step on one device, without kernels whose work is unknown."""
     return sum((each.flops or 0.0) * each.executions for each in products)
 
 
 def without_cost_estimate(products: list[MatrixProduct]) -> list[MatrixProduct]:
-    """Returns the kernels that have no cost estimate."""
+    """Returns the kernels whose work is unknown: no estimate of the author's, no readable code."""
     return [each for each in products if each.flops is None]
 
 
@@ -124,6 +133,11 @@ def _is_kernel(instruction: Instruction) -> bool:
     if instruction.opcode != "custom-call" or instruction.called:
         return False
     return instruction.custom_call_target not in NON_COMPUTE_CUSTOM_CALLS
+
+
+def _kernel_work(instruction: Instruction) -> KernelWork | None:
+    body = instruction.config("custom_call_config", "body")
+    return kernel_work(body) if isinstance(body, str) else None
 
 
 def kernel_flops(instruction: Instruction) -> float | None:

@@ -72,6 +72,11 @@ class Instruction:
         """Bytes of the result."""
         return sum(array.bytes for array in self.arrays)
 
+    @property
+    def padded_bytes(self) -> int:
+        """Bytes of the result in memory, the padding of tiled layouts included."""
+        return sum(array.padded_bytes for array in self.arrays)
+
     @functools.cached_property
     def attributes(self) -> dict[str, str]:
         """Unparsed attributes by name."""

@@ -23,6 +23,7 @@ _BITS = {
 }
 _ARRAY = re.compile(r"([a-z]\w*)\[([^\]]*)\](?:\{([^{}]*)\})?")
 _MEMORY_SPACE = re.compile(r"S\((\d+)\)")
+_LAYOUT = re.compile(r"([\d,]+)(?::T\(([\d,]+)\))?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +35,13 @@ class ArrayShape:
         dims: sizes.
         memory_space: 0 is HBM. The compiler numbers the others: on TPU, 1 is VMEM, 3 the common
             memory of v4, 5 the host's memory, 2, 4 and 6 flags and scalars.
+        padded_dims: sizes with the padding of a tiled layout; None if there is none.
     """
 
     dtype: str
     dims: tuple[int, ...]
     memory_space: int = 0
+    padded_dims: tuple[int, ...] | None = None
 
     @property
     def elements(self) -> int:
@@ -49,6 +52,13 @@ class ArrayShape:
     def bytes(self) -> int:
         """Bytes of the elements, without the padding of tiled layouts."""
         return math.ceil(self.elements * element_bits(self.dtype) / 8)
+
+    @property
+    def padded_bytes(self) -> int:
+        """Bytes in memory: those of the elements and of the padding of a tiled layout."""
+        if self.padded_dims is None:
+            return self.bytes
+        return math.ceil(math.prod(self.padded_dims) * element_bits(self.dtype) / 8)
 
 
 # An array, or a tuple of shapes.
@@ -95,4 +105,20 @@ def parse_shape(text: str) -> Shape:
     element_bits(match[1])  # Raises for an unknown element type.
     dims = tuple(int(size.strip().removeprefix("<=")) for size in match[2].split(",") if size)
     space = _MEMORY_SPACE.search(match[3] or "")
-    return ArrayShape(match[1], dims, int(space[1]) if space else 0)
+    return ArrayShape(match[1], dims, int(space[1]) if space else 0, _padded(dims, match[3] or ""))
+
+
+def _padded(dims: tuple[int, ...], layout: str) -> tuple[int, ...] | None:
+    """Returns the sizes with the padding of a layout such as `2,1,0:T(8,128)(2,1)`.
+
+    The tile is that of the dimensions that are most minor, the last of them first in the layout.
+    """
+    match = _LAYOUT.match(layout)
+    if match is None or match[2] is None:
+        return None
+    minor_to_major = [int(dimension) for dimension in match[1].split(",") if dimension]
+    tile = [int(size) for size in match[2].split(",") if size]
+    found = list(dims)
+    for dimension, size in zip(minor_to_major, reversed(tile), strict=False):
+        found[dimension] = math.ceil(found[dimension] / size) * size
+    return tuple(found)

@@ -270,6 +270,7 @@ def test_a_chip_of_two_devices_gives_each_half_its_peaks():
 
 
 def test_a_kernel_takes_the_cost_that_its_author_gave():
+    """Where its code cannot be read: tests/cost_model/test_instruction_times.py has the others."""
     flops = 10**12
     config = f'{{"custom_call_config":{{"cost_estimate":{{"flops":"{flops}"}}}}}}'
     lines = PARAMETERS + (
@@ -277,11 +278,7 @@ def test_a_kernel_takes_the_cost_that_its_author_gave():
         f"backend_config={config}"
     )
     found = time(lines)
-    assert found.seconds == found.matmul == pytest.approx(flops / (0.94 * PEAK))
-    # Those of attention are slower: at 0.6 of the peak, as nothing is known.
-    name = "jit(step)/transpose(jvp(attention_backward))/pallas_call"
-    found = time(f'{lines}, metadata={{op_name="{name}"}}')
-    assert found.seconds == found.matmul == pytest.approx(flops / (0.6 * PEAK))
+    assert found.seconds == found.matmul == pytest.approx(flops / (0.85 * PEAK))
     # One without is as fast as its bytes.
     found = time(lines.split(", backend_config")[0])
     assert found.seconds == found.matmul == pytest.approx(3 * ARRAY / (0.8 * HBM))

@@ -80,7 +80,7 @@ def test_what_the_compiler_does_not_know_has_no_cycles(module):
 def test_shapes_with_memory_spaces_tuples_and_tokens(module):
     kernel = module.computations[module.entry].by_name["kernel"]
     assert kernel.shape == (
-        ArrayShape("bf16", (8,), 1),
+        ArrayShape("bf16", (8,), 1, padded_dims=(256,)),
         (ArrayShape("s32", (2,), 4), ArrayShape("token", ())),
         ArrayShape("pred", ()),
     )
