@@ -8,8 +8,8 @@ publish:
 - The bandwidth of an ICI link is that of one direction, by "How to Scale Your Model" (Google
   DeepMind, https://jax-ml.github.io/scaling-book/tpus). It is 0.9 of Google's, whose pages sum all
   links of a chip in both directions: v5e's 400 GB/s over 4 links are 50 GB/s each way.
-- The matrix units of v6e and tpu7x are 256 x 256, those of earlier chips 128 x 128, by the same
-  book.
+- By the same book, the matrix units of v6e are 256 x 256, those of earlier chips 128 x 128, and a
+  chip's link to its host has 16 GB/s, 32 GB/s from v6e on. tpu7x is taken to be like v6e.
 - `hbm_limit` and `clock` are those of libtpu 0.0.52: the available HBM in its out-of-memory errors,
   and the clock of its estimated cycles. Those of tpu7x are from libtpu 0.0.42.1, whose errors have
   95.74 GiB for v5p, 31.25 GiB for v6e and the same for the others.
@@ -33,6 +33,7 @@ class Chip:
         hbm_limit: HBM that the compiler lets a program use, bytes.
         hbm_bandwidth: bytes/s.
         ici_link_bandwidth: of an inter-chip link in one direction, bytes/s.
+        host_bandwidth: between HBM and the host's memory in one direction, bytes/s.
         torus_dimensions: 2 or 3; a chip has twice as many links.
         cores: TensorCores.
         matrix_tile: rows and columns of the matrix unit, to whose multiples kernels pad products.
@@ -49,6 +50,7 @@ class Chip:
     hbm_limit: float
     hbm_bandwidth: float
     ici_link_bandwidth: float
+    host_bandwidth: float
     torus_dimensions: int
     cores: int
     matrix_tile: int
@@ -85,6 +87,7 @@ CHIPS = (
         hbm_limit=30.75 * GIB,
         hbm_bandwidth=1200e9,
         ici_link_bandwidth=45e9,
+        host_bandwidth=16e9,
         torus_dimensions=3,
         cores=2,
         matrix_tile=128,
@@ -99,6 +102,7 @@ CHIPS = (
         hbm_limit=15.75 * GIB,
         hbm_bandwidth=819e9,
         ici_link_bandwidth=45e9,
+        host_bandwidth=16e9,
         torus_dimensions=2,
         cores=1,
         matrix_tile=128,
@@ -113,6 +117,7 @@ CHIPS = (
         hbm_limit=95.73 * GIB,
         hbm_bandwidth=2765e9,
         ici_link_bandwidth=90e9,
+        host_bandwidth=16e9,
         torus_dimensions=3,
         cores=2,
         matrix_tile=128,
@@ -126,6 +131,7 @@ CHIPS = (
         hbm_limit=31.24 * GIB,
         hbm_bandwidth=1638e9,
         ici_link_bandwidth=90e9,
+        host_bandwidth=32e9,
         torus_dimensions=2,
         cores=1,
         matrix_tile=256,
@@ -140,6 +146,7 @@ CHIPS = (
         hbm_limit=2 * 94.75 * GIB,
         hbm_bandwidth=7380e9,
         ici_link_bandwidth=90e9,
+        host_bandwidth=32e9,
         torus_dimensions=3,
         cores=2,
         matrix_tile=256,

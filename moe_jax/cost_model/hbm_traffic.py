@@ -35,6 +35,8 @@ _FREE = frozenset(
         "while",
     }
 )
+# Memory space of the host.
+HOST = 5
 _SLICES = frozenset({"dynamic-slice", "slice", "gather"})
 _VIEWS = frozenset({"bitcast", "reshape"})
 _UPDATES = frozenset({"dynamic-update-slice", "scatter"})
@@ -52,6 +54,7 @@ class HbmTraffic:
         written: bytes to HBM in one execution.
         executions: in one step.
         estimated_cycles: of one execution, by the code generator; None if unknown.
+        is_host: whether the bytes come from or go to the host's memory.
     """
 
     name: str
@@ -61,6 +64,7 @@ class HbmTraffic:
     written: int
     executions: float
     estimated_cycles: int | None
+    is_host: bool = False
 
     @property
     def bytes(self) -> int:
@@ -92,9 +96,17 @@ def find_hbm_traffic(module: Module, counts: ExecutionCounts) -> list[HbmTraffic
                 written=written,
                 executions=executions,
                 estimated_cycles=instruction.estimated_cycles,
+                is_host=_is_host(computation, instruction),
             )
         )
     return found
+
+
+def _is_host(computation: Computation, instruction: Instruction) -> bool:
+    operands = (computation.by_name[name] for name in instruction.operands)
+    return any(
+        array.memory_space == HOST for each in (instruction, *operands) for array in each.arrays
+    )
 
 
 def _is_free(instruction: Instruction) -> bool:

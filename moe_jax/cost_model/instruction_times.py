@@ -8,6 +8,7 @@
 |                      | operations / rate, and bytes / (0.8 HBM bandwidth)                    |
 | gather, scatter      | the larger of rows / rate and bytes / (0.8 HBM bandwidth)             |
 | sort                 | the larger of vector operations / rate and bytes / (0.8 HBM bandwidth)|
+| to or from the host  | bytes / bandwidth of the link                                         |
 | other                | bytes / (0.8 HBM bandwidth)                                           |
 
 0.94 is the compiler's own estimate for large products on v4, v5e and v5p; 0.8 is the efficiency of
@@ -99,9 +100,23 @@ class InstructionTimes:
         return max(rows, self.bytes_seconds(location))
 
     def bytes_seconds(self, location: Location) -> float:
-        """Returns the seconds of its HBM traffic."""
+        """Returns the seconds of its HBM traffic, or of its traffic with the host."""
         traffic = self._traffic.get(location)
-        return 0.0 if traffic is None else self._streaming(traffic.bytes)
+        if traffic is None:
+            return 0.0
+        if traffic.is_host:
+            return traffic.bytes / (self._chip.host_bandwidth / self._chip.devices)
+        return self._streaming(traffic.bytes)
+
+    def copies_over(self, location: Location) -> str:
+        """Returns what an asynchronous copy occupies: a direction of the host's link, or `copies`.
+
+        The link has two directions, `to_host` and `from_host`.
+        """
+        traffic = self._traffic.get(location)
+        if traffic is None or not traffic.is_host:
+            return "copies"
+        return "to_host" if traffic.read > traffic.written else "from_host"
 
     def _streaming(self, size: float) -> float:
         return size / (self._prices.hbm * self._hbm_bandwidth)

@@ -1,15 +1,16 @@
 """Step time of a scheduled program, by simulation of its instructions.
 
-A chip has three resources that work concurrently: compute units, which execute the schedule in
-order; links; and copies between memories. An asynchronous operation queues for its resource, and
-the instruction that needs its result waits for its end.
+A chip has resources that work concurrently: compute units, which execute the schedule in order;
+links to other chips; copies between memories; and the link to the host, in either direction. An
+asynchronous operation queues for its resource, and the instruction that needs its result waits for
+its end.
 
 Instructions take the seconds of `moe_jax.cost_model.instruction_times`, collectives those of
 `moe_jax.cost_model.torus`, a lower and an upper estimate.
 
-Iterations of a loop do not overlap; a loop whose trip count depends on data has the
-iterations that the caller gives; of a conditional the longest branch counts. Nothing here was
-measured on a TPU.
+Iterations of a loop do not overlap; a loop whose trip count depends on data has the iterations that
+the caller gives; of a conditional the longest branch counts. Estimates were held against published
+steps of another framework (docs/results/estimate.md); nothing was measured on a TPU here.
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ class StepTime:
         matmul: in matrix products and kernels.
         other: in other instructions.
         exposed: waiting for collectives, by their location.
-        copies: waiting for copies between memories.
+        copies: waiting for copies between memories, the host's included.
         by_name: in products and other instructions, by JAX's name of them.
     """
 
@@ -145,8 +146,8 @@ class _Simulation:
     def _simulate(self, name: str) -> _Times:
         computation = self.program.module.computation(name)
         times = _Times()
-        # Times at which links and copies become free, and operations that end at a position.
-        free = {"links": 0.0, "copies": 0.0}
+        # Times at which resources become free, and operations that end at a position.
+        free: defaultdict[str, float] = defaultdict(float)
         ends: dict[int, list[tuple[str, float, Location]]] = defaultdict(list)
         for position, instruction in enumerate(computation.instructions):
             location = (name, position)
@@ -162,10 +163,10 @@ class _Simulation:
             if instruction.opcode in ("while", "conditional", "call"):
                 self._called(times, name, instruction)
             elif instruction.opcode.endswith("-start") and location not in self.started:
-                free["copies"] = max(times.now, free["copies"])
-                free["copies"] += self.times.bytes_seconds(location)
+                link = self.times.copies_over(location)
+                free[link] = max(times.now, free[link]) + self.times.bytes_seconds(location)
                 done = _done_position(computation.users, computation.position, instruction)
-                ends[done].append(("copies", free["copies"], location))
+                ends[done].append((link, free[link], location))
             elif location not in self.started or self.times.has_products(location):
                 is_product = self.times.is_product(location)
                 seconds = self.times.seconds(location)

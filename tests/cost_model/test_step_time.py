@@ -302,3 +302,21 @@ def test_a_fusion_with_a_product_is_a_product():
 def test_what_is_never_waited_for_ends_with_the_program():
     found = time(PARAMETERS + negate("n") + copy("s"))
     assert found.seconds == pytest.approx(NEGATE + COPY)
+
+
+HOST = 16e9  # The link of v4 to its host, in either direction.
+
+
+def test_copies_to_the_host_take_its_link_which_has_two_directions():
+    there = f"(bf16[{N},{N}]{{1,0:S(5)}}, bf16[{N},{N}]{{1,0}}, u32[]{{:S(2)}})"
+    back = f"(bf16[{N},{N}]{{1,0}}, bf16[{N},{N}]{{1,0:S(5)}}, u32[]{{:S(2)}})"
+    lines = f"  %h = bf16[{N},{N}]{{1,0:S(5)}} parameter(2)\n"
+    lines += f"  %s = {there} copy-start(%p)\n  %t = {back} copy-start(%h)\n"
+    lines += f"  %c = bf16[{N},{N}]{{1,0:S(5)}} copy-done(%s)\n"
+    lines += f"  %e = bf16[{N},{N}]{{1,0}} copy-done(%t)\n"
+    found = time(PARAMETERS + lines)
+    assert found.seconds == found.copies == pytest.approx(ARRAY / HOST)
+    # Two in one direction follow each other.
+    twice = lines.replace("%t = " + back + " copy-start(%h)", "%t = " + there + " copy-start(%q)")
+    twice = twice.replace("%e = bf16[4096,4096]{1,0}", "%e = bf16[4096,4096]{1,0:S(5)}")
+    assert time(PARAMETERS + twice).seconds == pytest.approx(2 * ARRAY / HOST)
