@@ -92,7 +92,7 @@ def find_matrix_products(
             op_name = inner.op_name or outer.op_name
             work, occupancy = None, 1.0
             if is_kernel:
-                work = _kernel_work(inner)
+                work = _kernel_work(holder, inner)
                 occupancy = 1.0 if _ATTENTION.search(op_name) else kernel_occupancy
                 flops = kernel_flops(inner)
                 if flops is None and work is not None:
@@ -135,9 +135,13 @@ def _is_kernel(instruction: Instruction) -> bool:
     return instruction.custom_call_target not in NON_COMPUTE_CUSTOM_CALLS
 
 
-def _kernel_work(instruction: Instruction) -> KernelWork | None:
+def _kernel_work(computation: Computation, instruction: Instruction) -> KernelWork | None:
     body = instruction.config("custom_call_config", "body")
-    return kernel_work(body) if isinstance(body, str) else None
+    if not isinstance(body, str):
+        return None
+    operands = [computation.by_name[name] for name in instruction.operands]
+    arrays = [array.dims for each in (*operands, instruction) for array in each.arrays]
+    return kernel_work(body, tuple(arrays))
 
 
 def kernel_flops(instruction: Instruction) -> float | None:

@@ -114,11 +114,12 @@ class KernelWork:
 
 
 @functools.lru_cache(maxsize=256)
-def kernel_work(body: str) -> KernelWork | None:
+def kernel_work(body: str, arrays: tuple[tuple[int, ...], ...] = ()) -> KernelWork | None:
     """Reads a kernel.
 
     Args:
         body: MLIR bytecode in base64, as the backend configuration of a custom call has it.
+        arrays: dimensions of its operands and results, in order.
 
     Returns:
         Its work, or None if this version of jaxlib cannot read it.
@@ -138,7 +139,7 @@ def kernel_work(body: str) -> KernelWork | None:
             functions = [each.operation for each in module.body.operations]
             grids = [each for each in functions if "iteration_bounds" in each.attributes]
             main = next(iter(grids + functions), None)
-            return None if main is None else _Kernel(main, functions).work()
+            return None if main is None else _Kernel(main, functions, arrays).work()
     except (ir.MLIRError, ValueError):
         return None
 
@@ -148,9 +149,9 @@ class _Value:
     """A scalar at every point of the grid.
 
     Attributes:
-        at: an array that broadcasts to the grid. Of an unknown scalar it tells apart the points
-            where it may differ.
-        is_known: whether `at` is its value.
+        at: an array that broadcasts to the grid: its values, or, of a scalar that is read from a
+            table, its place in the table, from 0 to 1.
+        is_known: whether `at` are its values.
     """
 
     at: np.ndarray
@@ -158,8 +159,8 @@ class _Value:
 
 
 class _Kernel:
-    def __init__(self, main: Any, functions: Sequence[Any]):
-        self.main = main
+    def __init__(self, main: Any, functions: Sequence[Any], arrays: Sequence[tuple[int, ...]]):
+        self.main, self.arrays = main, arrays
         self.functions = {_text(each.attributes["sym_name"]): each for each in functions}
         self.arguments = list(main.regions[0].blocks[0].arguments)
         self.bounds = self._bounds()
@@ -262,22 +263,23 @@ class _Kernel:
             if each in self.tables and result not in self.tables:
                 self.tables[result] = self.tables[each]
         if name == "memref.load":
-            self.tables[result] = _shape(operation.operands[0].type)
-            operands = operands[1:]
-        if any(each is None for each in operands):
+            table = _shape(operation.operands[0].type)
+            self.tables[result] = table
+            if table and operands[-1] is not None:
+                self.values[result] = _Value(operands[-1].at / table[-1], is_known=False)
             return
         known = [each for each in operands if each is not None]
+        read = [each for each in known if not each.is_known]
         at = [each.at for each in known]
-        if name == "arith.cmpi":
-            predicate = int(str(operation.attributes["predicate"]).partition(" ")[0])
-            value = _COMPARISONS[predicate](*at).astype(np.int64)
+        if read:  # Still a place in the table.
+            self.values[result] = max(read, key=lambda each: each.at.size)
+        elif len(known) < len(operands):
+            return
+        elif name == "arith.cmpi":
+            compare = _COMPARISONS[_integer(operation, "predicate")]
+            self.values[result] = _Value(compare(*at).astype(np.int64))
         elif name in _SCALAR:
-            value = np.asarray(_SCALAR[name](*at))
-        else:  # A place in a table stands for what is there.
-            value = functools.reduce(lambda a, b: a * 65_537 + b, at, np.array(0))
-        self.values[result] = _Value(
-            value, name != "memref.load" and all(v.is_known for v in known)
-        )
+            self.values[result] = _Value(np.asarray(_SCALAR[name](*at)))
 
     def _count(self, operation: Any, name: str, weight: np.ndarray) -> None:
         times = float(weight.mean()) * math.prod(self.bounds)
@@ -300,33 +302,42 @@ class _Kernel:
         total = 0.0
         windows = _list(self.main, "window_params")
         first = len(self.bounds) + _integer(self.main, "scalar_prefetch")
-        for argument, window in zip(self.arguments[first:], windows, strict=False):
+        arrays = [()] * (len(windows) - len(self.arrays)) + list(self.arrays[-len(windows) :])
+        for argument, window, array in zip(self.arguments[first:], windows, arrays, strict=False):
             transform = _window_function(str(window))
-            if transform not in self.functions:
-                continue
-            size = math.prod(_shape(argument.type)) * _itemsize(_dtype(argument.type))
-            total += size * self._moves(self.functions[transform])
+            if transform in self.functions:
+                block = _shape(argument.type)
+                size = math.prod(block) * _itemsize(_dtype(argument.type))
+                total += size * self._moves(self.functions[transform], block, array)
         return total
 
-    def _moves(self, transform: Any) -> int:
-        """Returns how often a block's place changes in the order of the grid."""
-        block = transform.regions[0].blocks[0]
-        self._set_grid(list(block.arguments))
-        for each in block.operations:
+    def _moves(self, transform: Any, block: tuple[int, ...], array: tuple[int, ...]) -> int:
+        """Returns how often a block's place changes in the order of the grid.
+
+        A place that is read from a table is taken to grow with the place in the table: tables of
+        tiles and of their experts are sorted.
+        """
+        body = transform.regions[0].blocks[0]
+        self._set_grid(list(body.arguments))
+        changed = np.zeros(math.prod(self.bounds), bool)
+        changed[0] = True
+        for each in body.operations:
             operation = each.operation
             name = operation.name.removeprefix(_PREFIX)
             if name != "func.return":
                 self._scalar(operation, name)
                 continue
-            changed = np.zeros(math.prod(self.bounds), bool)
-            changed[0] = True
-            for place in operation.operands:
+            for axis, place in enumerate(operation.operands):
                 value = self.values.get(place)
-                if value is not None:
-                    at = np.broadcast_to(value.at, self.bounds).reshape(-1)
-                    changed[1:] |= at[1:] != at[:-1]
-            return int(changed.sum())
-        return 1
+                if value is None:
+                    continue
+                at = np.broadcast_to(value.at, self.bounds).reshape(-1)
+                if not value.is_known:
+                    is_alike = len(array) == len(block)
+                    blocks = math.ceil(array[axis] / block[axis]) if is_alike else len(at)
+                    at = np.floor(at * blocks)
+                changed[1:] |= at[1:] != at[:-1]
+        return int(changed.sum())
 
 
 def _list(operation: Any, name: str) -> list[Any]:
