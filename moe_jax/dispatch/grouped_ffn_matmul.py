@@ -1,17 +1,14 @@
 """Grouped feed-forward for accelerators: batched or ragged matrix products over all experts.
 
-If all experts have equally many rows, the products are batched; otherwise they are
-`jax.lax.ragged_dot`, which TPU compilers implement with a grouped matrix-multiply kernel, and
-`weight_gradient`. (XLA's CPU backend expands `ragged_dot` to a dense loop over experts, E times the
-work; there, `moe_jax.dispatch.grouped_ffn_loop` is used instead.) The formulas are those of
-`grouped_ffn_loop`.
+If all experts have equally many rows, the products are batched; otherwise they are those of
+`grouped_products`. The formulas are those of `grouped_ffn_loop`, which is used on CPU instead.
 """
 
 import jax
 import jax.numpy as jnp
 
+from moe_jax.dispatch.grouped_products import multiply_rows, weight_gradient
 from moe_jax.dispatch.sorted_tokens import Gradients, SortedTokens
-from moe_jax.dispatch.weight_gradient import weight_gradient
 from moe_jax.types import ActivationsTD, RowsMD, RowsMF, WeightEDF
 
 
@@ -58,12 +55,7 @@ class _Products:
             equation = {1: "era,eaf->erf", 2: "era,efa->erf"}[contract]
             out = jnp.einsum(equation, self._by_expert(x), weight_EDF)
             return out.reshape(x.shape[0], -1)
-        numbers = jax.lax.RaggedDotDimensionNumbers(
-            dot_dimension_numbers=(((1,), (contract,)), ((), ())),
-            lhs_ragged_dimensions=[0],
-            rhs_group_dimensions=[0],
-        )
-        out = jax.lax.ragged_dot_general(x, weight_EDF, self._count_E, numbers)
+        out = multiply_rows(x, weight_EDF, self._count_E, contract)
         return jnp.where(self._assigned_M1, out, 0)
 
     @jax.named_scope("experts")
