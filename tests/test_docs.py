@@ -26,7 +26,7 @@ NAME = re.compile(r"(?<![\w/.@-])moe_jax\.[a-z_]\w*(?:\.[A-Za-z_]\w*)*")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
-@pytest.mark.parametrize("script", ["router_table.py", "size_trend.py"])
+@pytest.mark.parametrize("script", ["router_table.py", "size_trend.py", "estimate_table.py"])
 def test_tables_are_what_the_routers_and_the_records_say(script):
     run = subprocess.run(
         [sys.executable, ROOT / "scripts" / script, "--check"],

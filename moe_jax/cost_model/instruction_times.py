@@ -4,7 +4,7 @@
 |----------------------|-----------------------------------------------------------------------|
 | matrix product       | the larger of FLOPs / (0.94 peak) and bytes / (0.8 HBM bandwidth)     |
 | the same, with code  | the larger of the compiler's cycles / clock and FLOPs / peak          |
-| kernel               | steps of its grid, and the largest of FLOPs / (0.82 peak), vector     |
+| kernel               | steps of its grid, and the largest of FLOPs / (0.78 peak), vector     |
 |                      | operations / rate, and bytes / (0.8 HBM bandwidth)                    |
 | gather, scatter      | the larger of rows / rate and bytes / (0.8 HBM bandwidth)             |
 | sort                 | the larger of vector operations / rate and bytes / (0.8 HBM bandwidth)|
@@ -49,10 +49,10 @@ class Prices:
     """
 
     product: float = 0.94
-    kernel: float = 0.82
+    kernel: float = 0.78
     hbm: float = 0.8
     grid_step: float = 0.35e-6
-    row: float = 8e-9
+    row: float = 6e-9
 
 
 PRICES = Prices()

@@ -278,7 +278,7 @@ def test_a_kernel_takes_the_cost_that_its_author_gave():
         f"backend_config={config}"
     )
     found = time(lines)
-    assert found.seconds == found.matmul == pytest.approx(flops / (0.82 * PEAK))
+    assert found.seconds == found.matmul == pytest.approx(flops / (0.78 * PEAK))
     # One without is as fast as its bytes.
     found = time(lines.split(", backend_config")[0])
     assert found.seconds == found.matmul == pytest.approx(3 * ARRAY / (0.8 * HBM))
