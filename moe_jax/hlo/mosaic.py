@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 _PREFIX = "stable_mosaic."
+# Of grids with more points, every block is taken to move at every point.
+_MOST_POINTS = 1 << 24
 _DYNAMIC = np.iinfo(np.int64).min
 
 # Operations on each element of the result. Others take one; those of `_FREE` move or name data.
@@ -122,7 +124,7 @@ def kernel_work(body: str, arrays: tuple[tuple[int, ...], ...] = ()) -> KernelWo
         arrays: dimensions of its operands and results, in order.
 
     Returns:
-        Its work, or None if this version of jaxlib cannot read it.
+        Its work, or None if it cannot be read, as with another version of Mosaic.
     """
     try:
         from jax.extend.mlir import ir
@@ -140,7 +142,7 @@ def kernel_work(body: str, arrays: tuple[tuple[int, ...], ...] = ()) -> KernelWo
             grids = [each for each in functions if "iteration_bounds" in each.attributes]
             main = next(iter(grids + functions), None)
             return None if main is None else _Kernel(main, functions, arrays).work()
-    except (ir.MLIRError, ValueError):
+    except Exception:  # Of whatever Mosaic will be: its author's estimate counts then.
         return None
 
 
@@ -318,6 +320,8 @@ class _Kernel:
         tiles and of their experts are sorted.
         """
         body = transform.regions[0].blocks[0]
+        if math.prod(self.bounds) > _MOST_POINTS:
+            return math.prod(self.bounds)
         self._set_grid(list(body.arguments))
         changed = np.zeros(math.prod(self.bounds), bool)
         changed[0] = True
