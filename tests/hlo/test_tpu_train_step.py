@@ -18,6 +18,7 @@ BINDINGS = [
     "Model.d_ff = 2048",
     "Model.num_heads = 4",
     "Model.head_dim = 128",
+    "Model.attention = 'plain'",  # tests/hlo/test_mosaic.py has the kernel's.
     "Model.compute_dtype = 'bfloat16'",
     "Model.scan_layers = True",
     "Model.remat = 'full'",
