@@ -15,7 +15,8 @@
 streaming kernels. The work of a kernel is read from its code (`moe_jax.hlo.mosaic`), products in
 whole tiles of the matrix unit; where it cannot be read, its author's estimate counts. A vector unit
 does 8 x 128 x 4 operations a cycle (https://jax-ml.github.io/scaling-book/tpus). A sort is bitonic.
-The constants of `Prices` were fitted on published steps: docs/results/estimate.md.
+`Prices.kernel` and `Prices.row` were fitted on published steps (docs/results/estimate.md);
+`Prices.grid_step` is an assumption.
 """
 
 import dataclasses

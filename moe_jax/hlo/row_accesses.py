@@ -7,7 +7,7 @@ import dataclasses
 import math
 
 from moe_jax.hlo.execution_counts import ExecutionCounts
-from moe_jax.hlo.flops import parse_integers
+from moe_jax.hlo.lexer import parse_integers
 from moe_jax.hlo.module import Computation, Instruction, Module
 
 
